@@ -1,0 +1,13 @@
+//! The protocol, sans-IO: bytes in, bytes and verdicts out.
+//!
+//! Nothing below this module knows a socket, a clock, the system's randomness, a log or the environment; what it
+//! needs of them comes in as an argument. So a test can cut every input at every byte.
+
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::cast_possible_truncation)]
+#![cfg_attr(
+    test,
+    allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::cast_possible_truncation)
+)]
+
+pub mod dc;
+pub mod secret;

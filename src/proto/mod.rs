@@ -10,4 +10,12 @@
 )]
 
 pub mod dc;
+pub(crate) mod faketls;
+pub mod handshake;
+pub(crate) mod obfuscated2;
+mod reader;
 pub mod secret;
+#[cfg(test)]
+mod testing;
+mod tls;
+pub(crate) mod transcode;

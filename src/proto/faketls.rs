@@ -1,0 +1,166 @@
+//! FakeTLS: a ClientHello whose random is a digest under the secret, and a reply that proves the same.
+//!
+//! The client takes HMAC-SHA256 by the secret's key over its ClientHello with a random of zeros, XORs the last 4
+//! bytes of it with its clock (Unix seconds, little-endian) and uses that as the random. The server's random is the
+//! HMAC over the client's random and the whole reply with a random of zeros. Source: TDLib `td/mtproto/TlsInit.cpp`.
+
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+
+use super::handshake::Reason;
+use super::secret::Secret;
+use super::tls::client_hello::{ClientHello, RANDOM_AT};
+use super::tls::{TLS_1_0, content_type, server_hello};
+
+/// Bytes of the random that are the digest alone; the others carry the time.
+const DIGEST_LEN: usize = 28;
+
+/// A ClientHello of somebody who knows the secret. Only [`verify`] makes one.
+#[derive(Clone, Debug)]
+pub(crate) struct Verified<'a> {
+    pub(crate) hello: ClientHello<'a>,
+    /// The client's clock, Unix seconds.
+    pub(crate) time: i64,
+}
+
+/// Checks digest, server name and clock, in this order.
+///
+/// `message` is the handshake message, `record_version` the version of its first record; `now` is Unix time and
+/// `tolerance` the allowed distance of the client's clock, both in seconds.
+///
+/// # Errors
+/// [`Reason::NotClientHello`], [`Reason::WrongDigest`], [`Reason::WrongSni`] and [`Reason::ClockSkew`].
+pub(crate) fn verify<'a>(
+    message: &'a [u8],
+    record_version: [u8; 2],
+    secret: &Secret,
+    now: i64,
+    tolerance: i64,
+) -> Result<Verified<'a>, Reason> {
+    let hello = ClientHello::parse(message).map_err(|_| Reason::NotClientHello)?;
+    // A client signs its hello as one record of version 03 01. Tools on its way may cut that into records of
+    // another version, and a client may have written that other version itself.
+    let time = signed_time(message, &hello, TLS_1_0, secret)
+        .or_else(|| (record_version != TLS_1_0).then(|| signed_time(message, &hello, record_version, secret))?)
+        .ok_or(Reason::WrongDigest)?;
+    if !hello.server_name.is_some_and(|name| name.eq_ignore_ascii_case(secret.host().as_bytes())) {
+        return Err(Reason::WrongSni);
+    }
+    // The wire has 32 bits; the distance is taken modulo 2^32, so that no year is the last one.
+    let skew = time.wrapping_sub(u32::try_from(now & 0xffff_ffff).unwrap_or_default());
+    let skew = i64::from(i32::from_ne_bytes(skew.to_ne_bytes()));
+    if skew.abs() > tolerance {
+        return Err(Reason::ClockSkew(skew));
+    }
+    Ok(Verified { hello, time: now + skew })
+}
+
+/// The time in the client's random, if the rest of that is the right digest.
+fn signed_time(message: &[u8], hello: &ClientHello<'_>, version: [u8; 2], secret: &Secret) -> Option<u32> {
+    let [high, low] = u16::try_from(message.len()).ok()?.to_be_bytes();
+    let mut mac = keyed(secret)?;
+    mac.update(&[content_type::HANDSHAKE, version[0], version[1], high, low]);
+    mac.update(message.get(..RANDOM_AT)?);
+    mac.update(&[0; 32]);
+    mac.update(message.get(RANDOM_AT + 32..)?);
+    let (digest, masked) = hello.random.split_first_chunk::<DIGEST_LEN>()?;
+    mac.clone().verify_truncated_left(digest).ok()?;
+    let mask = mac.finalize().into_bytes();
+    let mask = mask.last_chunk::<4>()?;
+    Some(u32::from_le_bytes(*masked.first_chunk()?) ^ u32::from_le_bytes(*mask))
+}
+
+/// Puts the server random into a reply that was written with zeros there.
+pub(crate) fn sign_reply(reply: &mut [u8], client_random: &[u8; 32], secret: &Secret) {
+    let Some(mut mac) = keyed(secret) else { return };
+    mac.update(client_random);
+    mac.update(reply);
+    if let Some(random) = reply.get_mut(server_hello::RANDOM_AT..).and_then(|rest| rest.first_chunk_mut::<32>()) {
+        *random = mac.finalize().into_bytes().into();
+    }
+}
+
+/// HMAC-SHA256 takes keys of any length, so there always is one.
+fn keyed(secret: &Secret) -> Option<Hmac<Sha256>> {
+    Hmac::<Sha256>::new_from_slice(secret.key()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::testing::{VECTOR_HELLO, VECTOR_SECRET, VECTOR_TIME, hex, recorded_hellos};
+
+    const TOLERANCE: i64 = 120;
+
+    fn verify_record<'a>(record: &'a [u8], secret: &Secret, now: i64) -> Result<Verified<'a>, Reason> {
+        verify(&record[5..], [record[1], record[2]], secret, now, TOLERANCE)
+    }
+
+    #[test]
+    fn recorded_hellos_are_accepted_with_their_key_and_time() {
+        for recorded in recorded_hellos() {
+            let secret = recorded.secret();
+            let time = recorded.client_time;
+            let verified = verify_record(&recorded.record, &secret, time).unwrap();
+            assert_eq!(verified.time, time);
+            for skew in [-TOLERANCE, TOLERANCE] {
+                assert!(verify_record(&recorded.record, &secret, time - skew).is_ok());
+                let beyond = skew + skew.signum();
+                let refused = verify_record(&recorded.record, &secret, time - beyond).unwrap_err();
+                assert_eq!(refused, Reason::ClockSkew(beyond));
+            }
+        }
+    }
+
+    #[test]
+    fn any_changed_byte_of_a_hello_spoils_it() {
+        let secret: Secret = VECTOR_SECRET.parse().unwrap();
+        let record = hex(VECTOR_HELLO);
+        assert!(verify_record(&record, &secret, VECTOR_TIME).is_ok());
+        let time = 39..43;
+        for at in (5..record.len()).filter(|at| !time.contains(at)) {
+            let mut changed = record.clone();
+            changed[at] ^= 0x01;
+            assert!(verify_record(&changed, &secret, VECTOR_TIME).is_err(), "byte {at}");
+        }
+    }
+
+    #[test]
+    fn another_key_is_refused_before_another_name() {
+        let record = hex(VECTOR_HELLO);
+        let key: [u8; 16] = hex("000102030405060708090a0b0c0d0e0f").try_into().unwrap();
+        let other_name = Secret::new(key, "other.example").unwrap();
+        assert_eq!(verify_record(&record, &other_name, VECTOR_TIME).unwrap_err(), Reason::WrongSni);
+        let other_key = Secret::new([1; 16], "other.example").unwrap();
+        assert_eq!(verify_record(&record, &other_key, VECTOR_TIME).unwrap_err(), Reason::WrongDigest);
+        let capitals = Secret::new(key, "FRONT.Example").unwrap();
+        assert!(verify_record(&record, &capitals, VECTOR_TIME).is_ok());
+    }
+
+    #[test]
+    fn the_clock_may_pass_the_32_bit_limit() {
+        let secret: Secret = VECTOR_SECRET.parse().unwrap();
+        let record = hex(VECTOR_HELLO);
+        let next_era = VECTOR_TIME + (1 << 32);
+        assert_eq!(verify_record(&record, &secret, next_era + 3).unwrap().time, next_era);
+    }
+
+    #[test]
+    fn a_hello_in_records_of_another_version_is_still_the_clients() {
+        let secret: Secret = VECTOR_SECRET.parse().unwrap();
+        let record = hex(VECTOR_HELLO);
+        assert!(verify(&record[5..], [3, 3], &secret, VECTOR_TIME, TOLERANCE).is_ok());
+    }
+
+    #[test]
+    fn the_reply_carries_the_vectors_random() {
+        let secret: Secret = VECTOR_SECRET.parse().unwrap();
+        let hello = hex(VECTOR_HELLO);
+        let mut reply = hex("160303007a0200007603030000000000000000000000000000000000000000000000000000000000000000
+            20404142434445464748494a4b4c4d4e4f505152535455565758595a5b5c5d5e5f130100002e002b0002030400330024001d0020
+            808182838485868788898a8b8c8d8e8f909192939495969798999a9b9c9d9e9f
+            1403030001011703030010c0c1c2c3c4c5c6c7c8c9cacbcccdcecf");
+        sign_reply(&mut reply, hello[11..43].try_into().unwrap(), &secret);
+        assert_eq!(reply[11..43], hex("6f79deae078beb61e612a40c0537d02f724afd8851f4ba281fe1c74130f8a582"));
+    }
+}

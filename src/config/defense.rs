@@ -1,0 +1,107 @@
+//! What keeps strangers out and observers in the dark: replay cache, address lists, traffic shaping.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::ByteSize;
+
+/// How often lists are loaded again and pages are measured again.
+const SIX_HOURS: Duration = Duration::from_secs(6 * 60 * 60);
+
+/// `defense.*`.
+#[derive(Clone, Debug)]
+pub struct Defense {
+    /// `anti-replay.enabled`.
+    pub anti_replay: bool,
+    /// `anti-replay.max-size`: cap of the table's memory, bytes.
+    pub anti_replay_max_size: ByteSize,
+    /// `reject`: what happens to listed and over-limit sources.
+    pub reject: Reject,
+    /// `blocklist.*`.
+    pub blocklist: IpListSource,
+    /// `allowlist.*`.
+    pub allowlist: IpListSource,
+    /// `doppelganger.*`.
+    pub doppelganger: Doppelganger,
+}
+
+impl Default for Defense {
+    fn default() -> Self {
+        Self {
+            anti_replay: true,
+            anti_replay_max_size: ByteSize(1 << 20),
+            reject: Reject::Close,
+            blocklist: IpListSource::default(),
+            allowlist: IpListSource::default(),
+            doppelganger: Doppelganger::default(),
+        }
+    }
+}
+
+/// `defense.reject`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reject {
+    /// Close at once, as mtg does.
+    Close,
+    /// Send them to the front.
+    Front,
+}
+
+/// `defense.blocklist.*` and `defense.allowlist.*`.
+#[derive(Clone, Debug)]
+pub struct IpListSource {
+    /// `enabled`.
+    pub enabled: bool,
+    /// `download-concurrency`: sources fetched at the same time.
+    pub download_concurrency: u16,
+    /// `urls`: files and URLs.
+    pub urls: Vec<ListUrl>,
+    /// `update-each`.
+    pub update_each: Duration,
+}
+
+impl Default for IpListSource {
+    fn default() -> Self {
+        Self { enabled: false, download_concurrency: 1, urls: Vec::new(), update_each: SIX_HOURS }
+    }
+}
+
+/// One source of an IP list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ListUrl {
+    /// A local file.
+    File(PathBuf),
+    /// An `http://` or `https://` URL.
+    Url(String),
+}
+
+/// `defense.doppelganger.*`.
+#[derive(Clone, Debug)]
+pub struct Doppelganger {
+    /// `enabled`: delays between records.
+    pub enabled: bool,
+    /// `urls`: pages whose timing is learned.
+    pub urls: Vec<String>,
+    /// `repeats-per-raid`.
+    pub repeats_per_raid: u16,
+    /// `raid-each`.
+    pub raid_each: Duration,
+    /// `drs`: small records first.
+    pub drs: bool,
+}
+
+impl Default for Doppelganger {
+    fn default() -> Self {
+        Self { enabled: false, urls: Vec::new(), repeats_per_raid: 10, raid_each: SIX_HOURS, drs: false }
+    }
+}
+
+/// A network: an address and the number of its leading bits that count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cidr {
+    /// The address with the bits that do not count set to zero.
+    pub address: IpAddr,
+    /// 0 to 32 or 0 to 128.
+    pub prefix_len: u8,
+}

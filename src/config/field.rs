@@ -1,0 +1,197 @@
+//! A place in [`Config`] and how a text gets there: the type of a key.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use super::value::{self, ValueError};
+use super::{ByteSize, Cidr, Config, Host, ListUrl, PreferIp, Reject, TagFormat, uri};
+use crate::proto::secret::check_host;
+
+/// Leads to the place of a value.
+type Slot<T> = fn(&mut Config) -> &mut T;
+
+/// The type of a key and the place of its value.
+#[derive(Clone, Copy)]
+pub(super) enum Field {
+    Secret,
+    Address(Slot<SocketAddr>),
+    Bool(Slot<bool>),
+    Count(Slot<u16>),
+    OptionalCount(Slot<Option<u16>>),
+    /// 0 is a value of its own.
+    Limit(Slot<u32>),
+    Port(Slot<u16>),
+    Duration(Slot<Duration>),
+    /// A duration whose zero is a value of its own.
+    Grace(Slot<Duration>),
+    Bytes(Slot<ByteSize>),
+    OptionalBytes(Slot<Option<ByteSize>>),
+    Ipv4(Slot<Option<Ipv4Addr>>),
+    Ipv6(Slot<Option<Ipv6Addr>>),
+    DnsName(Slot<Option<String>>),
+    Host(Slot<Option<Host>>),
+    HostPort(Slot<Option<(Host, u16)>>),
+    StatsdPrefix(Slot<String>),
+    PrometheusPrefix(Slot<String>),
+    Path(Slot<String>),
+    PreferIp,
+    LogLevel,
+    Debug,
+    Reject,
+    TagFormat,
+    Dns,
+    DohIp,
+    Proxies,
+    ListUrls(Slot<Vec<ListUrl>>),
+    HttpsUrls(Slot<Vec<String>>),
+    Cidrs(Slot<Vec<Cidr>>),
+    /// The DC's number is the last part of the key.
+    DcAddresses,
+    /// Taken from mtg's files, has no meaning here.
+    Unused,
+}
+
+const PREFER_IP: &[(&str, PreferIp)] = &[
+    ("prefer-ipv4", PreferIp::PreferIpv4),
+    ("prefer-ipv6", PreferIp::PreferIpv6),
+    ("only-ipv4", PreferIp::OnlyIpv4),
+    ("only-ipv6", PreferIp::OnlyIpv6),
+];
+
+const LOG_LEVEL: &[(&str, log::LevelFilter)] =
+    &[("warn", log::LevelFilter::Warn), ("info", log::LevelFilter::Info), ("debug", log::LevelFilter::Debug)];
+
+const REJECT: &[(&str, Reject)] = &[("close", Reject::Close), ("front", Reject::Front)];
+
+const TAG_FORMAT: &[(&str, TagFormat)] =
+    &[("datadog", TagFormat::Datadog), ("influxdb", TagFormat::Influxdb), ("graphite", TagFormat::Graphite)];
+
+impl Field {
+    /// Reads a text and puts it into its place; `key` is the whole key. Zero leaves the default as it is, as in mtg.
+    pub(super) fn set(self, config: &mut Config, key: &str, text: &str) -> Result<(), ValueError> {
+        match self {
+            Self::Secret => config.secret = text.parse().map_err(ValueError::Secret)?,
+            Self::Address(slot) => *slot(config) = address(text)?,
+            Self::Bool(slot) => *slot(config) = boolean(text)?,
+            Self::Debug if boolean(text)? => config.log_level = log::LevelFilter::Debug,
+            Self::Debug | Self::Unused => {}
+            Self::Count(slot) | Self::Port(slot) => put(slot(config), value::count(text)?, 0),
+            Self::OptionalCount(slot) => *slot(config) = Some(value::count(text)?).filter(|&count| count != 0),
+            Self::Limit(slot) => *slot(config) = value::number(text)?,
+            Self::Duration(slot) => put(slot(config), value::duration(text)?, Duration::ZERO),
+            Self::Grace(slot) => *slot(config) = value::duration(text)?,
+            Self::Bytes(slot) => put(slot(config), value::byte_size(text)?, ByteSize(0)),
+            Self::OptionalBytes(slot) => {
+                *slot(config) = Some(value::byte_size(text)?).filter(|&size| size != ByteSize(0));
+            }
+            Self::Ipv4(slot) => *slot(config) = Some(text.parse().map_err(|_| ValueError::Invalid)?),
+            Self::Ipv6(slot) => *slot(config) = Some(text.parse().map_err(|_| ValueError::Invalid)?),
+            Self::PreferIp => config.prefer_ip = value::word(text, PREFER_IP)?,
+            Self::LogLevel => config.log_level = value::word(text, LOG_LEVEL)?,
+            Self::Reject => config.defense.reject = value::word(text, REJECT)?,
+            Self::TagFormat => config.stats.statsd.tag_format = value::word(text, TAG_FORMAT)?,
+            _ => return self.set_text(config, key, text),
+        }
+        Ok(())
+    }
+
+    fn set_text(self, config: &mut Config, key: &str, text: &str) -> Result<(), ValueError> {
+        match self {
+            Self::DnsName(slot) => {
+                check_host(text).map_err(ValueError::Host)?;
+                *slot(config) = Some(text.to_ascii_lowercase());
+            }
+            Self::Host(slot) => *slot(config) = Some(value::host(text)?),
+            Self::HostPort(slot) => *slot(config) = Some(value::host_port(text)?),
+            Self::StatsdPrefix(slot) => *slot(config) = value::metric_prefix(text)?,
+            Self::PrometheusPrefix(_) if text.starts_with(|c: char| c.is_ascii_digit()) => {
+                return Err(ValueError::Because("Prometheus wants a letter first"));
+            }
+            Self::PrometheusPrefix(slot) => *slot(config) = value::metric_prefix(text)?,
+            Self::Path(slot) => *slot(config) = value::http_path(text)?,
+            Self::Dns => config.network.dns = uri::dns(text)?,
+            Self::DohIp => config.network.dns = uri::doh_ip(text)?,
+            Self::Proxies => config.network.proxies.push(uri::upstream(text)?),
+            Self::ListUrls(slot) => slot(config).push(uri::list_url(text)?),
+            Self::HttpsUrls(slot) => slot(config).push(uri::https_url(text)?),
+            Self::Cidrs(slot) => slot(config).push(value::cidr(text)?),
+            Self::DcAddresses => {
+                let dc = dc_number(key).ok_or(ValueError::Because(DC_NUMBERS))?;
+                config.dc_override.push((dc, address(text)?));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// What the key takes, in the words of errors and manual: "… is not …".
+    pub(super) fn allowed(self) -> &'static str {
+        match self {
+            Self::Secret => "a FakeTLS secret in hex or base64url",
+            Self::Address(_) | Self::DcAddresses => "ip:port (an IPv6 address in brackets)",
+            Self::Bool(_) | Self::Debug => "true or false",
+            Self::Count(_) | Self::OptionalCount(_) => "a whole number from 1 to 65535",
+            Self::Limit(_) => "a whole number from 0 to 4294967295",
+            Self::Port(_) => "a port from 1 to 65535",
+            Self::Duration(_) | Self::Grace(_) => "a duration such as 500ms, 10s or 1h30m",
+            Self::Bytes(_) | Self::OptionalBytes(_) => "a size such as 512KB or 1MB",
+            Self::Ipv4(_) => "an IPv4 address",
+            Self::Ipv6(_) => "an IPv6 address",
+            Self::DnsName(_) => "a host name",
+            Self::Host(_) => "a host name or an IP address",
+            Self::HostPort(_) => "host:port (an IPv6 address in brackets)",
+            Self::StatsdPrefix(_) | Self::PrometheusPrefix(_) => "a word of lower-case letters and digits",
+            Self::Path(_) => "a path such as /metrics",
+            Self::PreferIp => "prefer-ipv4, prefer-ipv6, only-ipv4 or only-ipv6",
+            Self::LogLevel => "warn, info or debug",
+            Self::Reject => "close or front",
+            Self::TagFormat => "datadog, influxdb or graphite",
+            Self::Dns => "system, udp://ip[:port], tls://host[:port] or https://host[:port][/path]",
+            Self::DohIp => "an IP address",
+            Self::Proxies => "a URL socks5://[user:password@]host[:port]",
+            Self::ListUrls(_) => "a file or an http:// or https:// URL",
+            Self::HttpsUrls(_) => "an https:// URL",
+            Self::Cidrs(_) => "a network such as 192.0.2.0/24 or an IP address",
+            Self::Unused => "a number",
+        }
+    }
+
+    /// Whether the key may be given more than once.
+    pub(super) fn is_list(self) -> bool {
+        matches!(self, Self::Proxies | Self::ListUrls(_) | Self::HttpsUrls(_) | Self::Cidrs(_) | Self::DcAddresses)
+    }
+
+    /// Whether a value of the key must not be shown to anybody.
+    pub(super) fn is_private(self) -> bool {
+        matches!(self, Self::Secret | Self::Proxies)
+    }
+}
+
+const DC_NUMBERS: &str = "the number of the DC in the key is not from 1 to 32767";
+
+/// The number at the end of `dc-override.<n>`.
+fn dc_number(key: &str) -> Option<u16> {
+    let number = key.rsplit('.').next()?.parse().ok()?;
+    (1..=i16::MAX.unsigned_abs()).contains(&number).then_some(number)
+}
+
+fn address(text: &str) -> Result<SocketAddr, ValueError> {
+    match value::host_port(text)? {
+        (Host::Ip(ip), port) => Ok((ip, port).into()),
+        (Host::Name(_), _) => Err(ValueError::Because("an IP address is needed, no name")),
+    }
+}
+
+fn boolean(text: &str) -> Result<bool, ValueError> {
+    match text {
+        "true" => Ok(true),
+        "false" => Ok(false),
+        _ => Err(ValueError::Invalid),
+    }
+}
+
+fn put<T: PartialEq>(slot: &mut T, value: T, unset: T) {
+    if value != unset {
+        *slot = value;
+    }
+}

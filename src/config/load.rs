@@ -1,0 +1,495 @@
+//! From statements to a [`Config`]: finds the keys, sets the values, and checks what no key can check alone.
+//!
+//! Nothing stops at the first error, the owner gets all of them.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use super::issue::{Issue, Shown, is_showable_key};
+use super::keys::{self, DefaultText, KeySpec, Status};
+use super::raw::{self, RawValue};
+use super::value::ValueError;
+use super::{Config, ConfigErrors, Warnings, suggest};
+use crate::proto::secret::{KEY_LEN, Secret};
+
+/// Errors that are kept: a wrong file may have one in each line.
+const ERRORS_MAX: usize = 100;
+
+/// Reads the text of a file.
+pub(super) fn from_text(text: &str, name: &str) -> Result<(Config, Warnings), ConfigErrors> {
+    let mut loader = Loader::new(name);
+    let (statements, syntax_errors) = raw::read(text);
+    for (line, error) in syntax_errors {
+        loader.error(&Place { origin: name.into(), line: Some(line) }, error.to_string());
+    }
+    for statement in statements {
+        loader.add(&statement.key, statement.value, &Place { origin: name.into(), line: Some(statement.line) });
+    }
+    loader.finish()
+}
+
+/// Takes settings from elsewhere: key, value, and where it was given.
+pub(super) fn from_settings(
+    settings: &mut dyn Iterator<Item = (&str, &str, &str)>,
+) -> Result<(Config, Warnings), ConfigErrors> {
+    let mut loader = Loader::new("");
+    for (key, value, origin) in settings {
+        loader.add(key, RawValue::One(value.into()), &Place { origin: origin.into(), line: None });
+    }
+    loader.finish()
+}
+
+#[derive(Clone)]
+struct Place {
+    origin: String,
+    /// Within a file.
+    line: Option<u32>,
+}
+
+impl Place {
+    fn issue(&self, text: String) -> Issue {
+        Issue { origin: self.origin.clone(), line: self.line, text }
+    }
+}
+
+/// A value that is to be set.
+struct Setting {
+    spec: &'static KeySpec,
+    key: String,
+    text: String,
+    /// An element of an array: an empty one means something, an empty value elsewhere does not.
+    is_element: bool,
+    place: Place,
+}
+
+impl Setting {
+    /// Nothing is to be set: mtg takes an empty value as an absent one.
+    fn is_absent(&self) -> bool {
+        self.text.is_empty() && !self.is_element
+    }
+
+    /// mtg takes these as absent, where another name of the key has a value.
+    fn is_zero(&self) -> bool {
+        matches!(self.text.as_str(), "" | "0" | "false")
+    }
+
+    fn is_default(&self) -> bool {
+        let is_written_so = matches!(self.spec.target().default, DefaultText::Is(text) if text == self.text);
+        is_written_so || self.is_zero()
+    }
+}
+
+struct Loader<'a> {
+    name: &'a str,
+    settings: Vec<Setting>,
+    errors: Vec<Issue>,
+    warnings: Vec<Issue>,
+}
+
+impl<'a> Loader<'a> {
+    fn new(name: &'a str) -> Self {
+        Self { name, settings: Vec::new(), errors: Vec::new(), warnings: Vec::new() }
+    }
+
+    fn add(&mut self, key: &str, value: RawValue, place: &Place) {
+        let Some(spec) = keys::find(key) else {
+            self.error(place, unknown(key));
+            return;
+        };
+        let is_list = spec.field.is_list();
+        let earlier = self.settings.iter().find(|setting| !is_list && setting.key == key);
+        if let Some(earlier) = earlier {
+            let text = match earlier.place.line {
+                Some(line) => format!("{key} is set twice, first in line {line}"),
+                None => "given twice".into(),
+            };
+            self.error(place, text);
+            return;
+        }
+        let setting = |text, is_element, place| Setting { spec, key: key.into(), text, is_element, place };
+        match value {
+            RawValue::One(text) => self.settings.push(setting(text, false, place.clone())),
+            RawValue::List(elements) if is_list => {
+                for (text, line) in elements {
+                    self.settings.push(setting(text, true, Place { line: Some(line), ..place.clone() }));
+                }
+            }
+            RawValue::List(_) => {
+                self.error(place, format!("{key}: a list is not {}", spec.field.allowed()));
+                // Present, so that it is not missed as well.
+                self.settings.push(setting(String::new(), true, place.clone()));
+            }
+        }
+    }
+
+    fn finish(mut self) -> Result<(Config, Warnings), ConfigErrors> {
+        let mut config = placeholder();
+        let mut settings = std::mem::take(&mut self.settings);
+        // The order of the table: what comes later there wins, whatever the order in the file.
+        settings.sort_by_key(|setting| keys::KEYS.iter().position(|spec| spec.name == setting.spec.name));
+        for setting in settings.iter().filter(|setting| !setting.is_absent()) {
+            match winner(&settings, setting) {
+                Some(_) if setting.is_zero() => {}
+                Some(winner) => {
+                    let is_old = matches!(setting.spec.status, Status::Deprecated(_));
+                    let how = if is_old { "deprecated and ignored" } else { "ignored" };
+                    let text = format!("{} is {how}, because {} is set", setting.key, winner.key);
+                    self.warn(&setting.place, text);
+                }
+                None => self.set(&mut config, setting),
+            }
+        }
+        self.check(&config, &settings);
+        if self.errors.is_empty() {
+            Ok((config, Warnings::new(self.warnings)))
+        } else {
+            Err(ConfigErrors::new(self.errors))
+        }
+    }
+
+    fn set(&mut self, config: &mut Config, setting: &Setting) {
+        let Setting { spec, key, text, place, .. } = setting;
+        let is_refused_already = setting.is_element && !spec.field.is_list();
+        if is_refused_already {
+            return;
+        }
+        if let Err(error) = spec.field.set(config, key, text) {
+            let subject = if place.line.is_some() { format!("{key}: ") } else { String::new() };
+            self.error(place, subject + &explain(spec, text, error));
+            return;
+        }
+        match spec.status {
+            Status::Deprecated(new) if !setting.is_zero() => {
+                self.warn(place, format!("{key} is deprecated, write {new} instead"));
+            }
+            Status::Ignored(why) => self.warn(place, format!("{key} has no effect: {why}")),
+            _ => {}
+        }
+        match spec.target().status {
+            Status::NotYet("") if !setting.is_default() => {
+                self.warn(place, format!("{key} has no effect yet in this version"));
+            }
+            Status::NotYet(meaning) if !setting.is_default() => {
+                self.warn(place, format!("{key} has no effect yet in this version: {meaning}"));
+            }
+            _ => {}
+        }
+    }
+
+    /// What concerns several keys, or keys that are not there.
+    fn check(&mut self, config: &Config, settings: &[Setting]) {
+        let place_of = |key: &str| settings.iter().find(|s| s.key == key && !s.is_absent()).map(|s| s.place.clone());
+        for spec in keys::KEYS.iter().filter(|spec| matches!(spec.default, DefaultText::Required)) {
+            if place_of(spec.name).is_none() {
+                let help = match spec.name {
+                    "secret" => "make one with 'mtg generate-secret HOST'",
+                    _ => "it says where clients come in, for example 0.0.0.0:3128",
+                };
+                let place = Place { origin: self.name.into(), line: None };
+                self.error(&place, format!("{} is missing; {help}", spec.name));
+            }
+        }
+        if let Some(place) = place_of("defense.blocklist.enabled")
+            && config.defense.blocklist.enabled
+            && config.defense.blocklist.urls.is_empty()
+        {
+            self.warn(&place, "defense.blocklist.enabled is true without defense.blocklist.urls, so nobody is blocked");
+        }
+        if let Some(place) = place_of("stats.statsd.enabled")
+            && config.stats.statsd.enabled
+            && place_of("stats.statsd.address").is_none()
+        {
+            self.error(&place, "stats.statsd.enabled is true, but stats.statsd.address is missing");
+        }
+        if let Some(place) = place_of("tolerate-time-skewness")
+            && config.tolerate_time_skewness > Duration::from_secs(3600)
+        {
+            let text = "tolerate-time-skewness is more than an hour: handshakes have to be remembered that long";
+            self.warn(&place, text);
+        }
+    }
+
+    fn error(&mut self, place: &Place, text: impl Into<String>) {
+        match self.errors.len() {
+            0..ERRORS_MAX => self.errors.push(place.issue(text.into())),
+            ERRORS_MAX => {
+                let whole = Place { origin: self.name.into(), line: None };
+                self.errors.push(whole.issue("too many errors, the others are not shown".into()));
+            }
+            _ => {}
+        }
+    }
+
+    fn warn(&mut self, place: &Place, text: impl Into<String>) {
+        let text = text.into();
+        // Once for all lines of a list.
+        if !self.warnings.iter().any(|issue| issue.text == text) {
+            self.warnings.push(place.issue(text));
+        }
+    }
+}
+
+/// What the values are put into; without `secret` and `bind-to` there is an error, and nobody gets to see it.
+fn placeholder() -> Config {
+    let secret = Secret::new([0xff; KEY_LEN], "invalid").expect("a constant that is a good secret");
+    Config::new(secret, SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)))
+}
+
+/// Another name of the same key that is set too and counts more.
+fn winner<'a>(settings: &'a [Setting], loser: &Setting) -> Option<&'a Setting> {
+    if loser.spec.field.is_list() {
+        return None;
+    }
+    let mut is_before = true;
+    settings.iter().find(|other| {
+        is_before &= other.key != loser.key;
+        let is_other_name = other.key != loser.key && other.spec.target().name == loser.spec.target().name;
+        is_other_name && !other.is_zero() && (is_before || loser.is_zero())
+    })
+}
+
+fn unknown(key: &str) -> String {
+    let shown = if is_showable_key(key) { format!("unknown key {key:?}") } else { "unknown key".into() };
+    match suggest::nearest(key) {
+        Some(name) => format!("{shown}, did you mean {name:?}?"),
+        None => format!("{shown}; 'mtg run --help' lists all keys"),
+    }
+}
+
+/// What was found and what is allowed. Here alone a value gets into an error.
+fn explain(spec: &KeySpec, text: &str, error: ValueError) -> String {
+    let shown = if spec.field.is_private() { "this value".into() } else { Shown(text).to_string() };
+    let allowed = spec.field.allowed();
+    match error {
+        ValueError::Invalid => format!("{shown} is not {allowed}"),
+        ValueError::Because(why) => format!("{shown} is not {allowed}: {why}"),
+        ValueError::Secret(error) => error.to_string(),
+        ValueError::Host(error) => format!("{shown} {error}"),
+        ValueError::NeedsTls(alternative) => {
+            format!("{shown} needs TLS, which this build does not have: take the mtg-tls build, or {alternative}")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECRET: &str = "ee000102030405060708090a0b0c0d0e0f66726f6e742e6578616d706c65";
+
+    /// The texts of warnings (of a good file) or errors, below the two required lines; the first line is 3.
+    fn complaints(text: &str) -> Vec<String> {
+        let text = format!("secret = {SECRET}\nbind-to = 0.0.0.0:3128\n{text}");
+        match from_text(&text, "f") {
+            Ok((_, warnings)) => warnings.iter().map(|issue| format!("warning: {issue}")).collect(),
+            Err(errors) => errors.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    fn config(text: &str) -> Config {
+        match from_text(&format!("secret = {SECRET}\nbind-to = 0.0.0.0:3128\n{text}"), "f") {
+            Ok((config, _)) => config,
+            Err(errors) => panic!("{text}: {errors}"),
+        }
+    }
+
+    #[test]
+    fn each_mistake_is_explained_with_what_was_found_and_what_is_allowed() {
+        for (text, error) in [
+            ("concurrency = lots", "concurrency: \"lots\" is not a whole number from 1 to 65535"),
+            (
+                "network.timeout.tcp = 10",
+                "network.timeout.tcp: \"10\" is not a duration such as 500ms, 10s or 1h30m: the unit is missing, such as s for seconds or m for minutes",
+            ),
+            ("fast-mode = 1", "fast-mode: \"1\" is not true or false"),
+            ("public-ipv4 = ::1", "public-ipv4: \"::1\" is not an IPv4 address"),
+            ("public-ipv6 = 1.2.3.4", "public-ipv6: \"1.2.3.4\" is not an IPv6 address"),
+            ("public-host = a b", "public-host: \"a b\" has something else than letters, digits, hyphens and dots"),
+            (
+                "prefer-ip = [\"only-ipv4\"]",
+                "prefer-ip: a list is not prefer-ipv4, prefer-ipv6, only-ipv4 or only-ipv6",
+            ),
+            (
+                "dc-override.0 = 1.2.3.4:443",
+                "dc-override.0: \"1.2.3.4:443\" is not ip:port (an IPv6 address in brackets): the number of the DC in the key is not from 1 to 32767",
+            ),
+            (
+                "stats.prometheus.metric-prefix = 1a",
+                "stats.prometheus.metric-prefix: \"1a\" is not a word of lower-case letters and digits: Prometheus wants a letter first",
+            ),
+            (
+                "network.proxies = http://u:p@h",
+                "network.proxies: this value is not a URL socks5://[user:password@]host[:port]: only socks5:// is supported",
+            ),
+            (
+                "network.dns = tls://dns.google",
+                "network.dns: \"tls://dns.google\" needs TLS, which this build does not have: take the mtg-tls build, or use udp://IP",
+            ),
+            (
+                "network.doh-ip = ::1",
+                "network.doh-ip: \"::1\" needs TLS, which this build does not have: take the mtg-tls build, or set network.dns to udp://IP",
+            ),
+            (
+                "defense.blocklist.urls = https://a.b/c",
+                "defense.blocklist.urls: \"https://a.b/c\" needs TLS, which this build does not have: take the mtg-tls build, or use a local file",
+            ),
+            ("bind-to = 1.1.1.1:1", "bind-to is set twice, first in line 2"),
+            ("stats.statsd.enabled = true", "stats.statsd.enabled is true, but stats.statsd.address is missing"),
+            ("urls", "neither 'key = value' nor '[section]'"),
+        ] {
+            assert_eq!(complaints(text), [format!("f:3: {error}")]);
+        }
+    }
+
+    #[test]
+    fn required_keys_are_missed_without_a_line() {
+        let errors = from_text("secret =\n", "/etc/mtg.conf").unwrap_err();
+        let lines: Vec<_> = errors.iter().map(ToString::to_string).collect();
+        assert_eq!(lines[0], "/etc/mtg.conf: secret is missing; make one with 'mtg generate-secret HOST'");
+        assert!(lines[1].starts_with("/etc/mtg.conf: bind-to is missing"), "{}", lines[1]);
+        assert_eq!(lines.len(), 2);
+    }
+
+    #[test]
+    fn a_refused_required_key_is_not_missed_as_well() {
+        let errors = from_text("secret = [\"x\"]\nbind-to = localhost:1\n", "f").unwrap_err().to_string();
+        assert_eq!(errors.lines().count(), 2, "{errors}");
+        assert!(errors.starts_with("f:1: secret: a list is not") && !errors.contains("missing"), "{errors}");
+    }
+
+    #[test]
+    fn unknown_keys_bring_the_nearest_one() {
+        for (key, nearest) in [
+            ("concurency", "concurrency"),
+            ("Log-Level", "log-level"),
+            ("bind_to_", "bind-to"),
+            ("dns", "network.dns"),
+            ("timeout.idle", "network.timeout.idle"),
+            ("network.concurrency", "concurrency"),
+            ("network.timeouts.tcp", "network.timeout.tcp"),
+        ] {
+            let [error] = &complaints(&format!("{key} = 1"))[..] else { panic!("{key}") };
+            assert!(error.ends_with(&format!(", did you mean {nearest:?}?")), "{error}");
+        }
+        assert_eq!(complaints("web-ui = on"), ["f:3: unknown key \"web-ui\"; 'mtg run --help' lists all keys"]);
+    }
+
+    #[test]
+    fn empty_and_zero_mean_the_default() {
+        let zeros = "concurrency = 0\nnetwork.timeout.idle = \"0s\"\nnetwork.timeout.tcp = 0\nnetwork.dns = \"\"\n\
+                     domain-fronting.port = 0\nnetwork.proxies = []\nprefer-ip =\ndefense.anti-replay.max-size = 0\n\
+                     memory = 0\nthreads = 0\ntolerate-time-skewness = 0\nstats.prometheus.bind-to = ''\n";
+        assert_eq!(format!("{:?}", config(zeros)), format!("{:?}", config("")));
+        assert_eq!(complaints(zeros), [""; 0]);
+    }
+
+    #[test]
+    fn false_and_our_own_zeros_are_values() {
+        let config =
+            config("fast-mode = false\ndefense.anti-replay.enabled = false\nhandshakes-per-ip = 0\nshutdown-grace = 0");
+        assert!(!config.fast_mode && !config.defense.anti_replay);
+        assert_eq!((config.handshakes_per_ip, config.shutdown_grace), (0, Duration::ZERO));
+    }
+
+    #[test]
+    fn an_empty_element_is_a_direct_connection() {
+        assert_eq!(config("network.proxies = [\"\"]").network.proxies, [super::super::Upstream::Direct]);
+        assert_eq!(complaints("defense.blocklist.urls = [\"\"]").len(), 1);
+    }
+
+    #[test]
+    fn lists_grow_with_each_line() {
+        let config = config(
+            "proxy-protocol-trusted = [\"10.0.0.0/8\"]\nproxy-protocol-trusted = ::1\ndc-override.2 = 1.2.3.4:1\ndc-override.2 = [::1]:2",
+        );
+        assert_eq!(config.proxy_protocol_trusted.len(), 2);
+        assert_eq!(config.dc_override, [(2, "1.2.3.4:1".parse().unwrap()), (2, "[::1]:2".parse().unwrap())]);
+    }
+
+    #[test]
+    fn old_names_work_and_the_new_ones_win() {
+        let old = "domain-fronting-ip = 10.0.0.1\ndomain-fronting-port = 8443\ndomain-fronting-proxy-protocol = true\n";
+        let front = config(old).domain_fronting;
+        let ip = |text: &str| Some(super::super::Host::Ip(text.parse().unwrap()));
+        assert_eq!((front.host, front.port, front.proxy_protocol), (ip("10.0.0.1"), 8443, true));
+        assert_eq!(
+            complaints("domain-fronting-port = 8443"),
+            ["warning: f:3: domain-fronting-port is deprecated, write domain-fronting.port instead"]
+        );
+
+        let both = format!("{old}[domain-fronting]\nip = 10.0.0.2\nport = 443\nproxy-protocol = false");
+        let front = config(&both).domain_fronting;
+        assert_eq!((front.host, front.port, front.proxy_protocol), (ip("10.0.0.2"), 443, true));
+        let warnings = complaints(&both);
+        assert_eq!(
+            warnings[0],
+            "warning: f:3: domain-fronting-ip is deprecated and ignored, because domain-fronting.ip is set"
+        );
+
+        let silent = config("domain-fronting.ip = 10.0.0.3").domain_fronting;
+        assert_eq!((silent.host, complaints("domain-fronting.ip = 10.0.0.3")), (ip("10.0.0.3"), vec![]));
+        assert_eq!(complaints("network.doh-ip = 1.1.1.1\nnetwork.dns = system").len(), 1);
+    }
+
+    #[test]
+    fn debug_wins_over_the_log_level_in_any_order() {
+        for text in ["debug = true\nlog-level = warn", "log-level = info\ndebug = true"] {
+            assert_eq!((config(text).log_level, complaints(text)), (log::LevelFilter::Debug, vec![]));
+        }
+        assert_eq!(config("debug = false\nlog-level = INFO").log_level, log::LevelFilter::Info);
+    }
+
+    #[test]
+    fn what_has_no_effect_yet_is_said_bluntly_unless_it_changes_nothing() {
+        for (text, words) in [
+            ("proxy-protocol-listener = true", "PROXY headers are NOT read"),
+            ("defense.allowlist.enabled = true", "EVERYBODY may connect"),
+            ("network.proxies = socks5://u:p@h", "Telegram is dialled DIRECTLY"),
+            ("auto-update = true", "auto-update has no effect yet in this version"),
+            ("defense.anti-replay.error-rate = 0.001", "has no effect: the table"),
+            ("tolerate-time-skewness = 61m", "more than an hour"),
+        ] {
+            let [warning] = &complaints(text)[..] else { panic!("{text}") };
+            assert!(warning.starts_with("warning: f:3: ") && warning.contains(words), "{warning}");
+        }
+        let unchanged =
+            "proxy-protocol-listener = false\nnetwork.dns = system\nnetwork.keep-alive.count = 9\nauto-update = false";
+        assert_eq!(complaints(unchanged), [""; 0]);
+        let warnings = complaints("defense.blocklist.enabled = true");
+        assert!(warnings.iter().any(|warning| warning.contains("without defense.blocklist.urls")), "{warnings:?}");
+    }
+
+    #[test]
+    fn a_file_full_of_errors_is_cut_short() {
+        let errors = complaints(&"nonsense\n".repeat(1000));
+        assert_eq!(errors.len(), ERRORS_MAX + 1);
+        assert_eq!(errors[ERRORS_MAX], "f: too many errors, the others are not shown");
+    }
+
+    #[test]
+    fn settings_from_arguments_carry_their_origin() {
+        let required = [("secret", SECRET, "SECRET"), ("bind-to", "0.0.0.0:3128", "BIND")];
+        let with = |more: &[(&'static str, &'static str, &'static str)]| {
+            let all: Vec<_> = required.iter().chain(more).copied().collect();
+            Config::from_settings(all)
+        };
+        let (config, warnings) =
+            with(&[("concurrency", "5", "--concurrency"), ("prefer-ip", "", "--prefer-ip")]).unwrap();
+        assert!(config.concurrency == 5 && warnings.is_empty());
+        for (settings, error) in [
+            (
+                [("concurrency", "lots", "--concurrency")].as_slice(),
+                "--concurrency: \"lots\" is not a whole number from 1 to 65535",
+            ),
+            (&[("concurrency", "1", "-c"), ("concurrency", "2", "-c")], "-c: given twice"),
+            (
+                &[("network.proxies", "x", "--socks5-proxy")],
+                "--socks5-proxy: this value is not a URL socks5://[user:password@]host[:port]",
+            ),
+        ] {
+            assert_eq!(with(settings).unwrap_err().to_string(), error);
+        }
+        let missing = Config::from_settings([required[1]]).unwrap_err().to_string();
+        assert_eq!(missing, "secret is missing; make one with 'mtg generate-secret HOST'");
+    }
+}

@@ -1,0 +1,228 @@
+//! The keys explained: for the terminal, as a file to start from, for the README.
+
+use super::keys::{DefaultText, KEYS, KeySpec, Status};
+
+/// The text about the keys for `mtg run --help`.
+pub fn reference() -> String {
+    let mut text = String::new();
+    for spec in KEYS {
+        text += &format!("  {}{}\n      {}\n", spec.name, assignment(spec), spec.doc);
+        text += &format!("      {}{}\n", spec.field.allowed(), remarks(spec));
+    }
+    text
+}
+
+/// A configuration file that explains itself: all keys with their defaults, all but the required ones as comments.
+pub fn sample() -> String {
+    let mut text = String::from(
+        "# The configuration of mtg: 'key = value' lines. A value may stand in quotes; a # at the start of a line or\n\
+         # after white space starts a comment. What is commented out is the default.\n",
+    );
+    for spec in KEYS.iter().filter(|spec| is_current(spec)) {
+        text += &format!("\n# {}\n# {}{}\n", spec.doc, spec.field.allowed(), remarks(spec));
+        let name = spec.name.replace("<n>", "2");
+        text += &match (spec.default, name.as_str()) {
+            (DefaultText::Required, "bind-to") => "bind-to = 0.0.0.0:3128\n".to_owned(),
+            (DefaultText::Required, _) => format!("{name} =\n"),
+            (DefaultText::Is(value), _) => format!("#{name} = {value}\n"),
+            (DefaultText::Unset(_), _) => format!("#{name} =\n"),
+        };
+    }
+    text
+}
+
+/// The table of the keys for the README.
+pub fn markdown() -> String {
+    let mut text = String::from("| key | value | default | reload | meaning |\n|---|---|---|---|---|\n");
+    for spec in KEYS {
+        let default = match spec.default {
+            DefaultText::Is(value) => format!("`{value}`"),
+            DefaultText::Unset(words) => words.to_owned(),
+            DefaultText::Required => "required".to_owned(),
+        };
+        let reload = if spec.is_reloadable { "yes" } else { "no" };
+        let note = if is_not_yet(spec) { " (not yet)" } else { "" };
+        let allowed = spec.field.allowed();
+        text += &format!("| `{}` | {allowed} | {default} | {reload} | {}{note} |\n", spec.name, spec.doc);
+    }
+    text
+}
+
+/// ` = default`, where there is one.
+fn assignment(spec: &KeySpec) -> String {
+    match spec.default {
+        DefaultText::Is(value) => format!(" = {value}"),
+        _ => String::new(),
+    }
+}
+
+/// What follows the type: `; default: none; takes a restart`.
+fn remarks(spec: &KeySpec) -> String {
+    let mut text = String::new();
+    match spec.default {
+        DefaultText::Required => text += "; required",
+        DefaultText::Unset(words) => text += &format!("; default: {words}"),
+        DefaultText::Is(_) => {}
+    }
+    if !spec.is_reloadable {
+        text += "; takes a restart";
+    }
+    if is_not_yet(spec) {
+        text += "; no effect yet";
+    }
+    text
+}
+
+fn is_not_yet(spec: &KeySpec) -> bool {
+    matches!(spec.status, Status::NotYet(_))
+}
+
+/// Old and second names are for files that exist already.
+fn is_current(spec: &KeySpec) -> bool {
+    !matches!(spec.status, Status::Alias(_) | Status::Deprecated(_) | Status::Ignored(_))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::config::keys::find;
+
+    const SECRET: &str = "ee000102030405060708090a0b0c0d0e0f66726f6e742e6578616d706c65";
+
+    fn pristine() -> Config {
+        Config::new(SECRET.parse().unwrap(), "0.0.0.0:3128".parse().unwrap())
+    }
+
+    /// A value that is not the default, for each key; none for those that this build refuses or ignores.
+    const OTHERS: &[(&str, &str)] = &[
+        ("secret", "ee000102030405060708090a0b0c0d0e0f61"),
+        ("bind-to", "[::1]:443"),
+        ("public-host", "a.example"),
+        ("public-ipv4", "203.0.113.7"),
+        ("public-ipv6", "2001:db8::7"),
+        ("concurrency", "1"),
+        ("handshakes-per-ip", "0"),
+        ("threads", "1"),
+        ("memory", "16MB"),
+        ("shutdown-grace", "0"),
+        ("log-level", "info"),
+        ("debug", "true"),
+        ("prefer-ip", "only-ipv4"),
+        ("fast-mode", "false"),
+        ("tolerate-time-skewness", "3s"),
+        ("allow-fallback-on-unknown-dc", "true"),
+        ("auto-update", "true"),
+        ("dc-override.<n>", "192.0.2.1:443"),
+        ("proxy-protocol-listener", "true"),
+        ("proxy-protocol-trusted", "10.0.0.0/8"),
+        ("domain-fronting.host", "b.example"),
+        ("domain-fronting.port", "8443"),
+        ("domain-fronting.proxy-protocol", "true"),
+        ("domain-fronting.ip", "192.0.2.1"),
+        ("domain-fronting-ip", "192.0.2.1"),
+        ("domain-fronting-port", "8443"),
+        ("domain-fronting-proxy-protocol", "true"),
+        ("network.dns", "udp://192.0.2.1"),
+        ("network.proxies", "socks5://192.0.2.1"),
+        ("network.timeout.tcp", "1s"),
+        ("network.timeout.http", "1s"),
+        ("network.timeout.handshake", "1s"),
+        ("network.timeout.idle", "1s"),
+        ("network.keep-alive.disabled", "true"),
+        ("network.keep-alive.idle", "1s"),
+        ("network.keep-alive.interval", "1s"),
+        ("network.keep-alive.count", "1"),
+        ("defense.anti-replay.enabled", "false"),
+        ("defense.anti-replay.max-size", "1KB"),
+        ("defense.reject", "front"),
+        ("defense.blocklist.enabled", "true"),
+        ("defense.blocklist.urls", "/a"),
+        ("defense.blocklist.update-each", "1h"),
+        ("defense.blocklist.download-concurrency", "2"),
+        ("defense.allowlist.enabled", "true"),
+        ("defense.allowlist.urls", "/a"),
+        ("defense.allowlist.update-each", "1h"),
+        ("defense.allowlist.download-concurrency", "2"),
+        ("defense.doppelganger.enabled", "true"),
+        ("defense.doppelganger.repeats-per-raid", "1"),
+        ("defense.doppelganger.raid-each", "1h"),
+        ("defense.doppelganger.drs", "true"),
+        ("stats.statsd.enabled", "true"),
+        ("stats.statsd.address", "192.0.2.1:8125"),
+        ("stats.statsd.metric-prefix", "other"),
+        ("stats.statsd.tag-format", "graphite"),
+        ("stats.prometheus.enabled", "true"),
+        ("stats.prometheus.bind-to", "[::1]:1"),
+        ("stats.prometheus.http-path", "/metrics"),
+        ("stats.prometheus.metric-prefix", "other"),
+    ];
+
+    #[test]
+    fn printed_defaults_are_those_in_effect_and_each_key_sets_a_field_of_its_own() {
+        let defaults = format!("{:?}", pristine());
+        let mut effects = Vec::new();
+        for spec in KEYS {
+            let Some((_, other)) = OTHERS.iter().find(|(name, _)| *name == spec.name) else {
+                assert!(
+                    ["network.doh-ip", "defense.anti-replay.error-rate", "defense.doppelganger.urls"]
+                        .contains(&spec.name)
+                );
+                continue;
+            };
+            let name = spec.name.replace("<n>", "2");
+            let mut config = pristine();
+            spec.field.set(&mut config, &name, other).unwrap();
+            let changed = format!("{config:?}");
+            assert_ne!(changed, defaults, "{name}");
+            if is_current(spec) && spec.name != "debug" {
+                assert!(!effects.contains(&changed), "{name} sets the field of another key");
+                effects.push(changed);
+            }
+            if let (DefaultText::Is(default), true) = (spec.default, spec.name != "debug") {
+                spec.field.set(&mut config, &name, default).unwrap();
+                assert_eq!(format!("{config:?}"), defaults, "{name}");
+            }
+        }
+        assert_eq!(OTHERS.len(), KEYS.len() - 3);
+    }
+
+    #[test]
+    fn names_are_unique_and_other_names_lead_to_a_key() {
+        for (n, spec) in KEYS.iter().enumerate() {
+            assert!(KEYS.iter().skip(n + 1).all(|other| other.name != spec.name), "{}", spec.name);
+            assert!(std::ptr::eq(find(&spec.name.replace("<n>", "7")).unwrap(), spec), "{}", spec.name);
+            if let Status::Alias(name) | Status::Deprecated(name) = spec.status {
+                assert_eq!((spec.target().name, is_current(spec.target())), (name, true));
+            }
+        }
+    }
+
+    #[test]
+    fn the_sample_is_the_default_with_and_without_its_comments() {
+        let sample = sample().replace("secret =\n", &format!("secret = {SECRET}\n"));
+        let uncommented: String = sample
+            .lines()
+            .map(|line| line.strip_prefix('#').filter(|rest| !rest.starts_with(' ')).unwrap_or(line))
+            .flat_map(|line| [line, "\n"])
+            .collect();
+        for text in [sample, uncommented] {
+            let (config, warnings) = Config::parse(&text, "sample").unwrap();
+            assert_eq!(format!("{config:?}"), format!("{:?}", pristine()));
+            assert!(warnings.is_empty(), "{warnings}");
+        }
+    }
+
+    #[test]
+    fn every_key_is_in_every_text() {
+        let (reference, sample, markdown) = (reference(), sample(), markdown());
+        for spec in KEYS {
+            assert!(reference.contains(&format!("  {}", spec.name)), "{}", spec.name);
+            assert!(markdown.contains(&format!("| `{}` |", spec.name)), "{}", spec.name);
+            let setting = format!("\n#{} =", spec.name.replace("<n>", "2"));
+            let is_required = matches!(spec.default, DefaultText::Required);
+            assert_eq!(sample.contains(&setting), is_current(spec) && !is_required, "{}", spec.name);
+            assert!(spec.doc.len() < 120 && !spec.doc.contains(['|', '\n']), "{}", spec.name);
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! The ways out: the front, the resolver, SOCKS5 proxies, timeouts.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+/// `domain-fronting.*`: where everybody goes who is not a client.
+#[derive(Clone, Debug)]
+pub struct DomainFronting {
+    /// `host` (alias `ip`): a name or an address to dial in place of the secret's host.
+    pub host: Option<Host>,
+    /// `port`.
+    pub port: u16,
+    /// `proxy-protocol`: send a PROXY v2 header to the front.
+    pub proxy_protocol: bool,
+}
+
+impl Default for DomainFronting {
+    fn default() -> Self {
+        Self { host: None, port: 443, proxy_protocol: false }
+    }
+}
+
+/// A DNS name or an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Host {
+    /// A DNS name in lower case.
+    Name(String),
+    /// An IPv4 or IPv6 address.
+    Ip(IpAddr),
+}
+
+/// `prefer-ip`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PreferIp {
+    /// `prefer-ipv4`: IPv4 first.
+    PreferIpv4,
+    /// `prefer-ipv6`: IPv6 first.
+    PreferIpv6,
+    /// `only-ipv4`.
+    OnlyIpv4,
+    /// `only-ipv6`.
+    OnlyIpv6,
+}
+
+/// `network.*`.
+#[derive(Clone, Debug)]
+pub struct Network {
+    /// `dns`: which resolver to ask.
+    pub dns: Dns,
+    /// `proxies`: SOCKS5 proxies on the way to Telegram.
+    pub proxies: Vec<Upstream>,
+    /// `timeout.*`.
+    pub timeout: Timeouts,
+    /// `keep-alive.*`.
+    pub keep_alive: KeepAlive,
+}
+
+impl Default for Network {
+    fn default() -> Self {
+        Self { dns: Dns::System, proxies: Vec::new(), timeout: Timeouts::default(), keep_alive: KeepAlive::default() }
+    }
+}
+
+/// `network.dns`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Dns {
+    /// `resolv.conf` and `hosts`.
+    System,
+    /// `udp://ip[:port]`.
+    Udp(SocketAddr),
+    /// `tls://host[:port]`.
+    Tls(Host, u16),
+    /// `https://host[:port][/path]`; the path starts with a slash.
+    Https(Host, u16, String),
+}
+
+/// One entry of `network.proxies`.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Upstream {
+    /// An empty string: no proxy.
+    Direct,
+    /// `socks5://[user:password@]host[:port]`.
+    Socks5(Socks5),
+}
+
+/// A SOCKS5 proxy. No `Debug`: it has credentials.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Socks5 {
+    /// Where it is.
+    pub host: Host,
+    /// Its port.
+    pub port: u16,
+    /// User name and password, percent-decoded.
+    pub credentials: Option<(String, String)>,
+    /// `open_threshold`: failures in a row before the proxy is left alone.
+    pub open_threshold: u32,
+    /// `half_open_timeout`: how long it is left alone.
+    pub half_open_timeout: Duration,
+    /// `reset_failures_timeout`: after how much quiet failures are forgotten.
+    pub reset_failures_timeout: Duration,
+}
+
+impl fmt::Debug for Upstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Direct => f.write_str("direct"),
+            Self::Socks5(proxy) => write!(f, "socks5://{:?}:{}", proxy.host, proxy.port),
+        }
+    }
+}
+
+/// `network.timeout.*`.
+#[derive(Clone, Copy, Debug)]
+pub struct Timeouts {
+    /// `tcp`: one connection attempt.
+    pub tcp: Duration,
+    /// `http`: one whole HTTP request.
+    pub http: Duration,
+    /// `handshake`: from a client's first byte to its obfuscated2 frame.
+    pub handshake: Duration,
+    /// `idle`: a relay without a byte in either direction.
+    pub idle: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            tcp: Duration::from_secs(5),
+            http: Duration::from_secs(10),
+            handshake: Duration::from_secs(10),
+            idle: Duration::from_secs(300),
+        }
+    }
+}
+
+/// `network.keep-alive.*`.
+#[derive(Clone, Copy, Debug)]
+pub struct KeepAlive {
+    /// `disabled`.
+    pub disabled: bool,
+    /// `idle`: quiet time before the first probe.
+    pub idle: Duration,
+    /// `interval` between probes.
+    pub interval: Duration,
+    /// `count` of lost probes that end a connection.
+    pub count: u16,
+}
+
+impl Default for KeepAlive {
+    fn default() -> Self {
+        Self { disabled: false, idle: Duration::from_secs(60), interval: Duration::from_secs(15), count: 9 }
+    }
+}

@@ -1,0 +1,325 @@
+//! The values that look like URLs: resolver, SOCKS5 proxies, lists and pages.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::value::{self, ValueError};
+use super::{Dns, Host, ListUrl, Socks5, Upstream};
+
+/// Whether this build can speak TLS as a client. What needs it is refused instead of ignored.
+const HAS_TLS: bool = false;
+
+/// `network.dns`: `system`, an IPv4 address, or a URL `udp://`, `tls://`, `https://`.
+pub(super) fn dns(text: &str) -> Result<Dns, ValueError> {
+    if text == "system" {
+        return Ok(Dns::System);
+    }
+    let Some((scheme, rest)) = text.split_once("://") else {
+        let ip = text.parse::<std::net::Ipv4Addr>().map_err(|_| ValueError::Invalid)?;
+        return Ok(Dns::Udp((ip, 53).into()));
+    };
+    let (authority, path) = split_authority(rest);
+    if authority.contains('@') {
+        return Err(ValueError::Because("a user name has no use here"));
+    }
+    let (host, port) = value::host_optional_port(authority)?;
+    let scheme = scheme.to_ascii_lowercase();
+    if !path.is_empty() && scheme != "https" {
+        return Err(ValueError::Because("only https:// takes a path"));
+    }
+    let dns = match (scheme.as_str(), host) {
+        ("udp", Host::Ip(ip)) => return Ok(Dns::Udp((ip, port.unwrap_or(53)).into())),
+        ("udp", Host::Name(_)) => return Err(ValueError::Because("udp:// takes an IP address")),
+        ("tls", host) => Dns::Tls(host, port.unwrap_or(853)),
+        ("https", host) => Dns::Https(host, port.unwrap_or(443), query_path(path)?),
+        _ => return Err(ValueError::Invalid),
+    };
+    needs_tls(dns, "use udp://IP")
+}
+
+/// `network.doh-ip`: the address of a DNS-over-HTTPS server.
+pub(super) fn doh_ip(text: &str) -> Result<Dns, ValueError> {
+    let ip = text.parse().map_err(|_| ValueError::Invalid)?;
+    needs_tls(Dns::Https(Host::Ip(ip), 443, DNS_QUERY.into()), "set network.dns to udp://IP")
+}
+
+/// An element of `network.proxies`; an empty one is a direct connection.
+pub(super) fn upstream(text: &str) -> Result<Upstream, ValueError> {
+    if text.is_empty() {
+        return Ok(Upstream::Direct);
+    }
+    let (scheme, rest) = text.split_once("://").ok_or(ValueError::Invalid)?;
+    if !scheme.eq_ignore_ascii_case("socks5") && !scheme.eq_ignore_ascii_case("socks5h") {
+        return Err(ValueError::Because("only socks5:// is supported"));
+    }
+    let (authority, rest) = split_authority(rest);
+    let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
+    if !matches!(path, "" | "/") {
+        return Err(ValueError::Because(
+            "a path has no use here; a slash, # or ? in a password is written %2F, %23, %3F",
+        ));
+    }
+    let (credentials, address) = match authority.rsplit_once('@') {
+        Some((user_info, address)) => (credentials(user_info)?, address),
+        None => (None, authority),
+    };
+    let (host, port) = value::host_optional_port(address)?;
+    let mut proxy = Socks5 {
+        host,
+        port: port.unwrap_or(1080),
+        credentials,
+        open_threshold: 5,
+        half_open_timeout: Duration::from_secs(60),
+        reset_failures_timeout: Duration::from_secs(10),
+    };
+    for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
+        set_parameter(&mut proxy, parameter)?;
+    }
+    Ok(Upstream::Socks5(proxy))
+}
+
+/// An element of `defense.doppelganger.urls`.
+pub(super) fn https_url(text: &str) -> Result<String, ValueError> {
+    let (scheme, rest) = text.split_once("://").ok_or(ValueError::Invalid)?;
+    if !scheme.eq_ignore_ascii_case("https") {
+        return Err(ValueError::Invalid);
+    }
+    check_web_address(rest)?;
+    needs_tls(text.to_owned(), "remove the line")
+}
+
+/// An element of `defense.*list.urls`: a URL, else a file. Whether the file is there is seen when it is loaded.
+pub(super) fn list_url(text: &str) -> Result<ListUrl, ValueError> {
+    let Some((scheme, rest)) = text.split_once("://") else {
+        let is_path = !text.is_empty() && !text.contains('\0');
+        return if is_path { Ok(ListUrl::File(PathBuf::from(text))) } else { Err(ValueError::Invalid) };
+    };
+    let url = ListUrl::Url(text.to_owned());
+    match scheme.to_ascii_lowercase().as_str() {
+        "http" => check_web_address(rest).map(|()| url),
+        "https" => check_web_address(rest).and_then(|()| needs_tls(url, "use a local file")),
+        _ => Err(ValueError::Invalid),
+    }
+}
+
+/// Where DNS-over-HTTPS servers are asked if the URL does not say (RFC 8484).
+const DNS_QUERY: &str = "/dns-query";
+
+fn needs_tls<T>(value: T, alternative: &'static str) -> Result<T, ValueError> {
+    if HAS_TLS { Ok(value) } else { Err(ValueError::NeedsTls(alternative)) }
+}
+
+fn split_authority(text: &str) -> (&str, &str) {
+    text.split_at(text.find(['/', '?', '#']).unwrap_or(text.len()))
+}
+
+/// The path to ask; the template `{?dns}` that some servers are published with is for GET requests.
+fn query_path(path: &str) -> Result<String, ValueError> {
+    let path = path.split('{').next().unwrap_or(path);
+    match path {
+        "" => Ok(DNS_QUERY.into()),
+        path if path.starts_with('/') && is_printable(path) && !path.contains('#') => Ok(path.into()),
+        _ => Err(ValueError::Because("the path cannot be sent")),
+    }
+}
+
+fn is_printable(text: &str) -> bool {
+    text.bytes().all(|b| b.is_ascii_graphic())
+}
+
+/// Checks what follows `https://`; user name, path and query are the server's business.
+fn check_web_address(text: &str) -> Result<(), ValueError> {
+    if !is_printable(text) {
+        return Err(ValueError::Because("a URL has only printable ASCII characters"));
+    }
+    let (authority, _) = split_authority(text);
+    let address = authority.rsplit_once('@').map_or(authority, |(_, address)| address);
+    value::host_optional_port(address).map(drop)
+}
+
+fn credentials(user_info: &str) -> Result<Option<(String, String)>, ValueError> {
+    const LONG: ValueError = ValueError::Because("user name and password have at most 255 bytes each");
+    if user_info.is_empty() {
+        return Ok(None);
+    }
+    let (user, password) = user_info.split_once(':').unwrap_or((user_info, ""));
+    let (user, password) = (percent_decoded(user)?, percent_decoded(password)?);
+    if user.is_empty() {
+        return Err(ValueError::Because("a password without a user name"));
+    }
+    // RFC 1929 has one byte for each length.
+    if user.len() > 255 || password.len() > 255 { Err(LONG) } else { Ok(Some((user, password))) }
+}
+
+fn percent_decoded(text: &str) -> Result<String, ValueError> {
+    const BROKEN: ValueError =
+        ValueError::Because("user name or password has a broken %-escape; % itself is written %25");
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        if byte != b'%' {
+            bytes.push(byte);
+            continue;
+        }
+        let mut digit = || rest.next().and_then(|b| char::from(b).to_digit(16)).and_then(|d| u8::try_from(d).ok());
+        let (high, low) = (digit().ok_or(BROKEN)?, digit().ok_or(BROKEN)?);
+        bytes.push(high << 4 | low);
+    }
+    String::from_utf8(bytes).map_err(|_| BROKEN)
+}
+
+/// Sets a parameter of the circuit breaker; 0 is the default, as everywhere.
+fn set_parameter(proxy: &mut Socks5, parameter: &str) -> Result<(), ValueError> {
+    const UNKNOWN: ValueError = ValueError::Because(
+        "unknown parameter after the question mark, known are open_threshold, half_open_timeout, reset_failures_timeout",
+    );
+    let bad = |_| ValueError::Because("a parameter after the question mark has a bad value");
+    let (name, text) = parameter.split_once('=').ok_or(UNKNOWN)?;
+    let slot = match name {
+        "open_threshold" => {
+            let threshold = value::number(text).map_err(bad)?;
+            if threshold != 0 {
+                proxy.open_threshold = threshold;
+            }
+            return Ok(());
+        }
+        "half_open_timeout" => &mut proxy.half_open_timeout,
+        "reset_failures_timeout" => &mut proxy.reset_failures_timeout,
+        _ => return Err(UNKNOWN),
+    };
+    let duration = value::duration(text).map_err(bad)?;
+    if !duration.is_zero() {
+        *slot = duration;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn socks5(text: &str) -> Socks5 {
+        match upstream(text) {
+            Ok(Upstream::Socks5(proxy)) => proxy,
+            other => panic!("{text}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn resolvers_over_udp_are_read() {
+        for (text, address) in [
+            ("1.1.1.1", "1.1.1.1:53"),
+            ("udp://1.1.1.1", "1.1.1.1:53"),
+            ("udp://1.1.1.1:5353", "1.1.1.1:5353"),
+            ("UDP://[::1]", "[::1]:53"),
+            ("udp://[::1]:5353", "[::1]:5353"),
+        ] {
+            assert_eq!(dns(text), Ok(Dns::Udp(address.parse().unwrap())), "{text}");
+        }
+        assert_eq!(dns("system"), Ok(Dns::System));
+    }
+
+    #[test]
+    fn resolvers_over_tls_are_refused_as_such() {
+        for text in ["tls://dns.google", "tls://1.1.1.1:853", "https://1.1.1.1", "https://host/path", "https://[::1]/"]
+        {
+            assert!(matches!(dns(text), Err(ValueError::NeedsTls(_))), "{text}");
+        }
+        assert!(matches!(doh_ip("::1"), Err(ValueError::NeedsTls(_))));
+    }
+
+    #[test]
+    fn resolvers_that_make_no_sense_are_refused() {
+        for text in [
+            "",
+            "xx",
+            "dns://1.1.1.1",
+            "1.1.1.1:53",
+            "::1",
+            "dns.google",
+            "udp://dns.google",
+            "udp://",
+            "udp://1.1.1.1/",
+            "udp://1.1.1.1/a",
+            "tls://1.1.1.1/",
+            "tls://1.1.1.1?a=b",
+            "udp://u:p@1.1.1.1",
+            "https://u@1.1.1.1",
+            "https://",
+            "https://1.1.1.1:0",
+            "https://host?a",
+            "udp://::1",
+        ] {
+            assert!(matches!(dns(text), Err(ValueError::Invalid | ValueError::Because(_))), "{text}");
+        }
+    }
+
+    #[test]
+    fn proxies_are_read_with_credentials_and_parameters() {
+        let plain = socks5("socks5://proxy_1");
+        assert_eq!((plain.host, plain.port, plain.credentials), (Host::Name("proxy_1".into()), 1080, None));
+        assert_eq!((plain.open_threshold, plain.half_open_timeout.as_secs()), (5, 60));
+        assert_eq!(plain.reset_failures_timeout.as_secs(), 10);
+
+        let proxy = socks5(
+            "socks5h://us%3Aer:p%40s@s:w@[2001:db8::1]/?open_threshold=7&half_open_timeout=2m&reset_failures_timeout=0",
+        );
+        assert_eq!((proxy.host, proxy.port), (Host::Ip("2001:db8::1".parse().unwrap()), 1080));
+        assert_eq!(proxy.credentials, Some(("us:er".into(), "p@s@s:w".into())));
+        assert_eq!((proxy.open_threshold, proxy.half_open_timeout.as_secs()), (7, 120));
+        assert_eq!(proxy.reset_failures_timeout.as_secs(), 10);
+
+        assert_eq!(socks5("socks5://[::1]:9050").port, 9050);
+        assert_eq!(socks5("SOCKS5://user@10.0.0.1").credentials, Some(("user".into(), String::new())));
+        assert_eq!(socks5("socks5://@10.0.0.1").credentials, None);
+        assert!(upstream("") == Ok(Upstream::Direct));
+    }
+
+    #[test]
+    fn proxies_that_make_no_sense_are_refused() {
+        let long = format!("socks5://{}:p@h", "u".repeat(256));
+        for text in [
+            "10.0.0.1:1080",
+            "http://10.0.0.1",
+            "socks5://",
+            "socks5://:1080",
+            "socks5://h:0",
+            "socks5://h:port",
+            "socks5://::1",
+            "socks5://h/path",
+            "socks5://h#x",
+            "socks5://:password@h",
+            "socks5://a%zz@h",
+            "socks5://a%4@h",
+            "socks5://a%ff@h",
+            "socks5://h?threshold=1",
+            "socks5://h?open_threshold",
+            "socks5://h?open_threshold=-1",
+            "socks5://h?half_open_timeout=1",
+            &long,
+        ] {
+            assert!(upstream(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn lists_are_files_or_urls() {
+        assert_eq!(list_url("/etc/mtg/a.netset"), Ok(ListUrl::File("/etc/mtg/a.netset".into())));
+        assert_eq!(list_url("a.netset"), Ok(ListUrl::File("a.netset".into())));
+        assert_eq!(list_url("http://a.b/c?d"), Ok(ListUrl::Url("http://a.b/c?d".into())));
+        assert!(matches!(list_url("https://a.b/c"), Err(ValueError::NeedsTls(_))));
+        for text in ["", "ftp://a.b/c", "file:///etc/mtg", "http://", "http:///c", "http://a.b/ c", "a\0b"] {
+            assert!(matches!(list_url(text), Err(ValueError::Invalid | ValueError::Because(_))), "{text}");
+        }
+    }
+
+    #[test]
+    fn pages_are_https_urls() {
+        for text in ["https://a.b", "https://u:p@a.b:8443/c?d#e", "HTTPS://[::1]/"] {
+            assert!(matches!(https_url(text), Err(ValueError::NeedsTls(_))), "{text}");
+        }
+        for text in ["", "a.b", "http://a.b", "https://", "https:///c", "https://a b"] {
+            assert!(matches!(https_url(text), Err(ValueError::Invalid | ValueError::Because(_))), "{text}");
+        }
+    }
+}

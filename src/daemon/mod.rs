@@ -1,0 +1,65 @@
+//! The process around the proxy: limits, signals, the order of start and stop.
+
+mod signals;
+
+use std::fmt;
+use std::path::Path;
+
+use futures_lite::FutureExt as _;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::config::Config;
+use crate::proxy::{Proxy, StartError};
+use signals::Signals;
+
+/// Why the daemon ended with a failure.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum RunError {
+    /// The proxy cannot start.
+    Start(StartError),
+    /// Signals cannot be received.
+    Signals(std::io::Error),
+}
+
+/// Runs the proxy until a signal ends it. `path` is the file that `config` came from, if there is one.
+///
+/// # Errors
+/// See [`RunError`].
+pub fn run(config: Config, _path: Option<&Path>) -> Result<(), RunError> {
+    raise_descriptor_limit();
+    async_io::block_on(async {
+        let mut signals = Signals::new().map_err(RunError::Signals)?;
+        let proxy = Proxy::new(config).map_err(RunError::Start)?;
+        match proxy.local_addr() {
+            Ok(address) => log::info!("listening bind-to={address}"),
+            Err(error) => log::warn!("listening at an unknown address error={error}"),
+        }
+        proxy.serve().or(signals.stop()).await;
+        log::info!("stopping, running connections may end");
+        proxy.drain().or(signals.stop()).await;
+        log::info!("stopped");
+        Ok(())
+    })
+}
+
+/// Takes as many descriptors as the system lets us have.
+fn raise_descriptor_limit() {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current != maximum
+        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
+    {
+        log::warn!("cannot raise the limit of open files error={error}");
+    }
+}
+
+impl fmt::Display for RunError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Start(error) => error.fmt(f),
+            Self::Signals(error) => write!(f, "cannot receive signals: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for RunError {}

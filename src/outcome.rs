@@ -1,0 +1,90 @@
+//! How every connection ends. One word serves log, metrics and tests.
+
+use crate::proto::handshake::Reason;
+
+/// The end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// Not admitted: as many connections as there may be.
+    ConcurrencyLimited,
+    /// Not admitted: as many connections without authentication as there may be, in all.
+    StrangersLimited,
+    /// Not admitted: as many connections without authentication as one address may have.
+    AddressLimited,
+    /// Went away without a byte, or sent none for too long.
+    Silent,
+    /// Relayed to the front until both were done.
+    Fronted(Stranger),
+    /// Meant for the front, which could not be reached.
+    FrontUnreachable(Stranger),
+    /// A client that went away, or sent nothing, between our reply and its obfuscated2 frame.
+    HandshakeAborted,
+    /// A client that sent rubbish after our reply.
+    BadClient(Reason),
+    /// A client that asked for a DC that does not exist.
+    UnknownDc,
+    /// No address of the DC could be reached in time.
+    DcUnreachable,
+    /// The client went away while we connected to the DC.
+    ClientLeft,
+    /// Relayed to the DC until both were done.
+    Served,
+    /// Relayed, then the client's end broke.
+    ClientReset,
+    /// Relayed, then the other end broke.
+    RemoteReset,
+    /// Relayed, then nothing moved for too long.
+    Idle,
+    /// Cut when the proxy stopped.
+    Shutdown,
+    /// The system had no resources for it.
+    NoResources,
+}
+
+/// Why a connection went to the front.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stranger {
+    /// Its hello is not a client's.
+    Rejected(Reason),
+    /// Its hello did not become complete in time.
+    Slow,
+    /// It ended its side in the middle of a hello.
+    Incomplete,
+}
+
+impl Outcome {
+    /// One word for logs and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ConcurrencyLimited => "concurrency_limited",
+            Self::StrangersLimited => "strangers_limited",
+            Self::AddressLimited => "address_limited",
+            Self::Silent => "silent",
+            Self::Fronted(stranger) => stranger.as_str(),
+            Self::FrontUnreachable(_) => "front_unreachable",
+            Self::HandshakeAborted => "handshake_aborted",
+            Self::BadClient(reason) => reason.as_str(),
+            Self::UnknownDc => "unknown_dc",
+            Self::DcUnreachable => "dc_unreachable",
+            Self::ClientLeft => "client_left",
+            Self::Served => "served",
+            Self::ClientReset => "client_reset",
+            Self::RemoteReset => "remote_reset",
+            Self::Idle => "idle",
+            Self::Shutdown => "shutdown",
+            Self::NoResources => "no_resources",
+        }
+    }
+}
+
+impl Stranger {
+    /// One word for logs and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Rejected(reason) => reason.as_str(),
+            Self::Slow => "slow_hello",
+            Self::Incomplete => "incomplete_hello",
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! From a DC's number to a stream to it.
+
+use std::future::pending;
+use std::net::{SocketAddr, TcpStream};
+use std::time::Instant;
+
+use async_io::Async;
+use futures_lite::FutureExt as _;
+
+use super::relay::{Codec, Job};
+use super::{Shared, Told, Visit, random};
+use crate::config::{Config, PreferIp};
+use crate::net::{connect, deadline};
+use crate::outcome::Outcome;
+use crate::proto::dc::DcId;
+use crate::proto::handshake::Session;
+
+/// Time for all addresses of a DC together, in units of the limit for one of them.
+const ATTEMPTS: u32 = 2;
+
+/// Connects to the DC that the client asked for and hands both over to the relay.
+pub(super) async fn to_dc(shared: &Shared, client: Async<TcpStream>, session: Session, mut visit: Visit) -> Told {
+    let config = &shared.config;
+    let Some((dc, addresses)) = candidates(config, session.dc()) else {
+        return Err((visit, Outcome::UnknownDc));
+    };
+    visit.dc = Some(dc);
+    let limit = config.network.timeout.tcp;
+    let dialled = async {
+        let connected = connect::connect(addresses, limit, &shared.failures);
+        match deadline::until(Instant::now() + limit * ATTEMPTS, connected).await {
+            Some(Ok((socket, _))) => Ok(socket),
+            Some(Err(error)) => Err(error.to_string()),
+            None => Err("time is over".to_owned()),
+        }
+    };
+    let left = async {
+        until_left(&client, session.has_early_payload()).await;
+        Err(String::new())
+    };
+    let remote = match dialled.or(left).await {
+        Ok(socket) => socket,
+        Err(error) if error.is_empty() => return Err((visit, Outcome::ClientLeft)),
+        Err(error) => {
+            log::debug!("cannot reach a DC conn={} ip={} dc={dc} error={error}", visit.id, visit.ip());
+            return Err((visit, Outcome::DcUnreachable));
+        }
+    };
+    let Ok(client) = client.into_inner() else { return Err((visit, Outcome::NoResources)) };
+    let link = session.link(dc, config.fast_mode, &mut random::fill);
+    shared.relay.add(Job {
+        client,
+        remote,
+        codec: Codec::Telegram(Box::new(link.client_to_dc), link.dc_to_client),
+        opening_payload: link.opening_payload,
+        opening: link.opening,
+        idle: config.network.timeout.idle,
+        on_end: visit.into_on_end(Outcome::Served),
+    });
+    Ok(())
+}
+
+/// The DC to connect to and its addresses, the preferred ones first; none if there is no such DC.
+fn candidates(config: &Config, asked: DcId) -> Option<(DcId, Vec<SocketAddr>)> {
+    let fallback = config.allow_fallback_on_unknown_dc.then_some(DcId::DEFAULT);
+    [Some(asked), fallback].into_iter().flatten().find_map(|dc| {
+        let known = known_addresses(config, dc);
+        // A DC without an address of an allowed family is unreachable, not unknown.
+        (!known.is_empty()).then(|| (dc, by_preference(known, config.prefer_ip)))
+    })
+}
+
+fn known_addresses(config: &Config, dc: DcId) -> Vec<SocketAddr> {
+    let overrides = config.dc_override.iter().filter(|(site, _)| *site == dc.site());
+    let addresses: Vec<_> = overrides.map(|&(_, address)| address).collect();
+    if addresses.is_empty() { dc.addresses().collect() } else { addresses }
+}
+
+fn by_preference(mut addresses: Vec<SocketAddr>, prefer: PreferIp) -> Vec<SocketAddr> {
+    match prefer {
+        PreferIp::OnlyIpv4 => addresses.retain(SocketAddr::is_ipv4),
+        PreferIp::OnlyIpv6 => addresses.retain(SocketAddr::is_ipv6),
+        PreferIp::PreferIpv4 => addresses.sort_by_key(SocketAddr::is_ipv6),
+        PreferIp::PreferIpv6 => addresses.sort_by_key(SocketAddr::is_ipv4),
+    }
+    addresses
+}
+
+/// Waits until the client is gone. One that has ended its side after it sent something may still want the answer.
+async fn until_left(client: &Async<TcpStream>, has_sent_payload: bool) {
+    loop {
+        match client.get_ref().peek(&mut [0]) {
+            Ok(0) if !has_sent_payload => return,
+            Ok(_) => return pending().await,
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            Err(_) => return,
+        }
+        if client.readable().await.is_err() {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::secret::Secret;
+
+    fn config(prefer: PreferIp) -> Config {
+        let secret = Secret::new([1; 16], "front.example").unwrap();
+        let mut config = Config::new(secret, "127.0.0.1:0".parse().unwrap());
+        config.prefer_ip = prefer;
+        config
+    }
+
+    #[test]
+    fn families_follow_the_preference() {
+        for (prefer, first_is_v4, families) in [
+            (PreferIp::PreferIpv4, true, 2),
+            (PreferIp::PreferIpv6, false, 2),
+            (PreferIp::OnlyIpv4, true, 1),
+            (PreferIp::OnlyIpv6, false, 1),
+        ] {
+            let (dc, addresses) = candidates(&config(prefer), DcId::new(-2)).unwrap();
+            assert_eq!(dc.number(), -2);
+            assert_eq!(addresses[0].is_ipv4(), first_is_v4, "{prefer:?}");
+            let v4 = addresses.iter().filter(|address| address.is_ipv4()).count();
+            let found = usize::from(v4 > 0) + usize::from(v4 < addresses.len());
+            assert_eq!(found, families, "{prefer:?}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_dc_falls_back_only_if_allowed() {
+        let mut config = config(PreferIp::PreferIpv4);
+        assert!(candidates(&config, DcId::new(99)).is_none());
+        config.allow_fallback_on_unknown_dc = true;
+        assert_eq!(candidates(&config, DcId::new(99)).unwrap().0, DcId::DEFAULT);
+    }
+
+    #[test]
+    fn an_override_replaces_the_addresses_of_both_signs() {
+        let mut config = config(PreferIp::PreferIpv6);
+        let address = "127.0.0.1:4000".parse().unwrap();
+        config.dc_override = vec![(99, address)];
+        for number in [99, -99] {
+            assert_eq!(candidates(&config, DcId::new(number)).unwrap(), (DcId::new(number), vec![address]));
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! Whoever is not a client is spliced to the front, as if we were not there.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use async_io::Async;
+
+use super::relay::{Codec, Job, reset_on_close};
+use super::{Shared, Told, Visit};
+use crate::config::Host;
+use crate::log::Limited;
+use crate::net::{connect, deadline};
+use crate::outcome::{Outcome, Stranger};
+
+/// When a fronted connection without a byte is closed. Far beyond the patience of web servers: theirs is what a
+/// prober shall see.
+const IDLE: Duration = Duration::from_secs(60 * 60);
+/// Time for all addresses of the front together, in units of the limit for one of them.
+const ATTEMPTS: u32 = 2;
+
+/// Connects to the front and hands both over to the relay; the front gets `received` first.
+pub(super) async fn splice(
+    shared: &Shared,
+    client: Async<TcpStream>,
+    stranger: Stranger,
+    received: Vec<u8>,
+    visit: Visit,
+) -> Told {
+    static WARNINGS: Limited = Limited::new(Duration::from_secs(60 * 60));
+    let limit = shared.config.network.timeout.tcp;
+    let dialled = deadline::until(Instant::now() + limit * ATTEMPTS, dial(shared)).await;
+    let Ok(client) = client.into_inner() else { return Err((visit, Outcome::NoResources)) };
+    let remote = match dialled.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into())) {
+        Ok(remote) => remote,
+        Err(error) => {
+            if let Some(left_out) = WARNINGS.pass(Instant::now()) {
+                let host = shared.config.secret.host();
+                log::warn!(
+                    "the front cannot be reached, whoever probes this proxy finds nothing there host={host} error={error}{left_out}"
+                );
+            }
+            log::debug!("cannot reach the front conn={} ip={} error={error}", visit.id, visit.ip());
+            // A host without a web server answers with RST.
+            reset_on_close(&client);
+            return Err((visit, Outcome::FrontUnreachable(stranger)));
+        }
+    };
+    shared.relay.add(Job {
+        client,
+        remote,
+        codec: Codec::Splice,
+        opening_payload: received.len(),
+        opening: received,
+        idle: IDLE,
+        on_end: visit.into_on_end(Outcome::Fronted(stranger)),
+    });
+    Ok(())
+}
+
+async fn dial(shared: &Shared) -> io::Result<TcpStream> {
+    let config = &shared.config;
+    let port = config.domain_fronting.port;
+    let ips = match &config.domain_fronting.host {
+        Some(Host::Ip(ip)) => vec![*ip],
+        Some(Host::Name(name)) => shared.resolver.resolve(name).await?,
+        None => shared.resolver.resolve(config.secret.host()).await?,
+    };
+    let addresses: Vec<_> = ips.into_iter().map(|ip| SocketAddr::new(ip, port)).collect();
+    if addresses.iter().any(|&address| is_ourselves(address, config.bind_to)) {
+        return Err(io::Error::other(
+            "the front is this proxy itself; set domain-fronting.host to the real web server",
+        ));
+    }
+    let (socket, _) = connect::connect(addresses, config.network.timeout.tcp, &shared.failures).await?;
+    Ok(socket)
+}
+
+/// Says whether a front's address is obviously the one that we listen on.
+fn is_ourselves(front: SocketAddr, listening: SocketAddr) -> bool {
+    let is_wildcard = |ip: IpAddr| ip.is_unspecified();
+    front.port() == listening.port()
+        && (front.ip() == listening.ip() || is_wildcard(listening.ip()) && front.ip().is_loopback())
+}

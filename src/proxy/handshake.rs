@@ -1,0 +1,100 @@
+//! Driving the handshake's state machine: from a client's first byte to the verdict on it.
+
+use std::io::{self, Read};
+use std::net::TcpStream;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use async_io::Async;
+use futures_lite::AsyncWriteExt as _;
+
+use super::{Shared, Visit, random};
+use crate::net::deadline;
+use crate::outcome::{Outcome, Stranger};
+use crate::proto::handshake::{Env, Handshake, Session, Step};
+
+/// Bytes received at once; more than the hello of any client that is known.
+const CHUNK: usize = 4096;
+
+/// What the handshake found out.
+pub(super) enum Verdict {
+    /// A client, which knows where it wants to go.
+    Client(Box<Session>),
+    /// Somebody else, who has sent these bytes so far.
+    Stranger(Stranger, Vec<u8>),
+    /// Nobody worth any further act.
+    Over(Outcome),
+}
+
+/// Talks with whoever has connected until it is known who that is.
+pub(super) async fn greet(shared: &Shared, client: &Async<TcpStream>, visit: &mut Visit) -> Verdict {
+    // A peer that says nothing costs a place and no more; the front would wait for it, too.
+    let patience = shared.config.network.timeout.idle;
+    let mut input = match deadline::within(patience, receive(client)).await {
+        Some(Ok(input)) if !input.is_empty() => input,
+        _ => return Verdict::Over(Outcome::Silent),
+    };
+    let deadline = Instant::now() + shared.config.network.timeout.handshake;
+    let mut machine = Handshake::new();
+    let mut is_client = false;
+    loop {
+        let mut reply = Vec::new();
+        match step(shared, &mut machine, &input, &mut reply) {
+            Step::Read => match deadline::until(deadline, receive(client)).await {
+                Some(Ok(more)) if !more.is_empty() => input = more,
+                _ if is_client => return Verdict::Over(Outcome::HandshakeAborted),
+                Some(Ok(_)) => return Verdict::Stranger(Stranger::Incomplete, machine.into_received()),
+                None => return Verdict::Stranger(Stranger::Slow, machine.into_received()),
+                Some(Err(_)) => return Verdict::Over(Outcome::ClientReset),
+            },
+            Step::Reply => {
+                is_client = true;
+                visit.permit.authenticated();
+                input.clear();
+                let mut writer = client;
+                if !matches!(deadline::until(deadline, writer.write_all(&reply)).await, Some(Ok(()))) {
+                    return Verdict::Over(Outcome::HandshakeAborted);
+                }
+            }
+            Step::Established(session) => return Verdict::Client(session),
+            Step::Front(reason) => return Verdict::Stranger(Stranger::Rejected(reason), machine.into_received()),
+            Step::Close(reason) => return Verdict::Over(Outcome::BadClient(reason)),
+        }
+    }
+}
+
+/// One step of the machine, with the world as it is now.
+fn step(shared: &Shared, machine: &mut Handshake, input: &[u8], reply: &mut Vec<u8>) -> Step {
+    let config = &shared.config;
+    let now = unix_time();
+    let tolerance = i64::try_from(config.tolerate_time_skewness.as_secs()).unwrap_or(i64::MAX);
+    // The start is told by the monotonic clock, for a router's wall clock may have been set since.
+    let started = now.saturating_sub_unsigned(shared.started.elapsed().as_secs());
+    let mut first_seen = |random: &[u8; 32], time: i64| {
+        !config.defense.anti_replay || shared.lock_anti_replay().first_seen(random, time, now, started, tolerance)
+    };
+    let mut env = Env { now, tolerance, fill: &mut random::fill, first_seen: &mut first_seen };
+    machine.handle(input, &config.secret, &mut env, reply)
+}
+
+fn unix_time() -> i64 {
+    let now = SystemTime::now();
+    let seconds = |duration: std::time::Duration| i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
+    now.duration_since(UNIX_EPOCH).map_or_else(|before| -seconds(before.duration()), seconds)
+}
+
+/// Waits for bytes; none at all mean that the client has ended its side. The buffer exists only while there are bytes.
+async fn receive(client: &Async<TcpStream>) -> io::Result<Vec<u8>> {
+    loop {
+        match receive_now(client.get_ref()) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => client.readable().await?,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
+fn receive_now(mut client: &TcpStream) -> io::Result<Vec<u8>> {
+    let mut chunk = [0; CHUNK];
+    let length = client.read(&mut chunk)?;
+    Ok(chunk.get(..length).unwrap_or_default().to_vec())
+}

@@ -1,0 +1,236 @@
+//! The story of a connection.
+//!
+//! ```text
+//!  listener ─► admission ─► handshake ─────────► dial ─────► relay
+//!              places        │ not a client       │ no DC     client ⇄ DC
+//!                            └──────► front ──────┴─────────► relay
+//!                                     client ⇄ front
+//! ```
+//! `serve_client` awaits one act after the other; each hands on, or names the [`Outcome`] that ends the story. The
+//! acts run as tasks on one executor; the relay has threads of its own.
+
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::cast_possible_truncation)]
+#![cfg_attr(
+    test,
+    allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::cast_possible_truncation)
+)]
+
+mod admission;
+mod dial;
+mod front;
+mod handshake;
+mod listener;
+mod random;
+mod relay;
+
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use async_io::{Async, Timer};
+use smol::Executor;
+
+use crate::config::Config;
+use crate::guard::antireplay::AntiReplay;
+use crate::guard::limits::{Limits, Permit};
+use crate::net::connect::Failures;
+use crate::net::resolve::Resolver;
+use crate::outcome::Outcome;
+use crate::proto::dc::DcId;
+use handshake::Verdict;
+use listener::Listener;
+use relay::{Budget, Cause, Relay, Traffic};
+
+/// A running proxy.
+///
+/// Dropping it closes the listener and cuts every connection.
+pub struct Proxy {
+    executor: Executor<'static>,
+    listener: Listener,
+    shared: Arc<Shared>,
+}
+
+/// Why a proxy cannot start.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The address of `bind-to` cannot be listened on.
+    Listen(SocketAddr, io::Error),
+    /// The system has no threads or descriptors for the relay.
+    Relay(io::Error),
+    /// The system has no randomness.
+    Random(getrandom::Error),
+}
+
+/// What all connections share.
+struct Shared {
+    config: Config,
+    limits: Limits,
+    anti_replay: Mutex<AntiReplay>,
+    relay: Relay,
+    resolver: Resolver,
+    failures: Failures,
+    started: Instant,
+    next_id: AtomicU32,
+}
+
+impl Proxy {
+    /// Listens on the configured address and starts the relay's threads. Connections are served by
+    /// [`Proxy::serve`].
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub fn new(config: Config) -> Result<Self, StartError> {
+        random::check().map_err(StartError::Random)?;
+        let listener = Listener::bind(config.bind_to).map_err(|error| StartError::Listen(config.bind_to, error))?;
+        let idle = config.network.timeout.idle;
+        let relay = Relay::start(relay_threads(&config), &Budget::new(BUFFERS_MAX), idle).map_err(StartError::Relay)?;
+        let shared = Shared {
+            limits: Limits::new(admission::caps(&config)),
+            anti_replay: Mutex::new(AntiReplay::new(config.defense.anti_replay_max_size.0)),
+            relay,
+            resolver: Resolver::default(),
+            failures: Failures::default(),
+            started: Instant::now(),
+            next_id: AtomicU32::new(1),
+            config,
+        };
+        Ok(Self { executor: Executor::new(), listener, shared: Arc::new(shared) })
+    }
+
+    /// The address that is listened on.
+    ///
+    /// # Errors
+    /// What the system says about the socket.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Accepts and serves connections for as long as the future is polled.
+    pub async fn serve(&self) {
+        let accept = self.listener.accept_forever(|socket, peer| {
+            let shared = self.shared.clone();
+            match admission::admit(&shared, peer) {
+                Ok(visit) => self.executor.spawn(serve_client(shared, socket, visit)).detach(),
+                Err(refused) => refused.log(peer),
+            }
+        });
+        self.executor.run(accept).await;
+    }
+
+    /// Serves the connections that there are, without accepting new ones, until the last has ended, or for as long as
+    /// `shutdown-grace` says.
+    pub async fn drain(self) {
+        let Self { executor, listener, shared } = self;
+        drop(listener);
+        let deadline = Instant::now() + shared.config.shutdown_grace;
+        let ended = async {
+            while shared.limits.total() > 0 && Instant::now() < deadline {
+                Timer::after(DRAIN_STEP).await;
+            }
+        };
+        executor.run(ended).await;
+    }
+}
+
+/// Bytes that the relay's buffers may take.
+const BUFFERS_MAX: usize = 16 << 20;
+/// Data-plane threads at most, unless configured.
+const THREADS_MAX: usize = 4;
+/// Time between two looks at what is still running.
+const DRAIN_STEP: Duration = Duration::from_millis(50);
+
+fn relay_threads(config: &Config) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    config.threads.map_or(cores.min(THREADS_MAX), usize::from)
+}
+
+/// The story of one connection, up to where the relay takes over.
+async fn serve_client(shared: Arc<Shared>, client: Async<TcpStream>, mut visit: Visit) {
+    let told = match handshake::greet(&shared, &client, &mut visit).await {
+        Verdict::Client(session) => dial::to_dc(&shared, client, *session, visit).await,
+        Verdict::Stranger(stranger, received) => front::splice(&shared, client, stranger, received, visit).await,
+        Verdict::Over(outcome) => Err((visit, outcome)),
+    };
+    if let Err((visit, outcome)) = told {
+        visit.end(outcome, Traffic::default());
+    }
+}
+
+/// A connection that has been admitted: who it is, and its place. Every visit ends with [`Visit::end`].
+struct Visit {
+    id: u32,
+    peer: SocketAddr,
+    started: Instant,
+    permit: Permit,
+    dc: Option<DcId>,
+}
+
+impl Visit {
+    fn new(shared: &Shared, peer: SocketAddr, permit: Permit) -> Self {
+        let id = shared.next_id.fetch_add(1, Ordering::Relaxed);
+        Self { id, peer, started: Instant::now(), permit, dc: None }
+    }
+
+    /// The client's address without the port, IPv4 as such.
+    fn ip(&self) -> std::net::IpAddr {
+        self.peer.ip().to_canonical()
+    }
+
+    /// Writes the connection's line into the log and frees its place.
+    fn end(self, outcome: Outcome, traffic: Traffic) {
+        log::debug!(
+            "connection ended conn={} ip={} dc={} reason={} bytes_in={} bytes_out={} ms={}",
+            self.id,
+            self.ip(),
+            self.dc.map_or(0, DcId::number),
+            outcome.as_str(),
+            traffic.from_client,
+            traffic.to_client,
+            self.started.elapsed().as_millis()
+        );
+    }
+
+    /// What the relay calls at the end; `finished` is the outcome when both sides have said all they had to.
+    fn into_on_end(self, finished: Outcome) -> relay::OnEnd {
+        Box::new(move |cause, traffic| {
+            let outcome = match cause {
+                Cause::Finished => finished,
+                Cause::ClientReset => Outcome::ClientReset,
+                Cause::RemoteReset => Outcome::RemoteReset,
+                Cause::BadRecord => Outcome::BadClient(crate::proto::handshake::Reason::BadRecord),
+                Cause::Idle => Outcome::Idle,
+                Cause::Shutdown => Outcome::Shutdown,
+                Cause::NoResources => Outcome::NoResources,
+            };
+            self.end(outcome, traffic);
+        })
+    }
+}
+
+/// An act's failure: the visit comes back with the outcome that ends it.
+type Told = Result<(), (Visit, Outcome)>;
+
+impl Shared {
+    /// The set is whole whenever the lock is free, so a poisoned lock is as good as any.
+    fn lock_anti_replay(&self) -> MutexGuard<'_, AntiReplay> {
+        self.anti_replay.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Listen(address, error) => {
+                write!(f, "cannot listen on {address}: {}", listener::explain(error))
+            }
+            Self::Relay(error) => write!(f, "cannot start the relay: {error}"),
+            Self::Random(error) => write!(f, "the system gives no random numbers: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}

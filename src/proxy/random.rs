@@ -1,0 +1,15 @@
+//! The system's randomness.
+
+/// Says whether the system gives any.
+pub(super) fn check() -> Result<(), getrandom::Error> {
+    getrandom::fill(&mut [0; 8])
+}
+
+/// Fills a slice. A system that gave randomness at the start and gives none later cannot be worked with safely:
+/// the process ends and its supervisor starts it anew.
+pub(super) fn fill(bytes: &mut [u8]) {
+    if let Err(error) = getrandom::fill(bytes) {
+        log::error!("the system gives no random numbers any more error={error}");
+        std::process::exit(1);
+    }
+}

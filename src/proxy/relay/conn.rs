@@ -1,0 +1,184 @@
+//! One relayed connection: two sockets, two directions, and what is done to the bytes on their way.
+
+use std::io::{IoSliceMut, Read};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use super::direction::{Direction, Failure, Received, Turn};
+use super::pool::Pool;
+use super::{Cause, Job, OnEnd, Traffic};
+use crate::proto::transcode::{self, ClientToDc, DcToClient};
+
+/// What is done to the bytes.
+pub(crate) enum Codec {
+    /// Nothing: the other end is the front.
+    Splice,
+    /// TLS records on the client's side, obfuscated2 on the DC's.
+    Telegram(Box<ClientToDc>, DcToClient),
+}
+
+/// A socket's end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Side {
+    Client,
+    Remote,
+}
+
+/// What the poller said about one socket.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Readiness {
+    pub(super) readable: bool,
+    pub(super) writable: bool,
+    pub(super) hung_up: bool,
+}
+
+/// A connection of the engine.
+pub(super) struct Conn {
+    client: TcpStream,
+    remote: TcpStream,
+    codec: Codec,
+    to_remote: Direction,
+    to_client: Direction,
+    /// When the last byte moved, milliseconds on the engine's clock.
+    pub(super) last_active: u64,
+    /// How long no byte may move, milliseconds.
+    pub(super) idle: u64,
+    /// It stands in one of the engine's queues.
+    pub(super) is_queued: bool,
+    on_end: Option<OnEnd>,
+}
+
+impl Conn {
+    pub(super) fn new(job: Job, now: u64) -> Self {
+        Self {
+            client: job.client,
+            remote: job.remote,
+            codec: job.codec,
+            to_remote: Direction::with_opening(job.opening, job.opening_payload),
+            to_client: Direction::default(),
+            last_active: now,
+            idle: u64::try_from(job.idle.as_millis()).unwrap_or(u64::MAX),
+            is_queued: false,
+            on_end: Some(job.on_end),
+        }
+    }
+
+    pub(super) fn socket(&self, side: Side) -> &TcpStream {
+        match side {
+            Side::Client => &self.client,
+            Side::Remote => &self.remote,
+        }
+    }
+
+    /// Takes note of what the poller said.
+    pub(super) fn wake(&mut self, side: Side, readiness: Readiness) {
+        let (outbound, inbound) = match side {
+            Side::Client => (&mut self.to_remote, &mut self.to_client),
+            Side::Remote => (&mut self.to_client, &mut self.to_remote),
+        };
+        outbound.readable |= readiness.readable;
+        outbound.hung_up |= readiness.hung_up;
+        inbound.writable |= readiness.writable;
+    }
+
+    /// Moves bytes both ways until both have to wait or have had their turn.
+    ///
+    /// # Errors
+    /// The cause of the connection's end.
+    pub(super) fn take_turn(&mut self, pool: &mut Pool, now: u64) -> Result<Turn, Cause> {
+        let Self { client, remote, codec, to_remote, to_client, .. } = self;
+        let before = (to_remote.progress(), to_client.progress());
+        let up = to_remote
+            .take_turn(client, remote, pool, |source, buffer| match codec {
+                Codec::Splice => receive(source, buffer),
+                Codec::Telegram(client_to_dc, _) => receive_records(source, buffer, client_to_dc),
+            })
+            .map_err(|failure| cause(failure, Side::Client))?;
+        let down = to_client
+            .take_turn(remote, client, pool, |source, buffer| match codec {
+                Codec::Splice => receive(source, buffer),
+                Codec::Telegram(_, dc_to_client) => receive_into_slots(source, buffer, dc_to_client),
+            })
+            .map_err(|failure| cause(failure, Side::Remote))?;
+        if before != (to_remote.progress(), to_client.progress()) {
+            self.last_active = now;
+        }
+        match (up, down) {
+            _ if self.to_remote.is_over && self.to_client.is_over => Err(Cause::Finished),
+            (Turn::Unfinished, _) | (_, Turn::Unfinished) => Ok(Turn::Unfinished),
+            (Turn::Starved, _) | (_, Turn::Starved) => Ok(Turn::Starved),
+            (Turn::Waiting, Turn::Waiting) => Ok(Turn::Waiting),
+        }
+    }
+
+    /// Gives the buffers back and closes both sockets.
+    ///
+    /// A reset of one end of a spliced connection is passed on to the other. Towards a Telegram client it is not: the
+    /// bytes that the kernel still holds for it are worth more.
+    pub(super) fn close(mut self, pool: &mut Pool, cause: Cause) {
+        self.to_remote.give_back(pool);
+        self.to_client.give_back(pool);
+        if matches!(self.codec, Codec::Splice) {
+            match cause {
+                Cause::ClientReset => reset_on_close(&self.remote),
+                Cause::RemoteReset => reset_on_close(&self.client),
+                _ => {}
+            }
+        }
+        let traffic = Traffic { from_client: self.to_remote.payload, to_client: self.to_client.payload };
+        let on_end = self.on_end.take();
+        // The places that `on_end` frees are the sockets', so these go first.
+        drop(self);
+        if let Some(on_end) = on_end {
+            on_end(cause, traffic);
+        }
+    }
+}
+
+/// Makes the kernel send RST in place of FIN when the socket is closed.
+pub(crate) fn reset_on_close(socket: &TcpStream) {
+    if let Err(error) = rustix::net::sockopt::set_socket_linger(socket, Some(Duration::ZERO)) {
+        log::debug!("cannot set SO_LINGER: {error}");
+    }
+}
+
+/// What a failure of the direction that starts at `source` means for the connection.
+fn cause(failure: Failure, source: Side) -> Cause {
+    match (failure, source) {
+        (Failure::BadRecord, _) => Cause::BadRecord,
+        (Failure::Source, Side::Client) | (Failure::Sink, Side::Remote) => Cause::ClientReset,
+        (Failure::Source, Side::Remote) | (Failure::Sink, Side::Client) => Cause::RemoteReset,
+    }
+}
+
+fn receive(mut source: &TcpStream, buffer: &mut [u8]) -> Result<Received, Failure> {
+    Received::from_result(source.read(buffer), buffer.len())
+}
+
+/// Receives TLS records and leaves what the DC is to get of them.
+fn receive_records(source: &TcpStream, buffer: &mut [u8], codec: &mut ClientToDc) -> Result<Received, Failure> {
+    match receive(source, buffer)? {
+        Received::Bytes { to_send, is_full, .. } => {
+            let records = buffer.get_mut(..to_send).unwrap_or_default();
+            let payload = codec.transcode(records).map_err(|_| Failure::BadRecord)?;
+            Ok(Received::Bytes { to_send: payload, payload, is_full })
+        }
+        other => Ok(other),
+    }
+}
+
+/// Receives the DC's bytes with room for record headers between them and makes records of them.
+fn receive_into_slots(mut source: &TcpStream, buffer: &mut [u8], codec: &mut DcToClient) -> Result<Received, Failure> {
+    let mut slots: [IoSliceMut<'_>; super::SLOTS] = std::array::from_fn(|_| IoSliceMut::new(&mut []));
+    let mut capacity = 0;
+    for (place, slot) in slots.iter_mut().zip(transcode::slots(buffer)) {
+        capacity += slot.len();
+        *place = IoSliceMut::new(slot);
+    }
+    match Received::from_result(source.read_vectored(&mut slots), capacity)? {
+        Received::Bytes { payload, is_full, .. } => {
+            Ok(Received::Bytes { to_send: codec.transcode(buffer, payload), payload, is_full })
+        }
+        other => Ok(other),
+    }
+}

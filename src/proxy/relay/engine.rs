@@ -1,0 +1,247 @@
+//! A thread of the data plane: one edge-triggered epoll, many connections, no futures.
+//!
+//! Each socket is registered once and never touched again at the poller; what it said is kept as flags in the
+//! connection until a system call says otherwise.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::buffer::spare_capacity;
+use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::event::{EventfdFlags, Timespec, eventfd};
+use slab::Slab;
+
+use super::conn::{Conn, Readiness, Side};
+use super::direction::Turn;
+use super::pool::{Budget, Pool};
+use super::{Cause, Job};
+
+/// Events taken from the kernel at once.
+const EVENTS: usize = 128;
+/// The token of the eventfd.
+const WAKE: u64 = u64::MAX;
+/// Bounds of the time between two looks for idle connections.
+const SCAN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(15));
+
+/// What other threads have for an engine.
+pub(super) struct Inbox {
+    wake: OwnedFd,
+    letters: Mutex<Letters>,
+}
+
+#[derive(Default)]
+struct Letters {
+    jobs: Vec<Job>,
+    must_stop: bool,
+}
+
+impl Inbox {
+    fn write(&self, change: impl FnOnce(&mut Letters)) {
+        change(&mut self.letters.lock().unwrap_or_else(PoisonError::into_inner));
+        // The counter cannot overflow in a lifetime, and its only reader never goes away before us.
+        let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+    }
+
+    /// Hands a connection over.
+    pub(super) fn add(&self, job: Job) {
+        self.write(|letters| letters.jobs.push(job));
+    }
+
+    /// Makes the engine close everything and end.
+    pub(super) fn stop(&self) {
+        self.write(|letters| letters.must_stop = true);
+    }
+
+    fn read(&self) -> Letters {
+        let mut count = [0; 8];
+        let _ = rustix::io::read(&self.wake, &mut count);
+        std::mem::take(&mut *self.letters.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+pub(super) struct Engine {
+    poller: OwnedFd,
+    inbox: Arc<Inbox>,
+    conns: Slab<Conn>,
+    pool: Pool,
+    /// Connections that have something to do.
+    queue: VecDeque<usize>,
+    /// Connections that wait for a buffer.
+    starved: VecDeque<usize>,
+    started: Instant,
+    scan_every: Duration,
+    next_scan: Instant,
+}
+
+impl Engine {
+    /// `idle` is the shortest idle time of any connection.
+    ///
+    /// # Errors
+    /// Those of epoll_create and eventfd.
+    pub(super) fn new(budget: Budget, idle: Duration) -> io::Result<(Self, Arc<Inbox>)> {
+        let poller = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        epoll::add(&poller, &wake, EventData::new_u64(WAKE), EventFlags::IN)?;
+        let inbox = Arc::new(Inbox { wake, letters: Mutex::default() });
+        let now = Instant::now();
+        let engine = Self {
+            poller,
+            inbox: inbox.clone(),
+            conns: Slab::new(),
+            pool: Pool::new(budget),
+            queue: VecDeque::new(),
+            starved: VecDeque::new(),
+            started: now,
+            scan_every: (idle / 8).clamp(SCAN.0, SCAN.1),
+            next_scan: now,
+        };
+        Ok((engine, inbox))
+    }
+
+    /// Serves until told to stop.
+    pub(super) fn run(mut self) {
+        let mut events = Vec::with_capacity(EVENTS);
+        loop {
+            events.clear();
+            if let Err(error) = epoll::wait(&self.poller, spare_capacity(&mut events), self.timeout().as_ref())
+                && error != rustix::io::Errno::INTR
+            {
+                log::error!("the relay cannot wait for its sockets: {error}");
+                std::thread::sleep(SCAN.0);
+            }
+            let mut must_stop = false;
+            for event in &events {
+                let (flags, data) = (event.flags, event.data.u64());
+                if data == WAKE { must_stop = self.open_letters() } else { self.wake(data, flags) }
+            }
+            if must_stop {
+                return self.close_all();
+            }
+            let now = Instant::now();
+            self.serve_queue(now);
+            if now >= self.next_scan {
+                self.close_idle(now);
+            }
+        }
+    }
+
+    /// How long nothing has to be done.
+    fn timeout(&self) -> Option<Timespec> {
+        let wait = if !self.queue.is_empty() {
+            Duration::ZERO
+        } else if self.conns.is_empty() {
+            return None;
+        } else {
+            self.next_scan.saturating_duration_since(Instant::now())
+        };
+        Timespec::try_from(wait).ok()
+    }
+
+    fn millis(&self, now: Instant) -> u64 {
+        u64::try_from(now.duration_since(self.started).as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Takes in new connections and says whether to stop.
+    fn open_letters(&mut self) -> bool {
+        let Letters { jobs, must_stop } = self.inbox.read();
+        let now = self.millis(Instant::now());
+        for job in jobs {
+            let key = self.conns.insert(Conn::new(job, now));
+            // The poller reports what a socket is ready for as soon as it is added.
+            if let Err(error) = self.register(key) {
+                log::debug!("the relay cannot watch a socket: {error}");
+                self.close(key, Cause::NoResources);
+            }
+        }
+        must_stop
+    }
+
+    fn register(&self, key: usize) -> io::Result<()> {
+        let Some(conn) = self.conns.get(key) else { return Ok(()) };
+        let interest = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
+        for (side, bit) in [(Side::Client, 0), (Side::Remote, 1)] {
+            let token = EventData::new_u64((key as u64) << 1 | bit);
+            epoll::add(&self.poller, conn.socket(side), token, interest)?;
+        }
+        Ok(())
+    }
+
+    /// Passes what the poller said to the connection. An event for a place that has been given to another
+    /// connection meanwhile only makes that one try in vain.
+    fn wake(&mut self, token: u64, flags: EventFlags) {
+        let Ok(key) = usize::try_from(token >> 1) else { return };
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        let broken = flags.intersects(EventFlags::ERR | EventFlags::HUP);
+        let readiness = Readiness {
+            readable: broken || flags.intersects(EventFlags::IN | EventFlags::RDHUP),
+            writable: broken || flags.contains(EventFlags::OUT),
+            hung_up: broken || flags.contains(EventFlags::RDHUP),
+        };
+        conn.wake(if token & 1 == 0 { Side::Client } else { Side::Remote }, readiness);
+        enqueue(&mut self.queue, conn, key);
+    }
+
+    /// Gives every connection that has something to do its turn, once.
+    fn serve_queue(&mut self, now: Instant) {
+        let now = self.millis(now);
+        for _ in 0..self.queue.len() {
+            let Some(key) = self.queue.pop_front() else { break };
+            self.serve(key, now);
+        }
+        // Buffers may have come back; whoever still gets none stands at the end of the line again.
+        for _ in 0..self.starved.len() {
+            let Some(key) = self.starved.pop_front() else { break };
+            if !self.pool.has_some() {
+                self.starved.push_front(key);
+                break;
+            }
+            self.serve(key, now);
+        }
+    }
+
+    fn serve(&mut self, key: usize, now: u64) {
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        conn.is_queued = false;
+        match conn.take_turn(&mut self.pool, now) {
+            Ok(Turn::Waiting) => {}
+            Ok(Turn::Unfinished) => enqueue(&mut self.queue, conn, key),
+            Ok(Turn::Starved) => enqueue(&mut self.starved, conn, key),
+            Err(cause) => self.close(key, cause),
+        }
+    }
+
+    fn close(&mut self, key: usize, cause: Cause) {
+        if let Some(conn) = self.conns.try_remove(key) {
+            conn.close(&mut self.pool, cause);
+        }
+    }
+
+    fn close_idle(&mut self, now: Instant) {
+        self.next_scan = now + self.scan_every;
+        let now = self.millis(now);
+        let is_idle = |conn: &Conn| now.saturating_sub(conn.last_active) >= conn.idle;
+        let idle: Vec<_> = self.conns.iter().filter(|(_, conn)| is_idle(conn)).map(|(key, _)| key).collect();
+        for key in idle {
+            self.close(key, Cause::Idle);
+        }
+        if self.conns.is_empty() {
+            self.conns.shrink_to_fit();
+        }
+    }
+
+    fn close_all(mut self) {
+        for conn in self.conns.drain() {
+            conn.close(&mut self.pool, Cause::Shutdown);
+        }
+    }
+}
+
+fn enqueue(queue: &mut VecDeque<usize>, conn: &mut Conn, key: usize) {
+    if !conn.is_queued {
+        conn.is_queued = true;
+        queue.push_back(key);
+    }
+}

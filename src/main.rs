@@ -1,3 +1,7 @@
 //! argv in, exit code out.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    mtg::cli::main(std::env::args_os().skip(1))
+}

@@ -1,0 +1,175 @@
+//! `mtg access`: the links as JSON, keys and order as in mtg v2.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::num::NonZeroU16;
+
+use super::args::{Command, Flag, Words};
+use super::json::Json;
+use super::link::Link;
+use super::{Failure, address, config_path, note, print};
+use crate::config::Config;
+use crate::proto::secret::Secret;
+
+pub(crate) static COMMAND: Command = Command {
+    name: "access",
+    arguments: &["[CONFIG]"],
+    about: "print the links for Telegram clients as JSON",
+    flags: &[&IPV4, &IPV6, &PORT, &HEX, &QR],
+    notes,
+    act,
+};
+
+static IPV4: Flag = Flag { short: "-i", long: "--ipv4", value: "IP", about: "the IPv4 address to put into links" };
+static IPV6: Flag = Flag { short: "-I", long: "--ipv6", value: "IP", about: "the IPv6 address to put into links" };
+static PORT: Flag = Flag { short: "-p", long: "--port", value: "N", about: "the port to put into links" };
+static HEX: Flag = Flag { short: "-x", long: "--hex", value: "", about: "secrets of links in hex, not in base64url" };
+static QR: Flag = Flag { short: "", long: "--qr", value: "", about: "draw a QR code (not in this version)" };
+
+/// What goes into links as the server.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Servers {
+    /// An IPv4 address or a host name.
+    pub(crate) ipv4: Option<String>,
+    /// An IPv6 address.
+    pub(crate) ipv6: Option<String>,
+}
+
+impl Servers {
+    /// What the user said wins, then the configuration, then the machine's own addresses.
+    pub(crate) fn new(ipv4: Option<Ipv4Addr>, ipv6: Option<Ipv6Addr>, config: &Config) -> Self {
+        let host = config.public_host.clone().filter(|_| ipv4.is_none() && ipv6.is_none());
+        let ipv6 = ipv6.or(config.public_ipv6);
+        if let Some(host) = host {
+            return Self { ipv4: Some(host), ipv6: ipv6.map(|ip| ip.to_string()) };
+        }
+        let ipv4 = ipv4.or(config.public_ipv4);
+        let own = match (ipv4, ipv6) {
+            (Some(_), Some(_)) => (None, None),
+            _ => address::reachable(config.bind_to),
+        };
+        Self { ipv4: ipv4.or(own.0).map(|ip| ip.to_string()), ipv6: ipv6.or(own.1).map(|ip| ip.to_string()) }
+    }
+
+    /// No link can be made.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.ipv4.is_none() && self.ipv6.is_none()
+    }
+}
+
+fn act(mut words: Words) -> Result<(), Failure> {
+    let ipv4 = words.value(&IPV4, "an IPv4 address")?;
+    let ipv6 = words.value(&IPV6, "an IPv6 address")?;
+    let port: Option<NonZeroU16> = words.value(&PORT, "a port from 1 to 65535")?;
+    let hex = words.switch(&HEX);
+    if words.switch(&QR) {
+        return Err(words.fail("--qr is not in this version yet"));
+    }
+    let [config] = words.positionals()?;
+    let (config, _) = Config::load(&config_path(config))?;
+    let servers = Servers::new(ipv4, ipv6, &config);
+    if servers.is_empty() {
+        note(
+            "no public address is known; give one with --ipv4 or --ipv6, or set public-host, public-ipv4 or public-ipv6",
+        );
+    }
+    let port = port.map_or(config.bind_to.port(), NonZeroU16::get);
+    print(&document(&servers, port, &config.secret, hex))
+}
+
+fn document(servers: &Servers, port: u16, secret: &Secret, hex: bool) -> String {
+    let text = if hex { secret.to_hex() } else { secret.to_base64() };
+    let mut json = Json::new();
+    for (family, server) in [("ipv4", &servers.ipv4), ("ipv6", &servers.ipv6)] {
+        let Some(server) = server else { continue };
+        let link = Link { server, port, secret: &text };
+        json.object(family, |address| {
+            address.string("ip", server);
+            address.number("port", u64::from(port));
+            address.string("tg_url", &link.tg());
+            address.string("tme_url", &link.tme());
+        });
+    }
+    json.object("secret", |forms| {
+        forms.string("hex", &secret.to_hex());
+        forms.string("base64", &secret.to_base64());
+    });
+    json.finish()
+}
+
+fn notes() -> String {
+    "CONFIG is /etc/mtg.conf if it is left out. The address in the links is, in this order:\n\
+     - that of the flag;\n\
+     - public-host, shown as \"ipv4\" though it stands for both (not with --ipv4 or --ipv6);\n\
+     - public-ipv4 and public-ipv6;\n\
+     - an address of this machine, if it is a global one.\n\
+     No other machine is asked. The port is that of bind-to if no flag says otherwise."
+        .to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEX_SECRET: &str = "ee000102030405060708090a0b0c0d0e0f66726f6e742e6578616d706c65";
+
+    fn config() -> Config {
+        Config::new(HEX_SECRET.parse().unwrap(), "192.0.2.7:3128".parse().unwrap())
+    }
+
+    fn servers(ipv4: &str, ipv6: &str) -> Servers {
+        let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        Servers { ipv4: some(ipv4), ipv6: some(ipv6) }
+    }
+
+    #[test]
+    fn document_has_the_keys_and_the_order_of_mtg() {
+        let expected = r#"{
+  "ipv4": {
+    "ip": "203.0.113.5",
+    "port": 443,
+    "tg_url": "tg://proxy?port=443&secret=7gABAgMEBQYHCAkKCwwNDg9mcm9udC5leGFtcGxl&server=203.0.113.5",
+    "tme_url": "https://t.me/proxy?port=443&secret=7gABAgMEBQYHCAkKCwwNDg9mcm9udC5leGFtcGxl&server=203.0.113.5"
+  },
+  "ipv6": {
+    "ip": "2001:db8::5",
+    "port": 443,
+    "tg_url": "tg://proxy?port=443&secret=7gABAgMEBQYHCAkKCwwNDg9mcm9udC5leGFtcGxl&server=2001%3Adb8%3A%3A5",
+    "tme_url": "https://t.me/proxy?port=443&secret=7gABAgMEBQYHCAkKCwwNDg9mcm9udC5leGFtcGxl&server=2001%3Adb8%3A%3A5"
+  },
+  "secret": {
+    "hex": "ee000102030405060708090a0b0c0d0e0f66726f6e742e6578616d706c65",
+    "base64": "7gABAgMEBQYHCAkKCwwNDg9mcm9udC5leGFtcGxl"
+  }
+}
+"#;
+        assert_eq!(document(&servers("203.0.113.5", "2001:db8::5"), 443, &config().secret, false), expected);
+    }
+
+    #[test]
+    fn document_without_an_address_is_the_secret_alone() {
+        let text = document(&Servers::default(), 443, &config().secret, true);
+        assert!(text.starts_with("{\n  \"secret\": {\n    \"hex\""), "{text}");
+    }
+
+    #[test]
+    fn hex_reaches_the_links() {
+        let text = document(&servers("203.0.113.5", ""), 443, &config().secret, true);
+        assert!(text.contains(&format!("secret={HEX_SECRET}&server=203.0.113.5")), "{text}");
+        assert!(!text.contains("ipv6"), "{text}");
+    }
+
+    #[test]
+    fn flags_beat_the_configuration_and_the_host_name() {
+        let (v4, v6) = (Ipv4Addr::new(203, 0, 113, 5), "2001:db8::5".parse().unwrap());
+        let mut config = config();
+        config.public_ipv4 = Some(Ipv4Addr::new(203, 0, 113, 9));
+        config.public_ipv6 = Some("2001:db8::9".parse().unwrap());
+        assert_eq!(Servers::new(None, None, &config), servers("203.0.113.9", "2001:db8::9"));
+        assert_eq!(Servers::new(Some(v4), None, &config), servers("203.0.113.5", "2001:db8::9"));
+        config.public_host = Some("home.example".to_owned());
+        assert_eq!(Servers::new(None, None, &config), servers("home.example", "2001:db8::9"));
+        assert_eq!(Servers::new(Some(v4), Some(v6), &config), servers("203.0.113.5", "2001:db8::5"));
+        config.public_ipv6 = None;
+        assert_eq!(Servers::new(None, None, &config), servers("home.example", ""));
+    }
+}

@@ -1,0 +1,197 @@
+//! The command line as a user meets it: the binary's output, its error lines and its exit codes.
+
+use std::ffi::OsStr;
+use std::io::Read as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+
+const SECRET: &str = "ee000102030405060708090a0b0c0d0e0f66726f6e742e6578616d706c65";
+
+fn mtg<S: AsRef<OsStr>>(args: &[S]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_mtg")).args(args).output().unwrap()
+}
+
+fn stdout(output: &Output) -> &str {
+    std::str::from_utf8(&output.stdout).unwrap()
+}
+
+fn stderr(output: &Output) -> &str {
+    std::str::from_utf8(&output.stderr).unwrap()
+}
+
+/// Runs to a failure: the exit code, and the error lines without their prefix.
+fn failure<S: AsRef<OsStr>>(args: &[S]) -> (Option<i32>, Vec<String>) {
+    let output = mtg(args);
+    assert_eq!(stdout(&output), "");
+    let lines = stderr(&output).lines().map(|line| line.strip_prefix("mtg: error: ").expect(line).to_owned()).collect();
+    (output.status.code(), lines)
+}
+
+/// Writes a configuration of its own for each test.
+fn config(name: &str, text: &str) -> String {
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.conf"));
+    std::fs::write(&path, text).unwrap();
+    path.into_os_string().into_string().unwrap()
+}
+
+#[test]
+fn help_goes_to_stdout_and_names_every_command() {
+    for args in [&["--help"][..], &["-h"], &["help"]] {
+        let output = mtg(args);
+        assert_eq!((output.status.code(), stderr(&output)), (Some(0), ""));
+        for name in ["run", "simple-run", "generate-secret", "access", "doctor"] {
+            assert!(stdout(&output).contains(&format!("\n  {name} ")), "{name}");
+        }
+    }
+}
+
+#[test]
+fn each_command_has_its_help() {
+    for name in ["run", "simple-run", "generate-secret", "access", "doctor"] {
+        for args in [[name, "--help"], [name, "-h"], ["help", name]] {
+            let output = mtg(&args);
+            assert_eq!((output.status.code(), stderr(&output)), (Some(0), ""));
+            assert!(stdout(&output).contains(&format!("Usage: mtg {name} [FLAGS] ")), "{}", stdout(&output));
+        }
+    }
+    assert!(stdout(&mtg(&["run", "--help"])).contains("bind-to"));
+    assert!(stdout(&mtg(&["simple-run", "--help"])).contains("-s, --socks5-proxy URL"));
+}
+
+#[test]
+fn version_is_one_line() {
+    for args in [["--version"], ["-v"], ["version"]] {
+        let output = mtg(&args);
+        assert_eq!(output.status.code(), Some(0));
+        assert!(stdout(&output).starts_with(concat!("mtg ", env!("CARGO_PKG_VERSION"), " (")));
+        assert_eq!(stdout(&output).lines().count(), 1);
+    }
+}
+
+#[test]
+fn no_command_is_help_on_stderr() {
+    let output = mtg::<&str>(&[]);
+    assert_eq!((output.status.code(), stdout(&output)), (Some(64), ""));
+    assert!(stderr(&output).contains("Usage: mtg COMMAND"));
+}
+
+#[test]
+fn wrong_command_lines_exit_with_64_and_one_line() {
+    for (args, part) in [
+        (&["rnu"][..], "did you mean \"run\"?"),
+        (&["run", "--chekc"], "did you mean \"--check\"?"),
+        (&["run", "a", "b"], "takes at most one argument"),
+        (&["generate-secret"], "takes one argument (HOST), 0 were given"),
+        (&["simple-run", "0.0.0.0:443"], "takes 2 arguments (BIND SECRET_OR_HOST), 1 was given"),
+        (&["simple-run", "0.0.0.0:443", "ee00"], "the secret has 1 bytes after 'ee'"),
+        (&["simple-run", "0.0.0.0:443", "192.0.2.1"], "is an IP address"),
+        (&["simple-run", "somewhere:443", SECRET], "BIND: \"somewhere:443\" is not ip:port"),
+        (&["simple-run", "-c", "lots", "0.0.0.0:443", SECRET], "concurrency"),
+        (&["access", "-p", "0"], "--port: \"0\" is not a port from 1 to 65535"),
+        (&["access", "-p", "65536"], "is not a port"),
+        (&["access", "-i", "2001:db8::1"], "--ipv4: \"2001:db8::1\" is not an IPv4 address"),
+        (&["access", "-I", "192.0.2.1"], "is not an IPv6 address"),
+        (&["access", "--qr"], "--qr is not in this version yet"),
+    ] {
+        let (code, lines) = failure(args);
+        assert_eq!((code, lines.len()), (Some(64), 1), "{args:?} {lines:?}");
+        assert!(lines[0].contains(part), "{args:?} {lines:?}");
+    }
+}
+
+#[test]
+fn arguments_that_are_not_text_are_refused() {
+    let (code, lines) = failure(&[OsStr::new("run"), OsStr::from_bytes(b"/etc/\xff")]);
+    assert_eq!((code, lines), (Some(64), vec!["argument 2 is not valid UTF-8".to_owned()]));
+}
+
+#[test]
+fn generated_secrets_have_both_forms() {
+    let (base64, hex) = (mtg(&["generate-secret", "front.example"]), mtg(&["generate-secret", "front.example", "-x"]));
+    assert_eq!((base64.status.code(), hex.status.code()), (Some(0), Some(0)));
+    assert!(stdout(&base64).starts_with('7') && stdout(&base64).len() == 40 + 1, "{}", stdout(&base64));
+    assert!(
+        stdout(&hex).starts_with("ee") && stdout(&hex).ends_with("66726f6e742e6578616d706c65\n"),
+        "{}",
+        stdout(&hex)
+    );
+    assert_ne!(hex.stdout, mtg(&["generate-secret", "--hex", "front.example"]).stdout);
+}
+
+#[test]
+fn generate_secret_refuses_what_is_no_host_name() {
+    for host in ["", "192.0.2.1", "2001:db8::1", "a b", "example.com:443", &"a.".repeat(92)] {
+        let (code, lines) = failure(&["generate-secret", host]);
+        assert_eq!((code, lines.len()), (Some(64), 1), "{host}");
+        assert!(lines[0].starts_with("the host name "), "{lines:?}");
+    }
+}
+
+#[test]
+fn check_reports_a_good_file_in_one_line() {
+    let path = config("good", &format!("secret = {SECRET}\nbind-to = 0.0.0.0:3128\n"));
+    let output = mtg(&["run", "--check", &path]);
+    assert_eq!((output.status.code(), stderr(&output)), (Some(0), ""));
+    assert_eq!(stdout(&output), format!("{path}: ok\n"));
+}
+
+#[test]
+fn check_reports_all_errors_of_a_file() {
+    let path = config("bad", &format!("secret = dd{}\nbind-to = here\nconcurrency = lots\n", &SECRET[2..34]));
+    for args in [&["run", "--check", &path][..], &["run", &path], &["access", &path]] {
+        let (code, lines) = failure(args);
+        assert_eq!((code, lines.len()), (Some(78), 3), "{lines:?}");
+        assert!(lines.iter().any(|line| line.starts_with(&format!("{path}:3: concurrency: \"lots\""))), "{lines:?}");
+        assert!(!lines.iter().any(|line| line.contains(&SECRET[2..34])), "{lines:?}");
+    }
+}
+
+#[test]
+fn a_missing_file_is_a_configuration_error() {
+    let (code, lines) = failure(&["run", "/nonexistent/mtg.conf"]);
+    assert_eq!((code, lines.len()), (Some(78), 1));
+    assert!(lines[0].contains("/nonexistent/mtg.conf"), "{lines:?}");
+}
+
+#[test]
+fn access_prints_the_links_of_a_file() {
+    let path = config("access", &format!("secret = {SECRET}\nbind-to = 127.0.0.1:3128\npublic-ipv4 = 203.0.113.5\n"));
+    let output = mtg(&["access", "-p", "443", "-x", "-I", "2001:db8::5", &path]);
+    assert_eq!((output.status.code(), stderr(&output)), (Some(0), ""));
+    let (v4, v6) = (
+        format!("tg://proxy?port=443&secret={SECRET}&server=203.0.113.5\""),
+        format!("https://t.me/proxy?port=443&secret={SECRET}&server=2001%3Adb8%3A%3A5\""),
+    );
+    assert!(stdout(&output).contains(&v4) && stdout(&output).contains(&v6), "{}", stdout(&output));
+    assert!(stdout(&output).starts_with("{\n  \"ipv4\": {\n    \"ip\": \"203.0.113.5\",\n    \"port\": 443,\n"));
+}
+
+#[test]
+fn access_puts_the_host_name_into_links() {
+    let path = config("host", &format!("secret = {SECRET}\nbind-to = 0.0.0.0:3128\npublic-host = home.example\n"));
+    let output = mtg(&["access", &path]);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(stdout(&output).contains("&server=home.example\""), "{}", stdout(&output));
+}
+
+#[test]
+fn a_reader_that_leaves_early_is_no_failure() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_mtg"))
+        .args(["run", "--help"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let mut errors = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
+    assert_eq!((child.wait().unwrap().code(), errors.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn doctor_says_that_it_is_not_there() {
+    let (code, lines) = failure(&["doctor", "--json", "/etc/mtg.conf"]);
+    assert_eq!((code, lines), (Some(1), vec!["this version has no doctor yet".to_owned()]));
+}

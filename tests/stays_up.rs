@@ -1,0 +1,288 @@
+//! The proxy keeps serving its clients whatever happens, and ends as it is told to.
+
+mod support;
+
+use std::io::Write;
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::thread;
+use std::time::Duration;
+
+use support::client::{Greeted, Session, greeted, greeted_over, session};
+use support::dc::{EchoDc, FakeDc};
+use support::front::FakeFront;
+use support::hello::Hello;
+use support::obfuscated2::PADDED;
+use support::pattern::Pattern;
+use support::proxy::{Proxy, Setup};
+use support::{DEADLINE, random, socket};
+
+const MIB: u64 = 1 << 20;
+const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: front.example\r\n\r\n";
+
+/// The time within which a connection that is not wanted has to be closed.
+const AT_ONCE: Duration = Duration::from_secs(3);
+
+fn is_closed_at_once(stream: &mut TcpStream) -> bool {
+    let closed = socket::is_readable(stream, AT_ONCE);
+    if closed {
+        assert_eq!(socket::read_to_end(stream).0, b"", "bytes before the close");
+    }
+    closed
+}
+
+/// A served client, as soon as there is room for one.
+fn session_when_possible(proxy: &Proxy) -> Session {
+    socket::wait_for("a place for a good client", DEADLINE, || {
+        let mut session = greeted(proxy.address).ok()?.open(PADDED, 2);
+        session.try_ping(10, 1).is_ok().then_some(session)
+    })
+}
+
+#[test]
+fn silent_connections_of_one_address_are_limited_and_others_go_on() {
+    let dc = EchoDc::listen();
+    let proxy = Setup::new().dc(2, dc.address).set("handshakes-per-ip", "4").start();
+    let silent: Vec<_> = (0..4).map(|_| socket::connect(proxy.address)).collect();
+    assert!(is_closed_at_once(&mut socket::connect(proxy.address)), "the fifth silent connection is kept");
+    let elsewhere = socket::connect_from(Ipv4Addr::new(127, 0, 0, 2), proxy.address);
+    greeted_over(elsewhere, &Hello::default()).unwrap().open(PADDED, 2).ping(100, 1);
+    silent.iter().for_each(|stream| socket::assert_open_and_silent(stream, Duration::ZERO));
+    drop(silent);
+    session_when_possible(&proxy).ping(100, 1);
+}
+
+#[test]
+fn authenticated_clients_do_not_count_as_handshakes() {
+    let dc = EchoDc::listen();
+    let proxy = Setup::new().dc(2, dc.address).set("handshakes-per-ip", "2").start();
+    let mut clients: Vec<_> = (0..10)
+        .map(|_| {
+            // The ping shows that the one before has authenticated and left its place.
+            let mut client = session(proxy.address, 2);
+            client.ping(100, 1);
+            client
+        })
+        .collect();
+    clients.iter_mut().for_each(|client| client.ping(100, 2));
+}
+
+#[test]
+fn fronted_connections_of_one_address_are_limited_too() {
+    let front = FakeFront::listen();
+    let proxy = Setup::new().front(front.address).set("handshakes-per-ip", "3").start();
+    let fronted: Vec<_> = (0..3)
+        .map(|_| {
+            let mut stream = socket::connect(proxy.address);
+            stream.write_all(REQUEST).unwrap();
+            (stream, front.visit(REQUEST))
+        })
+        .collect();
+    assert!(is_closed_at_once(&mut socket::connect(proxy.address)), "the fourth connection is kept");
+    drop(fronted);
+}
+
+#[test]
+fn connection_above_the_concurrency_is_closed_at_once() {
+    let dc = EchoDc::listen();
+    let proxy = Setup::new().dc(2, dc.address).set("concurrency", "4").start();
+    let mut clients: Vec<_> = (0..4)
+        .map(|_| {
+            let mut client = session(proxy.address, 2);
+            client.ping(100, 1);
+            client
+        })
+        .collect();
+    assert!(is_closed_at_once(&mut socket::connect(proxy.address)), "the fifth connection is kept");
+    clients.iter_mut().for_each(|client| client.ping(100, 2));
+    clients.pop();
+    session_when_possible(&proxy).ping(100, 3);
+    clients.iter_mut().for_each(|client| client.ping(100, 4));
+}
+
+#[test]
+fn strangers_take_at_most_half_of_the_places() {
+    let dc = EchoDc::listen();
+    let proxy = Setup::new().dc(2, dc.address).set("concurrency", "16").start();
+    let strangers: Vec<_> =
+        (1..=16).map(|host| socket::connect_from(Ipv4Addr::new(127, 0, 1, host), proxy.address)).collect();
+    let closed = || strangers.iter().filter(|stream| socket::is_readable(*stream, Duration::ZERO)).count();
+    socket::wait_for("half of the strangers to be closed", DEADLINE, || (closed() >= 8).then_some(()));
+    assert_eq!(closed(), 8, "silent strangers that are closed");
+    drop(strangers);
+    session_when_possible(&proxy).ping(100, 1);
+}
+
+#[test]
+fn lack_of_open_files_is_survived() {
+    let dc = EchoDc::listen();
+    let proxy = Setup::new().dc(2, dc.address).open_files(40).start();
+    let mut client = session(proxy.address, 2);
+    client.ping(100, 1);
+    let mut strangers: Vec<_> = (0..100).map(|_| socket::connect(proxy.address)).collect();
+    for stranger in &mut strangers {
+        // The proxy may have closed it already.
+        let _ = stranger.write_all(&[0x16]);
+    }
+    thread::sleep(Duration::from_secs(1));
+    client.ping(100, 2);
+    drop(strangers);
+    session_when_possible(&proxy).ping(100, 3);
+    client.ping(100, 4);
+}
+
+#[test]
+fn two_thousand_mixed_connections_leave_no_file_open() {
+    let (dc, front) = (EchoDc::listen(), FakeFront::listen().answer_all(b"HTTP/1.1 400 Bad Request\r\n\r\n"));
+    let proxy = Setup::new().front(front.address).dc(2, dc.address).set("log-level", "warn").start();
+    mixed_connections(&proxy, 16);
+    thread::sleep(Duration::from_secs(1));
+    let (before, memory) = (proxy.open_files(), proxy.memory_kib());
+    for _ in 0..40 {
+        mixed_connections(&proxy, 50);
+    }
+    proxy.wait_for_open_files(before + 2);
+    let growth = proxy.memory_kib().saturating_sub(memory);
+    assert!(growth < 4 * 1024, "the proxy grew by {growth} KiB");
+    assert!(dc.served() >= 400 && front.answered() >= 1000, "{} served, {} fronted", dc.served(), front.answered());
+    session(proxy.address, 2).ping(100, 1);
+}
+
+/// Opens `count` connections of eight kinds at the same time and closes them in different ways.
+fn mixed_connections(proxy: &Proxy, count: usize) {
+    let greeted_as = |hello: &Hello| greeted_over(socket::connect(proxy.address), hello);
+    let mut open: Vec<TcpStream> = Vec::new();
+    let mut clients: Vec<Session> = Vec::new();
+    let mut early: Vec<Greeted> = Vec::new();
+    for number in 0..count {
+        let sent = match number % 8 {
+            0 => Vec::new(),
+            1 => REQUEST.to_vec(),
+            2 => random::<300>().map(|byte| byte | 0x80).to_vec(),
+            3 => Hello { key: random(), ..Hello::default() }.sign().wire,
+            4 => Hello { clock_offset_secs: 9000, ..Hello::default() }.sign().wire,
+            5 => {
+                early.push(greeted_as(&Hello::default()).unwrap());
+                continue;
+            }
+            _ => {
+                clients.push(session(proxy.address, 2));
+                continue;
+            }
+        };
+        let mut stream = socket::connect(proxy.address);
+        stream.write_all(&sent).unwrap();
+        open.push(stream);
+    }
+    for (number, mut stream) in open.into_iter().enumerate() {
+        // The silent ones leave first; the others wait for the front's answer.
+        if number % 5 != 0 {
+            assert!(socket::read_exactly(&mut stream, 12).is_ok(), "no answer of the front");
+        }
+        if number % 2 == 0 { socket::reset(stream) } else { drop(stream) }
+    }
+    for (number, mut client) in clients.into_iter().enumerate() {
+        client.ping(500, number as u64);
+        if number % 2 == 0 { client.reset() } else { drop(client) }
+    }
+}
+
+#[test]
+fn front_that_is_the_proxy_itself_makes_no_loop() {
+    let dc = EchoDc::listen();
+    let proxy = Setup::new().dc(2, dc.address).set("domain-fronting.port", "PORT").start();
+    thread::sleep(Duration::from_secs(1));
+    let before = proxy.open_files();
+    let mut strangers: Vec<_> = (0..3).map(|_| socket::connect(proxy.address)).collect();
+    strangers.iter_mut().for_each(|stream| stream.write_all(REQUEST).unwrap());
+    strangers.iter_mut().for_each(|stream| assert_eq!(socket::read_to_end(stream).0, b""));
+    proxy.wait_for_open_files(before + 2);
+    session(proxy.address, 2).ping(100, 1);
+}
+
+#[test]
+fn strangers_write_nothing_to_the_log() {
+    let front = FakeFront::listen().answer_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
+    let dc = EchoDc::listen();
+    let proxy = Setup::new().front(front.address).dc(2, dc.address).set("log-level", "info").start();
+    mixed_connections(&proxy, 8);
+    thread::sleep(Duration::from_secs(1));
+    let before = proxy.log();
+    for _ in 0..5 {
+        mixed_connections(&proxy, 8);
+    }
+    thread::sleep(Duration::from_secs(1));
+    let (log, kept) = (proxy.log(), before.len());
+    assert_eq!(&log[kept..], "", "log lines that strangers caused");
+}
+
+#[test]
+fn secret_is_never_logged() {
+    let (dc, front) = (EchoDc::listen(), FakeFront::listen());
+    let proxy = Setup::new().front(front.address).dc(2, dc.address).start();
+    session(proxy.address, 2).ping(100, 1);
+    socket::connect(proxy.address).write_all(REQUEST).unwrap();
+    let _visit = front.visit(REQUEST);
+    let log = socket::wait_for("a line of the log", DEADLINE, || Some(proxy.log()).filter(|log| !log.is_empty()));
+    assert!(!log.contains(&support::hex(&support::KEY)), "the key is in the log");
+    assert!(!log.contains("AAECAwQFBgcICQoLDA0ODw"), "the key is in the log, in base64");
+}
+
+#[test]
+fn running_download_is_finished_before_the_end() {
+    let dc = FakeDc::listen();
+    let mut proxy = Setup::new().dc(2, dc.address).set("shutdown-grace", "20s").start();
+    let mut client = session(proxy.address, 2);
+    let mut stream = dc.accept();
+    let mut sent = Pattern::new(1);
+    let mut received = Pattern::new(1);
+    stream.send_pattern(&mut sent, 100_000);
+    received.expect(&client.download.receive(100_000).unwrap());
+    proxy.terminate();
+    socket::wait_for("the proxy to stop listening", DEADLINE, || TcpStream::connect(proxy.address).err());
+    let sender = thread::spawn(move || {
+        stream.send_pattern(&mut sent, 4 * MIB - 100_000);
+        stream.half_close();
+        stream
+    });
+    client.download.expect_to_end(&mut received, 4 * MIB);
+    drop(client);
+    drop(sender.join().unwrap());
+    let status = proxy.wait(Duration::from_secs(10));
+    proxy.assert_ended_well(status);
+}
+
+#[test]
+fn grace_limits_how_long_the_end_takes() {
+    let dc = FakeDc::listen();
+    let mut proxy = Setup::new().dc(2, dc.address).set("shutdown-grace", "1s").start();
+    let mut client = session(proxy.address, 2);
+    let _stream = dc.accept();
+    proxy.terminate();
+    let status = proxy.wait(Duration::from_secs(8));
+    proxy.assert_ended_well(status);
+    client.download.expect_end();
+}
+
+#[test]
+fn second_sigterm_ends_at_once() {
+    let dc = FakeDc::listen();
+    let mut proxy = Setup::new().dc(2, dc.address).set("shutdown-grace", "60s").start();
+    let _client = session(proxy.address, 2);
+    let _stream = dc.accept();
+    proxy.terminate();
+    socket::wait_for("the proxy to stop listening", DEADLINE, || TcpStream::connect(proxy.address).err());
+    proxy.terminate();
+    proxy.wait(Duration::from_secs(5));
+    assert!(!proxy.log().contains("panicked"));
+}
+
+#[test]
+fn port_in_use_is_an_error() {
+    let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let mut proxy = Setup::new().spawn(taken.local_addr().unwrap());
+    let status = proxy.wait(DEADLINE);
+    assert_eq!(status.code(), Some(1));
+    let said = socket::wait_for("an error", AT_ONCE, || Some(proxy.log()).filter(|log| log.ends_with('\n')));
+    let error = format!("mtg: error: cannot listen on {}", taken.local_addr().unwrap());
+    assert!(said.lines().any(|line| line.starts_with(&error)), "{said}");
+}

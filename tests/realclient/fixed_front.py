@@ -1,0 +1,40 @@
+"""A front that answers whatever comes first with one fixed text, and keeps what it was sent."""
+
+from __future__ import annotations
+
+import asyncio
+
+ANSWER = b"HTTP/1.1 400 Bad Request\r\nServer: front\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+KEEP_BYTES = 4096
+PATIENCE_SECS = 60
+
+
+class FixedFront:
+    """Keeps the first bytes of its latest connections."""
+
+    def __init__(self) -> None:
+        self._seen: list[bytearray] = []
+
+    async def listen(self, host: str, port: int) -> asyncio.Server:
+        """Start to serve."""
+        return await asyncio.start_server(self._serve, host, port, backlog=1024)
+
+    def saw(self, sent: bytes) -> bool:
+        """Tell whether a connection began with exactly these bytes."""
+        return any(bytes(begin[: len(sent)]) == sent for begin in self._seen)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        begin = bytearray()
+        self._seen = [*self._seen[-63:], begin]
+        try:
+            async with asyncio.timeout(PATIENCE_SECS):
+                # All must be read: closing a socket with unread bytes resets the connection and may lose the answer.
+                while received := await reader.read(65536):
+                    if not begin:
+                        writer.write(ANSWER)
+                        writer.write_eof()
+                    begin += received[: KEEP_BYTES - len(begin)]
+        except (OSError, TimeoutError):
+            pass
+        finally:
+            writer.close()

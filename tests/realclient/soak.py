@@ -1,0 +1,199 @@
+"""A long load of mixed clients: no good client may lose a byte, and mtg may not grow or leak a file descriptor.
+
+Of every 10 clients 6 are good, 2 send garbage and 2 are half-open or slow; each starts again when it is done.
+Usage: soak.py [--mtg BINARY] [--work FOLDER] [--seconds N] [--clients N]. The last line is `N passed, N failed`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import shutil
+import statistics
+import sys
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+
+import loopback_only
+import mtg
+from fixed_front import FixedFront
+from pace import Pace
+from score import Failed, Score
+from soak_clients import Clients
+from soak_dc import SoakDc
+
+PROXY = ("127.0.0.1", 3128)
+FRONT = ("127.0.0.1", 8443)
+DC = ("127.0.0.12", 9000)
+BYTES_PER_SEC = 6_000_000
+WARM_UP_SECS = 60
+SAMPLE_SECS = 2
+# A single reading depends on what the clients do at that moment.
+SAMPLES_IN_A_READING = 5
+# Rows of the table.
+ROWS = 15
+GROWTH_KIB = 2048
+GROWTH_SHARE = 0.10
+# Above the longest round of any client.
+LEAVE_SECS = 90
+DRAIN_SECS = 30
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One reading of the process."""
+
+    secs: float
+    rss_kib: int
+    fds: int
+
+
+def sample(pid: int, since: float) -> Sample:
+    """Read memory and open files from /proc."""
+    status = Path(f"/proc/{pid}/status").read_text("ascii")
+    rss = next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS:"))
+    return Sample(time.monotonic() - since, int(rss), len(list(Path(f"/proc/{pid}/fd").iterdir())))
+
+
+class Soak:
+    """One run against a mtg that is up."""
+
+    def __init__(self, proxy: mtg.Mtg, clients: Clients, dc: SoakDc, pace: Pace, secs: int, count: int) -> None:
+        self._proxy = proxy
+        self._clients = clients
+        self._dc = dc
+        self._pace = pace
+        self._secs = secs
+        self._count = count
+        self._samples: list[Sample] = []
+        self._start_fds = 0
+
+    async def load(self) -> None:
+        """Run all clients to the end and print the table."""
+        await self._clients.good()
+        await asyncio.sleep(1)
+        began = time.monotonic()
+        self._start_fds = sample(self._proxy.pid, began).fds
+        workers = [asyncio.create_task(self._repeat(self._kind(number), began)) for number in range(self._count)]
+        try:
+            await self._watch(began)
+            async with asyncio.timeout(LEAVE_SECS):
+                await asyncio.gather(*workers)
+        finally:
+            for worker in workers:
+                worker.cancel()
+            await asyncio.gather(*workers, return_exceptions=True)
+
+    def _kind(self, number: int) -> Callable[[], Awaitable[None]]:
+        kinds = (self._clients.good,) * 6 + (self._clients.garbage,) * 2 + (self._clients.slow,) * 2
+        return kinds[number % len(kinds)]
+
+    async def _repeat(self, client: Callable[[], Awaitable[None]], began: float) -> None:
+        while time.monotonic() < began + self._secs:
+            await client()
+
+    async def _watch(self, began: float) -> None:
+        print(f"{'seconds':>8}{'rss KiB':>9}{'fds':>6}{'MB':>7}{'good':>8}{'garbage':>9}{'slow':>7}{'faults':>8}")
+        every = max(1, self._secs // SAMPLE_SECS // ROWS)
+        for number in range(1, self._secs // SAMPLE_SECS + 1):
+            await asyncio.sleep(max(0.0, began + number * SAMPLE_SECS - time.monotonic()))
+            self._proxy.alive()
+            self._samples.append(sample(self._proxy.pid, began))
+            if number % every == 0:
+                self._print_row(self._samples[-1])
+
+    def _print_row(self, now: Sample) -> None:
+        done: Counter[str] = self._clients.done
+        numbers = f"{now.secs:8.0f}{now.rss_kib:9}{now.fds:6}{self._pace.taken / 1e6:7.0f}"
+        counts = f"{done['good']:8}{done['garbage']:9}{done['slow']:7}{len(self._clients.faults):8}"
+        print(numbers + counts, flush=True)
+
+    def nothing_was_lost(self) -> None:
+        """Every good client got every byte, and every stranger the front's answer."""
+        faults = self._clients.faults + self._dc.faults
+        for fault, times in Counter(faults).most_common(10):
+            print(f"     {times} x {fault}")
+        if faults:
+            raise Failed(f"{len(faults)} faults")
+        for kind in ("good", "garbage", "slow"):
+            if self._clients.done[kind] < self._count // 10:
+                raise Failed(f"only {self._clients.done[kind]} {kind} clients came through")
+
+    def memory_is_steady(self) -> None:
+        """The resident memory at the end is about that after the warm-up."""
+        warm_up = min(WARM_UP_SECS, self._secs // 2)
+        warm = [reading.rss_kib for reading in self._samples if reading.secs <= warm_up + 1]
+        if len(self._samples) - len(warm) < SAMPLES_IN_A_READING:
+            raise Failed(f"{len(self._samples)} readings are too few; give the soak more seconds")
+        before = statistics.median(warm[-SAMPLES_IN_A_READING:])
+        after = statistics.median(reading.rss_kib for reading in self._samples[-SAMPLES_IN_A_READING:])
+        allowed = max(GROWTH_KIB, GROWTH_SHARE * before)
+        print(f"     {before:.0f} KiB after {warm_up} s, {after:.0f} KiB at the end")
+        if after - before > allowed:
+            raise Failed(f"grew by {after - before:.0f} KiB, allowed are {allowed:.0f}")
+
+    async def descriptors_return(self) -> None:
+        """With all clients gone, mtg has no more open files than before."""
+        deadline = time.monotonic() + DRAIN_SECS
+        while (fds := sample(self._proxy.pid, 0).fds) > self._start_fds:
+            if time.monotonic() > deadline:
+                raise Failed(f"{fds} open files {DRAIN_SECS} s after the last client, {self._start_fds} at the start")
+            await asyncio.sleep(0.2)
+        print(f"     {self._start_fds} open files before, {fds} after")
+
+
+async def soak(proxy: mtg.Mtg, options: argparse.Namespace, score: Score) -> None:
+    """Start the servers around mtg, load it, and judge."""
+    pace, front = Pace(BYTES_PER_SEC), FixedFront()
+    dc = SoakDc(pace)
+    clients = Clients(PROXY, pace)
+    servers = [await front.listen(*FRONT), await dc.listen(*DC)]
+    run = Soak(proxy, clients, dc, pace, options.seconds, options.clients)
+    loop = asyncio.get_running_loop()
+
+    def in_loop(attempt: Callable[[], Coroutine[object, object, None]]) -> Callable[[], None]:
+        return lambda: asyncio.run_coroutine_threadsafe(attempt(), loop).result()
+
+    def judge() -> None:
+        score.check(f"{options.clients} clients for {options.seconds} s", in_loop(run.load))
+        score.check("no good client lost a byte, strangers saw the front", run.nothing_was_lost)
+        score.check("memory is steady", run.memory_is_steady)
+        score.check("file descriptors return to the start", in_loop(run.descriptors_return))
+        score.check("SIGTERM ends mtg well", proxy.stop)
+
+    await asyncio.to_thread(judge)
+    for server in servers:
+        server.close()
+
+
+def main() -> int:
+    """Run the soak in a network namespace of its own."""
+    parser = mtg.arguments("A long load of mixed clients on loopback.")
+    parser.add_argument("--seconds", type=int, default=600, help="length of the load")
+    parser.add_argument("--clients", type=int, default=200, help="how many at the same time")
+    options = parser.parse_args()
+    loopback_only.enter()
+    work = options.work / "soak"
+    shutil.rmtree(work, ignore_errors=True)
+    settings = [
+        ("secret", Clients.SECRET.hex()),
+        ("domain-fronting.host", FRONT[0]),
+        ("domain-fronting.port", str(FRONT[1])),
+        ("dc-override.2", f"{DC[0]}:{DC[1]}"),
+        ("handshakes-per-ip", "0"),
+    ]
+    score = Score()
+
+    def run() -> None:
+        with mtg.Mtg(options.mtg, work, PROXY).run(settings) as proxy:
+            asyncio.run(soak(proxy, options, score))
+
+    score.check("mtg starts and is stopped", run)
+    return score.finish()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

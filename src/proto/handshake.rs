@@ -199,3 +199,191 @@ impl Session {
 fn download(fast: bool, from_dc: &StreamKey, to_client: &StreamKey) -> DcToClient {
     if fast { DcToClient::fast() } else { DcToClient::recrypting(from_dc.stream(), to_client.stream()) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::obfuscated2::Aes256Ctr;
+    use crate::proto::obfuscated2::tests::client_frame;
+    use crate::proto::testing::{
+        RecordedHello, VECTOR_HELLO, VECTOR_SECRET, VECTOR_TIME, hex, recorded_hellos, seeded,
+    };
+    use aes::cipher::StreamCipher;
+    use hmac::{Hmac, KeyInit, Mac};
+
+    const EARLY: &[u8] = b"what the client says right after its frame";
+
+    /// What drives a machine in these tests.
+    struct World {
+        secret: Secret,
+        now: i64,
+        seen: Vec<[u8; 32]>,
+    }
+
+    impl World {
+        fn of(recorded: &RecordedHello) -> Self {
+            Self { secret: recorded.secret(), now: recorded.client_time, seen: Vec::new() }
+        }
+
+        fn of_the_vector() -> Self {
+            Self { secret: VECTOR_SECRET.parse().unwrap(), now: VECTOR_TIME, seen: Vec::new() }
+        }
+
+        fn handle(&mut self, machine: &mut Handshake, input: &[u8], out: &mut Vec<u8>) -> Step {
+            let Self { secret, now, seen } = self;
+            let mut first_seen = |random: &[u8; 32], _| {
+                let is_new = !seen.contains(random);
+                seen.push(*random);
+                is_new
+            };
+            let mut fill = seeded(9);
+            let mut env = Env { now: *now, tolerance: 120, fill: &mut fill, first_seen: &mut first_seen };
+            machine.handle(input, secret, &mut env, out)
+        }
+
+        /// Feeds pieces of the given sizes, the last one repeated, until the machine wants no more of them.
+        fn drive(&mut self, stream: &[u8], sizes: &[usize]) -> (Step, Handshake, Vec<u8>, usize) {
+            let (mut machine, mut reply, mut fed) = (Handshake::new(), Vec::new(), 0);
+            let mut sizes = sizes.iter().chain(std::iter::repeat(sizes.last().unwrap()));
+            loop {
+                let end = stream.len().min(fed + sizes.next().unwrap());
+                let mut step = self.handle(&mut machine, &stream[fed..end], &mut reply);
+                fed = end;
+                if matches!(step, Step::Reply) {
+                    step = self.handle(&mut machine, &[], &mut reply);
+                }
+                if !matches!(step, Step::Read) || fed == stream.len() {
+                    return (step, machine, reply, fed);
+                }
+            }
+        }
+    }
+
+    /// CCS, then the frame and what follows it in two records.
+    fn after_the_reply(key: [u8; 16], tag: u8, dc: i16) -> (Vec<u8>, Aes256Ctr) {
+        let (frame, mut to_proxy, from_proxy) = client_frame(key, [tag; 4], dc, &mut seeded(5));
+        let mut payload = EARLY.to_vec();
+        to_proxy.apply_keystream(&mut payload);
+        let mut payload = [frame.to_vec(), payload].concat();
+        let second = payload.split_off(60);
+        let mut stream = vec![0x14, 3, 3, 0, 1, 1];
+        for part in [payload, second] {
+            stream.extend([0x17, 3, 3, 0, u8::try_from(part.len()).unwrap()]);
+            stream.extend(part);
+        }
+        (stream, from_proxy.stream())
+    }
+
+    #[test]
+    fn a_client_is_established_wherever_its_bytes_are_cut() {
+        let recorded = &recorded_hellos()[0];
+        let (rest, _) = after_the_reply(*recorded.secret().key(), 0xdd, -4);
+        let stream = [recorded.record.as_slice(), &rest].concat();
+        for cut in 1..stream.len() {
+            let (step, ..) = World::of(recorded).drive(&stream, &[cut, stream.len()]);
+            let Step::Established(session) = step else { panic!("cut at {cut}") };
+            assert_eq!(session.dc().number(), -4);
+            // What arrived in one piece with the end of the frame is not lost.
+            let link = session.link(DcId::new(-4), true, &mut seeded(6));
+            assert_eq!(link.opening.len(), FRAME_LEN + link.opening_payload);
+        }
+        let (step, _, reply, fed) = World::of(recorded).drive(&stream, &[1]);
+        assert!(matches!(step, Step::Established(_)) && fed < stream.len());
+        assert_eq!(reply[..3], [0x16, 3, 3]);
+    }
+
+    #[test]
+    fn what_follows_the_frame_reaches_the_dc_and_its_answer_the_client() {
+        let recorded = &recorded_hellos()[1];
+        for (tag, fast) in [(0xdd, true), (0xee, true), (0xef, false)] {
+            let (rest, mut client_reads) = after_the_reply(*recorded.secret().key(), tag, 2);
+            let stream = [recorded.record.as_slice(), &rest].concat();
+            let (step, ..) = World::of(recorded).drive(&stream, &[stream.len()]);
+            let Step::Established(session) = step else { panic!() };
+            assert!(session.has_early_payload());
+            let mut link = session.link(DcId::new(2), fast, &mut seeded(7));
+            assert_eq!(link.opening_payload, EARLY.len());
+
+            // The DC knows no secret: its keys stand in the frame.
+            let (frame, early) = link.opening.split_first_chunk::<FRAME_LEN>().unwrap();
+            let mut dc = ClientFrame::open_without_secret(frame).unwrap();
+            let mut early = early.to_vec();
+            dc.from_client.apply_keystream(&mut early);
+            assert_eq!(early, EARLY);
+
+            let mut answer = vec![0; 5];
+            let mut body = b"an answer".to_vec();
+            dc.to_client.stream().apply_keystream(&mut body);
+            answer.extend(body);
+            let framed = link.dc_to_client.transcode(&mut answer, 9);
+            assert_eq!((framed, &answer[..5]), (14, &[0x17, 3, 3, 0, 9][..]));
+            client_reads.apply_keystream(&mut answer[5..]);
+            assert_eq!(&answer[5..], b"an answer", "fast: {fast}");
+        }
+    }
+
+    #[test]
+    fn the_reply_is_what_clients_check() {
+        for recorded in recorded_hellos() {
+            let (_, _, mut reply, _) = World::of(&recorded).drive(&recorded.record, &[usize::MAX]);
+            let hello_len = usize::from(u16::from_be_bytes([reply[3], reply[4]]));
+            assert_eq!(reply[5 + hello_len..][..6], [0x14, 3, 3, 0, 1, 1]);
+            let (header, flight) = reply[5 + hello_len + 6..].split_first_chunk::<5>().unwrap();
+            assert_eq!(header[..3], [0x17, 3, 3]);
+            assert_eq!(flight.len(), usize::from(u16::from_be_bytes([header[3], header[4]])));
+            assert!((2500..4700).contains(&flight.len()));
+
+            let random: [u8; 32] = reply[11..43].try_into().unwrap();
+            reply[11..43].fill(0);
+            let mut mac = Hmac::<sha2::Sha256>::new_from_slice(recorded.secret().key()).unwrap();
+            mac.update(&recorded.record[11..43]);
+            mac.update(&reply);
+            assert_eq!(mac.finalize().into_bytes()[..], random);
+        }
+    }
+
+    #[test]
+    fn strangers_keep_every_byte_they_have_sent() {
+        let hello = hex(VECTOR_HELLO);
+        let mut wrong = hello.clone();
+        wrong[12] ^= 1;
+        let cases: [(&[u8], i64, Reason); 4] = [
+            (b"GET / HTTP/1.1\r\n\r\n", 0, Reason::NotClientHello),
+            (&wrong, 0, Reason::WrongDigest),
+            (&hello, 121, Reason::ClockSkew(-121)),
+            (&hello, -121, Reason::ClockSkew(121)),
+        ];
+        for (stream, later, reason) in cases {
+            for size in [1, 7, stream.len()] {
+                let mut world = World::of_the_vector();
+                world.now += later;
+                let (step, machine, reply, fed) = world.drive(stream, &[size]);
+                let Step::Front(found) = step else { panic!("{reason:?}") };
+                assert_eq!((found, reply.len()), (reason, 0));
+                assert_eq!(machine.into_received(), stream[..fed]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_hello_is_answered_once() {
+        let (hello, mut world) = (hex(VECTOR_HELLO), World::of_the_vector());
+        assert!(matches!(world.drive(&hello, &[hello.len()]).0, Step::Read));
+        let (step, machine, ..) = world.drive(&hello, &[hello.len()]);
+        assert!(matches!(step, Step::Front(Reason::Replay)));
+        assert_eq!(machine.into_received(), hello);
+    }
+
+    #[test]
+    fn after_the_reply_rubbish_is_closed() {
+        let recorded = &recorded_hellos()[2];
+        let (frame, _) = after_the_reply([7; 16], 0xdd, 2);
+        for (rest, reason) in [(frame, Reason::BadFrame), (b"GET / HTTP/1.1".to_vec(), Reason::BadRecord)] {
+            let stream = [recorded.record.as_slice(), &rest].concat();
+            for size in [1, stream.len()] {
+                let (step, ..) = World::of(recorded).drive(&stream, &[size]);
+                assert!(matches!(step, Step::Close(found) if found == reason), "{reason:?}");
+            }
+        }
+    }
+}

@@ -92,10 +92,14 @@ pub(crate) struct ClientFrame {
 impl ClientFrame {
     /// Opens the frame that a client sent to the proxy; `None` if its tag is none that exists.
     pub(crate) fn open(frame: &[u8; FRAME_LEN], secret_key: &[u8; KEY_LEN]) -> Option<Self> {
+        Self::open_with(frame, |key| key.mixed_with(secret_key))
+    }
+
+    fn open_with(frame: &[u8; FRAME_LEN], derive: impl Fn(StreamKey) -> StreamKey) -> Option<Self> {
         let mut material = key_material(frame);
-        let mut from_client = StreamKey::from_material(&material).mixed_with(secret_key).stream();
+        let mut from_client = derive(StreamKey::from_material(&material)).stream();
         material.reverse();
-        let to_client = StreamKey::from_material(&material).mixed_with(secret_key);
+        let to_client = derive(StreamKey::from_material(&material));
 
         let mut plain = *frame;
         from_client.apply_keystream(&mut plain);
@@ -163,7 +167,7 @@ fn looks_like_something_else([b0, b1, b2, b3, b4, b5, b6, b7, ..]: &[u8; FRAME_L
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::proto::testing::{counting, hex, seeded};
 
@@ -177,20 +181,32 @@ mod tests {
         bytes
     }
 
-    /// The client's side of [`ClientFrame`].
-    fn client_frame(tag: [u8; 4], dc: i16, fill: &mut dyn FnMut(&mut [u8])) -> ([u8; 64], Aes256Ctr, StreamKey) {
+    /// The client's side of [`ClientFrame`]: the frame, and its streams to and from the proxy.
+    pub(crate) fn client_frame(
+        secret_key: [u8; 16],
+        tag: [u8; 4],
+        dc: i16,
+        fill: &mut dyn FnMut(&mut [u8]),
+    ) -> ([u8; 64], Aes256Ctr, StreamKey) {
         let mut frame = [0; 64];
         fill(&mut frame);
         let mut material: [u8; 48] = frame[8..56].try_into().unwrap();
-        let mut to_proxy = StreamKey::from_material(&material).mixed_with(&KEY).stream();
+        let mut to_proxy = StreamKey::from_material(&material).mixed_with(&secret_key).stream();
         material.reverse();
-        let from_proxy = StreamKey::from_material(&material).mixed_with(&KEY);
+        let from_proxy = StreamKey::from_material(&material).mixed_with(&secret_key);
         frame[56..60].copy_from_slice(&tag);
         frame[60..62].copy_from_slice(&dc.to_le_bytes());
         let mut encrypted = frame;
         to_proxy.apply_keystream(&mut encrypted);
         frame[56..].copy_from_slice(&encrypted[56..]);
         (frame, to_proxy, from_proxy)
+    }
+
+    impl ClientFrame {
+        /// What a DC makes of a frame.
+        pub(crate) fn open_without_secret(frame: &[u8; FRAME_LEN]) -> Option<Self> {
+            Self::open_with(frame, |key| key)
+        }
     }
 
     #[test]
@@ -218,31 +234,25 @@ mod tests {
         let mut fill = seeded(3);
         for tag in [Tag::Abridged, Tag::Intermediate, Tag::PaddedIntermediate] {
             for dc in [1, -1, 5, -5, 203, -203, 10_002, i16::MIN, i16::MAX] {
-                let (frame, _, _) = client_frame([tag.byte(); 4], dc, &mut fill);
+                let (frame, _, _) = client_frame(KEY, [tag.byte(); 4], dc, &mut fill);
                 let opened = ClientFrame::open(&frame, &KEY).unwrap();
                 assert_eq!((opened.tag, opened.dc.number()), (tag, dc));
             }
         }
-        let (frame, _, _) = client_frame([0xdd, 0xdd, 0xdd, 0xde], 2, &mut fill);
+        let (frame, _, _) = client_frame(KEY, [0xdd, 0xdd, 0xdd, 0xde], 2, &mut fill);
         assert!(ClientFrame::open(&frame, &KEY).is_none());
     }
 
     #[test]
     fn in_fast_mode_the_dc_encrypts_for_the_client() {
         let mut fill = seeded(4);
-        let (frame, _, from_proxy) = client_frame([0xee; 4], -2, &mut fill);
+        let (frame, _, from_proxy) = client_frame(KEY, [0xee; 4], -2, &mut fill);
         let opened = ClientFrame::open(&frame, &KEY).unwrap();
         let dc_frame = DcFrame::new(opened.tag, opened.dc, Some(&opened.to_client), &mut fill);
-        // What a DC does with the frame: no secret, its sending key is the material read backwards.
-        let mut material: [u8; 48] = dc_frame.bytes[8..56].try_into().unwrap();
-        let mut dc_reads = StreamKey::from_material(&material).stream();
-        material.reverse();
-        let dc_sends = StreamKey::from_material(&material).stream();
-        let mut plain = dc_frame.bytes;
-        dc_reads.apply_keystream(&mut plain);
-        assert_eq!(plain[56..62], [0xee, 0xee, 0xee, 0xee, 0xfe, 0xff]);
-        assert_eq!(key_stream(dc_sends), key_stream(from_proxy.stream()));
-        assert_eq!(key_stream(dc_reads), key_stream(dc_frame.to_dc));
+        let dc = ClientFrame::open_without_secret(&dc_frame.bytes).unwrap();
+        assert_eq!((dc.tag, dc.dc), (Tag::Intermediate, DcId::new(-2)));
+        assert_eq!(key_stream(dc.to_client.stream()), key_stream(from_proxy.stream()));
+        assert_eq!(key_stream(dc.from_client), key_stream(dc_frame.to_dc));
     }
 
     #[test]

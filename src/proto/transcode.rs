@@ -7,8 +7,8 @@
 use aes::cipher::StreamCipher;
 
 use super::obfuscated2::Aes256Ctr;
+use super::tls::RECORD_HEADER;
 use super::tls::record::{Deframer, SLOT, frame_slots};
-use super::tls::{PLAINTEXT_MAX, RECORD_HEADER};
 
 pub(crate) use super::tls::record::RecordError;
 
@@ -78,8 +78,8 @@ pub(crate) const fn buffer_len(records: usize) -> usize {
     records * SLOT
 }
 
-/// The payload parts of a buffer that is to become records: [`PLAINTEXT_MAX`] bytes each, at most, with room for a
+/// The payload parts of a buffer that is to become records, of the largest payload at most, with room for a
 /// record header before each.
 pub(crate) fn slots(buffer: &mut [u8]) -> impl Iterator<Item = &mut [u8]> {
-    buffer.chunks_mut(SLOT).filter_map(|slot| slot.get_mut(RECORD_HEADER..RECORD_HEADER + PLAINTEXT_MAX))
+    buffer.chunks_mut(SLOT).filter_map(|slot| slot.get_mut(RECORD_HEADER..))
 }

@@ -86,7 +86,7 @@ fn hello_with_another_digest_is_fronted() {
 
 #[test]
 fn hello_signed_with_another_key_is_fronted() {
-    for shape in [Shape::Compact, Shape::Browser] {
+    for shape in [Shape::Compact, Shape::Browser, Shape::Huge] {
         assert_fronted(&Hello { key: random(), shape, ..Hello::default() }.sign().wire);
     }
 }

@@ -93,6 +93,15 @@ fn hybrid_key_share_hello_is_served() {
 }
 
 #[test]
+fn hello_of_16000_bytes_is_served() {
+    let dc = EchoDc::listen();
+    let proxy = echoing(&dc);
+    let hello = Hello { shape: Shape::Huge, ..Hello::default() }.sign();
+    assert_eq!(hello.wire.len(), 16_000);
+    assert_served(&proxy, &hello, |stream| stream.write_all(&hello.wire).unwrap());
+}
+
+#[test]
 fn recorded_hellos_of_real_clients_are_served() {
     let dc = EchoDc::listen();
     let mut all = Recorded::all();

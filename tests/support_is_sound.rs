@@ -1,4 +1,4 @@
-//! The played parts agree with the published vectors, with recorded clients and with each other.
+//! The played parts agree with known vectors, with recorded clients and with each other.
 
 mod support;
 
@@ -35,7 +35,7 @@ fn bytes(hex: &str) -> Vec<u8> {
 }
 
 #[test]
-fn hello_vector_is_signed_as_published() {
+fn hello_vector_is_signed_as_the_vector_says() {
     let hello = Signed { wire: bytes(HELLO) };
     assert_eq!(hello.signed_at(&KEY), Some(1_700_000_000));
     assert_eq!((hello.sni().as_deref(), hello.suites()), (Some(HOST), vec![0x2a2a, 0x1301]));
@@ -45,14 +45,14 @@ fn hello_vector_is_signed_as_published() {
 }
 
 #[test]
-fn reply_vector_has_the_published_digest() {
+fn reply_vector_has_the_digest_of_the_vector() {
     let hello = Signed { wire: bytes(HELLO) };
     let zeroed = [bytes(REPLY.0), vec![0; 32], bytes(REPLY.2)].concat();
     assert_eq!(hex(&hmac(&KEY, &[hello.random(), &zeroed])), REPLY.1);
 }
 
 #[test]
-fn frame_vectors_are_read_and_written_as_published() {
+fn frame_vectors_are_read_and_written_as_the_vector_says() {
     let mut noise = [0; 64];
     noise.iter_mut().zip(0x10..).for_each(|(byte, value)| *byte = value);
     noise[62..].copy_from_slice(&[0xaa, 0xbb]);
@@ -73,7 +73,7 @@ fn frame_vectors_are_read_and_written_as_published() {
 }
 
 #[test]
-fn frame_without_a_secret_is_written_as_published() {
+fn frame_without_a_secret_is_written_as_the_vector_says() {
     let mut noise = [0; 64];
     noise.iter_mut().zip(0x60..).for_each(|(byte, value)| *byte = value);
     assert_eq!(hex(&obfuscated2::frame_with(noise, None, PADDED, 2).wire[56..]), "aa34deea78216d48");
@@ -143,7 +143,7 @@ fn pattern_names_the_wrong_byte() {
     pattern.expect(&bytes[100..]);
 }
 
-/// Replies to `hello` as the published reply does, with a change at `spoilt`.
+/// Replies to `hello` as the vector does, with a change at `spoilt`.
 fn greet_with(hello: &Signed, spoilt: Option<usize>) -> Result<Greeted, String> {
     let session_id = hello.session_id();
     let mut reply = bytes(REPLY.0);

@@ -40,6 +40,8 @@ pub enum Shape {
     Compact,
     /// About 1800 bytes with GREASE and a hybrid key share.
     Browser,
+    /// 16 000 bytes with padding: more than any client sends, less than a record may hold.
+    Huge,
 }
 
 /// A hello ready to be sent, and what the reply to it has to match.
@@ -101,7 +103,8 @@ impl Hello {
 
     fn message(&self) -> Vec<u8> {
         let extensions = match self.shape {
-            Shape::Compact => self.compact_extensions(),
+            Shape::Compact => self.padded_extensions(512),
+            Shape::Huge => self.padded_extensions(15_995),
             Shape::Browser => self.browser_extensions(),
         };
         let mut suites = vec![0x1301, 0x1302, 0x1303, 0xc02b, 0xc02f, 0xcca9];
@@ -118,14 +121,14 @@ impl Hello {
         body
     }
 
-    fn compact_extensions(&self) -> Vec<u8> {
+    fn padded_extensions(&self, message_len: usize) -> Vec<u8> {
         let mut extensions = self.common_extensions();
         extensions.extend(extension(0x000a, &vec16(&words(&[X25519, 0x0017]))));
         extensions.extend(extension(0x002b, &[0x04, 0x03, 0x04, 0x03, 0x03]));
         extensions.extend(extension(0x0033, &vec16(&share(X25519, &super::random::<32>()))));
         // Version, random, session id, suites, compression and the two lengths come before the extensions.
         let len = 4 + 2 + 32 + 1 + self.session_id.len() + 2 + 12 + 2 + 2 + extensions.len();
-        extensions.extend(extension(0x0015, &vec![0; 512_usize.saturating_sub(len + 4)]));
+        extensions.extend(extension(0x0015, &vec![0; message_len.saturating_sub(len + 4)]));
         extensions
     }
 

@@ -30,10 +30,12 @@ class FixedFront:
             async with asyncio.timeout(PATIENCE_SECS):
                 # All must be read: closing a socket with unread bytes resets the connection and may lose the answer.
                 while received := await reader.read(65536):
-                    if not begin:
+                    is_first = not begin
+                    # Kept before the answer: whoever has that may ask at once what was seen.
+                    begin += received[: KEEP_BYTES - len(begin)]
+                    if is_first:
                         writer.write(ANSWER)
                         writer.write_eof()
-                    begin += received[: KEEP_BYTES - len(begin)]
         except (OSError, TimeoutError):
             pass
         finally:

@@ -37,6 +37,8 @@ pub mod cli;
 pub mod config;
 #[doc(hidden)]
 pub mod daemon;
+#[doc(hidden)]
+pub mod fuzzing;
 mod guard;
 mod log;
 mod net;

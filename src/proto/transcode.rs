@@ -8,9 +8,9 @@ use aes::cipher::StreamCipher;
 
 use super::obfuscated2::Aes256Ctr;
 use super::tls::RECORD_HEADER;
-use super::tls::record::{Deframer, SLOT, frame_slots};
+use super::tls::record::{SLOT, frame_slots};
 
-pub(crate) use super::tls::record::RecordError;
+pub(crate) use super::tls::record::{Deframer, RecordError};
 
 /// The direction from the client to the DC.
 pub(crate) struct ClientToDc {

@@ -1,0 +1,66 @@
+//! One entry for each parser of what strangers send, shared by the fuzzer (`fuzz/`) and the test that replays its finds.
+//!
+//! An entry panics when something is wrong; an input that is merely invalid is none of that.
+
+use crate::config::Config;
+use crate::proto::handshake::{Env, Handshake, Step};
+use crate::proto::secret::Secret;
+
+/// An entry, by name.
+pub type Entry = (&'static str, fn(&[u8]));
+
+/// All entries.
+pub const ENTRIES: [Entry; 4] =
+    [("handshake", handshake), ("records", records), ("secret", secret), ("config", config)];
+
+/// A connection's first bytes, whole and byte by byte: the verdict must be the same.
+fn handshake(input: &[u8]) {
+    let verdicts = [input.len().max(1), 1].map(|size| {
+        let Ok(secret) = Secret::new(*b"0123456789abcdef", "front.example") else { return None };
+        let (mut machine, mut reply) = (Handshake::new(), Vec::new());
+        for piece in input.chunks(size) {
+            let mut fill = |bytes: &mut [u8]| bytes.fill(9);
+            let mut first_seen = |_: &[u8; 32], _| true;
+            let mut env = Env { now: 0, tolerance: 60, fill: &mut fill, first_seen: &mut first_seen };
+            match machine.handle(piece, &secret, &mut env, &mut reply) {
+                Step::Read => {}
+                Step::Front(reason) => return Some(reason.as_str()),
+                Step::Close(_) | Step::Reply | Step::Established(_) => return Some("a client"),
+            }
+        }
+        None
+    });
+    assert_eq!(verdicts[0], verdicts[1]);
+}
+
+/// A client's records, cut at the first byte's place: the payload must be the same.
+fn records(input: &[u8]) {
+    use crate::proto::transcode::Deframer;
+    let Some((&cut, stream)) = input.split_first() else { return };
+    let deframe = |pieces: &[&[u8]]| {
+        let (mut deframer, mut payload) = (Deframer::default(), Vec::new());
+        for piece in pieces {
+            let mut piece = piece.to_vec();
+            let length = deframer.deframe(&mut piece).ok()?;
+            payload.extend_from_slice(&piece[..length]);
+        }
+        Some(payload)
+    };
+    let (head, tail) = stream.split_at(stream.len().min(cut.into()));
+    assert_eq!(deframe(&[head, tail]), deframe(&[stream]));
+}
+
+/// A secret's text: what is accepted is printed as what it was.
+fn secret(input: &[u8]) {
+    let Some(secret) = std::str::from_utf8(input).ok().and_then(|text| text.parse::<Secret>().ok()) else { return };
+    assert_eq!(secret.to_hex().parse(), Ok(secret.clone()));
+    assert_eq!(secret.to_base64().parse(), Ok(secret));
+}
+
+/// A configuration file.
+fn config(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input) else { return };
+    if let Err(errors) = Config::parse(text, "fuzzed.conf") {
+        assert!(errors.iter().next().is_some());
+    }
+}

@@ -12,6 +12,10 @@ pub enum Outcome {
     StrangersLimited,
     /// Not admitted: as many connections without authentication as one address may have.
     AddressLimited,
+    /// Not admitted: only load balancers that are trusted may connect, and this is none of them.
+    UntrustedBalancer,
+    /// A load balancer that said nothing of where the connection comes from, or nothing that makes sense.
+    BadProxyHeader,
     /// Went away without a byte, or sent none for too long.
     Silent,
     /// Relayed to the front until both were done.
@@ -60,6 +64,8 @@ impl Outcome {
             Self::ConcurrencyLimited => "concurrency_limited",
             Self::StrangersLimited => "strangers_limited",
             Self::AddressLimited => "address_limited",
+            Self::UntrustedBalancer => "untrusted_balancer",
+            Self::BadProxyHeader => "bad_proxy_header",
             Self::Silent => "silent",
             Self::Fronted(stranger) => stranger.as_str(),
             Self::FrontUnreachable(_) => "front_unreachable",

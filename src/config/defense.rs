@@ -105,3 +105,37 @@ pub struct Cidr {
     /// 0 to 32 or 0 to 128.
     pub prefix_len: u8,
 }
+
+impl Cidr {
+    /// Says whether an address is of this network; an IPv4-mapped address is an IPv4 address.
+    pub fn contains(&self, ip: IpAddr) -> bool {
+        let differs = match (self.address, ip.to_canonical()) {
+            (IpAddr::V4(network), IpAddr::V4(ip)) => u128::from(network.to_bits() ^ ip.to_bits()) << 96,
+            (IpAddr::V6(network), IpAddr::V6(ip)) => network.to_bits() ^ ip.to_bits(),
+            _ => return false,
+        };
+        u32::from(self.prefix_len) <= differs.leading_zeros()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::value::cidr;
+
+    #[test]
+    fn a_network_contains_the_addresses_with_its_leading_bits() {
+        for (network, inside, outside) in [
+            ("192.0.2.0/24", "192.0.2.255", "192.0.3.0"),
+            ("192.0.2.0/24", "::ffff:192.0.2.1", "2001:db8::1"),
+            ("192.0.2.7", "192.0.2.7", "192.0.2.6"),
+            ("0.0.0.0/0", "255.0.0.1", "::1"),
+            ("2001:db8::/33", "2001:db8:7fff::1", "2001:db8:8000::1"),
+            ("::1", "::1", "::2"),
+            ("::/0", "ffff::", "127.0.0.1"),
+        ] {
+            let cidr = cidr(network).unwrap();
+            assert!(cidr.contains(inside.parse().unwrap()), "{inside} in {network}");
+            assert!(!cidr.contains(outside.parse().unwrap()), "{outside} in {network}");
+        }
+    }
+}

@@ -156,15 +156,13 @@ pub(super) static KEYS: &[KeySpec] = &[
         Bool(|c| &mut c.proxy_protocol_listener),
         Is("false"),
         "clients come through a load balancer: a PROXY header is required",
-    )
-    .status(NotYet("PROXY headers are NOT read, and nobody who comes through a load balancer gets in")),
+    ),
     key(
         "proxy-protocol-trusted",
         Cidrs(|c| &mut c.proxy_protocol_trusted),
         Unset("everybody"),
         "whose PROXY header is believed, others are closed; may be repeated",
-    )
-    .status(NotYet("")),
+    ),
     live(
         "domain-fronting.host",
         Host(|c| &mut c.domain_fronting.host),
@@ -177,8 +175,7 @@ pub(super) static KEYS: &[KeySpec] = &[
         Bool(|c| &mut c.domain_fronting.proxy_protocol),
         Is("false"),
         "tell the front the address of the visitor with a PROXY v2 header",
-    )
-    .status(NotYet("")),
+    ),
     live(
         "domain-fronting.ip",
         Host(|c| &mut c.domain_fronting.host),

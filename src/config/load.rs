@@ -442,7 +442,6 @@ mod tests {
     #[test]
     fn what_has_no_effect_yet_is_said_bluntly_unless_it_changes_nothing() {
         for (text, words) in [
-            ("proxy-protocol-listener = true", "PROXY headers are NOT read"),
             ("defense.allowlist.enabled = true", "EVERYBODY may connect"),
             ("network.proxies = socks5://u:p@h", "Telegram is dialled DIRECTLY"),
             ("auto-update = true", "auto-update has no effect yet in this version"),
@@ -453,7 +452,7 @@ mod tests {
             assert!(warning.starts_with("warning: f:3: ") && warning.contains(words), "{warning}");
         }
         let unchanged =
-            "proxy-protocol-listener = false\nnetwork.dns = system\nnetwork.keep-alive.count = 9\nauto-update = false";
+            "defense.reject = close\nnetwork.dns = system\nnetwork.keep-alive.count = 9\nauto-update = false";
         assert_eq!(complaints(unchanged), [""; 0]);
         let warnings = complaints("defense.blocklist.enabled = true");
         assert!(warnings.iter().any(|warning| warning.contains("without defense.blocklist.urls")), "{warnings:?}");

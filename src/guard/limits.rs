@@ -1,4 +1,7 @@
 //! How many connections there may be: in all, without authentication, and of one address without authentication.
+//!
+//! A place is given when a connection is accepted. Whose it is may only be known later: behind a load balancer, the
+//! client's address is the first thing that is read.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -41,8 +44,18 @@ struct Counts {
 #[derive(Debug)]
 pub(crate) struct Permit {
     limits: Limits,
-    /// The address that the place is counted for; none once the client has authenticated.
-    stranger: Option<IpAddr>,
+    holder: Holder,
+}
+
+/// Whom a place is counted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Holder {
+    /// Somebody whose address is not known yet.
+    Unknown,
+    /// Somebody at this address.
+    Stranger(IpAddr),
+    /// A client that has authenticated.
+    Client,
 }
 
 impl Limits {
@@ -52,8 +65,7 @@ impl Limits {
     }
 
     /// Gives a place to a new connection.
-    pub(crate) fn admit(&self, address: IpAddr) -> Result<Permit, Refused> {
-        let address = source(address);
+    pub(crate) fn admit(&self) -> Result<Permit, Refused> {
         let mut counts = self.lock();
         let caps = counts.caps;
         if counts.total >= caps.total {
@@ -62,14 +74,9 @@ impl Limits {
         if counts.strangers >= caps.strangers {
             return Err(Refused::Strangers);
         }
-        let of_address = counts.by_address.entry(address).or_default();
-        if *of_address >= caps.strangers_per_address {
-            return Err(Refused::Address);
-        }
-        *of_address += 1;
         counts.total += 1;
         counts.strangers += 1;
-        Ok(Permit { limits: self.clone(), stranger: Some(address) })
+        Ok(Permit { limits: self.clone(), holder: Holder::Unknown })
     }
 
     /// Connections that have a place.
@@ -84,9 +91,13 @@ impl Limits {
 }
 
 impl Counts {
-    fn forget_stranger(&mut self, address: IpAddr) {
-        self.strangers -= 1;
-        if let Some(count) = self.by_address.get_mut(&address) {
+    fn forget(&mut self, holder: Holder) {
+        if holder != Holder::Client {
+            self.strangers -= 1;
+        }
+        if let Holder::Stranger(address) = holder
+            && let Some(count) = self.by_address.get_mut(&address)
+        {
             *count -= 1;
             if *count == 0 {
                 self.by_address.remove(&address);
@@ -96,11 +107,27 @@ impl Counts {
 }
 
 impl Permit {
+    /// Counts the place for the address that it is known to be of now, unless that has its share already.
+    pub(crate) fn identify(&mut self, address: IpAddr) -> Result<(), Refused> {
+        if self.holder != Holder::Unknown {
+            return Ok(());
+        }
+        let address = source(address);
+        let mut counts = self.limits.lock();
+        let cap = counts.caps.strangers_per_address;
+        let of_address = counts.by_address.get(&address).copied().unwrap_or_default();
+        if of_address >= cap {
+            return Err(Refused::Address);
+        }
+        counts.by_address.insert(address, of_address + 1);
+        self.holder = Holder::Stranger(address);
+        Ok(())
+    }
+
     /// The connection turned out to be a client's: it no longer counts as a stranger's.
     pub(crate) fn authenticated(&mut self) {
-        if let Some(address) = self.stranger.take() {
-            self.limits.lock().forget_stranger(address);
-        }
+        let holder = std::mem::replace(&mut self.holder, Holder::Client);
+        self.limits.lock().forget(holder);
     }
 }
 
@@ -125,44 +152,58 @@ mod tests {
 
     const CAPS: Caps = Caps { total: 10, strangers: 5, strangers_per_address: 2 };
 
-    fn ip(text: &str) -> IpAddr {
-        text.parse().unwrap()
+    fn admit(limits: &Limits, address: &str) -> Result<Permit, Refused> {
+        let mut permit = limits.admit()?;
+        permit.identify(address.parse().unwrap())?;
+        Ok(permit)
     }
 
     #[test]
     fn one_address_cannot_take_the_places_of_others() {
         let limits = Limits::new(CAPS);
-        let mut first = limits.admit(ip("192.0.2.1")).unwrap();
-        let _second = limits.admit(ip("::ffff:192.0.2.1")).unwrap();
-        assert_eq!(limits.admit(ip("192.0.2.1")).unwrap_err(), Refused::Address);
-        let _other = limits.admit(ip("192.0.2.2")).unwrap();
+        let mut first = admit(&limits, "192.0.2.1").unwrap();
+        let _second = admit(&limits, "::ffff:192.0.2.1").unwrap();
+        assert_eq!(admit(&limits, "192.0.2.1").unwrap_err(), Refused::Address);
+        let _other = admit(&limits, "192.0.2.2").unwrap();
         first.authenticated();
-        assert!(limits.admit(ip("192.0.2.1")).is_ok());
+        assert!(admit(&limits, "192.0.2.1").is_ok());
+    }
+
+    #[test]
+    fn connections_of_unknown_address_take_places_but_nobodys_share() {
+        let limits = Limits::new(CAPS);
+        let mut places: Vec<_> = (0..5).map(|_| limits.admit().unwrap()).collect();
+        assert_eq!(limits.admit().unwrap_err(), Refused::Strangers);
+        let shares: Vec<_> = places.iter_mut().map(|place| place.identify([192, 0, 2, 1].into())).collect();
+        assert_eq!(shares.iter().filter(|share| share.is_ok()).count(), CAPS.strangers_per_address);
     }
 
     #[test]
     fn an_ipv6_network_counts_as_one_address() {
         let limits = Limits::new(CAPS);
-        let _places = ["2001:db8::1", "2001:db8::2"].map(|address| limits.admit(ip(address)).unwrap());
-        assert_eq!(limits.admit(ip("2001:db8::3")).unwrap_err(), Refused::Address);
-        assert!(limits.admit(ip("2001:db8:0:1::3")).is_ok());
+        let _places = ["2001:db8::1", "2001:db8::2"].map(|address| admit(&limits, address).unwrap());
+        assert_eq!(admit(&limits, "2001:db8::3").unwrap_err(), Refused::Address);
+        assert!(admit(&limits, "2001:db8:0:1::3").is_ok());
     }
 
     #[test]
     fn strangers_leave_room_for_clients() {
         let limits = Limits::new(CAPS);
-        let mut places: Vec<_> = (0..5).map(|n| limits.admit(ip(&format!("192.0.2.{n}"))).unwrap()).collect();
-        assert_eq!(limits.admit(ip("198.51.100.1")).unwrap_err(), Refused::Strangers);
+        let mut places: Vec<_> = (0..5).map(|n| admit(&limits, &format!("192.0.2.{n}")).unwrap()).collect();
+        assert_eq!(admit(&limits, "198.51.100.1").unwrap_err(), Refused::Strangers);
         places.iter_mut().for_each(Permit::authenticated);
-        places.extend((0..5).map(|n| limits.admit(ip(&format!("192.0.2.{n}"))).unwrap()));
-        assert_eq!(limits.admit(ip("198.51.100.1")).unwrap_err(), Refused::Total);
+        places.extend((0..5).map(|n| admit(&limits, &format!("192.0.2.{n}")).unwrap()));
+        assert_eq!(admit(&limits, "198.51.100.1").unwrap_err(), Refused::Total);
     }
 
     #[test]
     fn everything_is_given_back() {
         let limits = Limits::new(CAPS);
         for round in 0..100u8 {
-            let mut permit = limits.admit(ip("192.0.2.1")).unwrap();
+            let mut permit = limits.admit().unwrap();
+            if round % 3 == 0 {
+                permit.identify([192, 0, 2, 1].into()).unwrap();
+            }
             if round % 2 == 0 {
                 permit.authenticated();
             }

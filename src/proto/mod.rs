@@ -13,6 +13,7 @@ pub mod dc;
 pub(crate) mod faketls;
 pub mod handshake;
 pub(crate) mod obfuscated2;
+pub(crate) mod proxy_protocol;
 mod reader;
 pub mod secret;
 #[cfg(test)]

@@ -1,18 +1,30 @@
-//! Whether a new connection gets a place.
+//! Whether a new connection gets a place, and whose it is.
+//!
+//! Behind a load balancer the first thing on a connection is the PROXY header with the client's address. It is
+//! awaited in the connection's own task, so that no balancer can hold up the others.
 
-use std::net::SocketAddr;
+use std::io::{self, Read};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
 
+use async_io::Async;
 use rustix::process::{Resource, getrlimit};
 
 use super::{Shared, Visit};
 use crate::config::Config;
 use crate::guard::limits::{Caps, Refused};
+use crate::net::deadline;
 use crate::outcome::Outcome;
+use crate::proto::proxy_protocol::{self, Origin, Parsed};
 
 /// Descriptors that are not a connection's: standard streams, listener, pollers, resolver, files.
 const RESERVED_DESCRIPTORS: u64 = 24;
 /// Descriptors of a connection.
 const DESCRIPTORS_EACH: u64 = 2;
+/// How long a balancer may take for its header; it has it when it connects.
+const HEADER_LIMIT: Duration = Duration::from_secs(5);
+/// Bytes looked at together in search of a header.
+const HEADER_CHUNK: usize = 256;
 
 /// The caps that configuration and descriptors allow.
 pub(super) fn caps(config: &Config) -> Caps {
@@ -34,21 +46,77 @@ pub(super) fn caps(config: &Config) -> Caps {
 }
 
 /// Gives a connection its place, or says why there is none.
-pub(super) fn admit(shared: &Shared, peer: SocketAddr) -> Result<Visit, NotAdmitted> {
-    let permit = shared.limits.admit(peer.ip()).map_err(NotAdmitted)?;
+pub(super) fn admit(shared: &Shared, peer: SocketAddr) -> Result<Visit, Outcome> {
+    let Config { proxy_protocol_listener, proxy_protocol_trusted: trusted, .. } = &shared.config;
+    let is_trusted = trusted.is_empty() || trusted.iter().any(|network| network.contains(peer.ip()));
+    if *proxy_protocol_listener && !is_trusted {
+        return Err(Outcome::UntrustedBalancer);
+    }
+    let mut permit = shared.limits.admit().map_err(outcome)?;
+    if !proxy_protocol_listener {
+        permit.identify(peer.ip()).map_err(outcome)?;
+    }
     Ok(Visit::new(shared, peer, permit))
 }
 
-/// A connection without a place; it is closed.
-pub(super) struct NotAdmitted(Refused);
+/// Learns from the PROXY header whose connection it is, where one is required, and whether that address may have it.
+pub(super) async fn identify(shared: &Shared, client: &Async<TcpStream>, visit: &mut Visit) -> Result<(), Outcome> {
+    if !shared.config.proxy_protocol_listener {
+        return Ok(());
+    }
+    if let Origin::Proxied { source, destination } = read_header(client).await? {
+        visit.peer = source;
+        visit.connected_to = Some(destination);
+    }
+    visit.permit.identify(visit.peer.ip()).map_err(outcome)
+}
 
-impl NotAdmitted {
-    pub(super) fn log(self, peer: SocketAddr) {
-        let outcome = match self.0 {
-            Refused::Total => Outcome::ConcurrencyLimited,
-            Refused::Strangers => Outcome::StrangersLimited,
-            Refused::Address => Outcome::AddressLimited,
-        };
-        log::debug!("connection refused ip={} reason={}", peer.ip().to_canonical(), outcome.as_str());
+/// Reads the header and leaves what follows it where it is.
+async fn read_header(client: &Async<TcpStream>) -> Result<Origin, Outcome> {
+    let mut header = Vec::new();
+    let read = async {
+        loop {
+            client.readable().await.map_err(|_| Outcome::Silent)?;
+            let read_before = header.len();
+            match peek(client.get_ref(), &mut header) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+                // The health check of a balancer that only looks whether somebody listens.
+                Err(_) | Ok(0) if read_before == 0 => return Err(Outcome::Silent),
+                Err(_) | Ok(0) => return Err(Outcome::BadProxyHeader),
+                Ok(_) => {}
+            }
+            let (origin, length) = match proxy_protocol::parse(&header) {
+                Parsed::Partial => (None, header.len()),
+                Parsed::Done { origin, length } => (Some(origin), length),
+                Parsed::Invalid => return Err(Outcome::BadProxyHeader),
+            };
+            take(client.get_ref(), length.saturating_sub(read_before)).map_err(|_| Outcome::BadProxyHeader)?;
+            if let Some(origin) = origin {
+                return Ok(origin);
+            }
+        }
+    };
+    deadline::within(HEADER_LIMIT, read).await.unwrap_or(Err(Outcome::BadProxyHeader))
+}
+
+/// Appends what has arrived and leaves it there.
+fn peek(client: &TcpStream, header: &mut Vec<u8>) -> io::Result<usize> {
+    let mut chunk = [0; HEADER_CHUNK];
+    let length = client.peek(&mut chunk)?;
+    header.extend(chunk.iter().take(length));
+    Ok(length)
+}
+
+/// Takes bytes that have arrived.
+fn take(mut client: &TcpStream, length: usize) -> io::Result<()> {
+    let mut chunk = [0; HEADER_CHUNK];
+    client.read_exact(chunk.get_mut(..length).unwrap_or_default())
+}
+
+fn outcome(refused: Refused) -> Outcome {
+    match refused {
+        Refused::Total => Outcome::ConcurrencyLimited,
+        Refused::Strangers => Outcome::StrangersLimited,
+        Refused::Address => Outcome::AddressLimited,
     }
 }

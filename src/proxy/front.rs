@@ -1,4 +1,5 @@
-//! Whoever is not a client is spliced to the front, as if we were not there.
+//! Whoever is not a client is spliced to the front, as if we were not there. If the front wants to know who that is,
+//! a PROXY header goes before the first byte.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream};
@@ -12,6 +13,7 @@ use crate::config::Host;
 use crate::log::Limited;
 use crate::net::{connect, deadline};
 use crate::outcome::{Outcome, Stranger};
+use crate::proto::proxy_protocol;
 
 /// When a fronted connection without a byte is closed. Far beyond the patience of web servers: theirs is what a
 /// prober shall see.
@@ -46,16 +48,29 @@ pub(super) async fn splice(
             return Err((visit, Outcome::FrontUnreachable(stranger)));
         }
     };
+    let opening_payload = received.len();
+    let mut opening = proxy_header(shared, &client, &visit);
+    opening.extend(received);
     shared.relay.add(Job {
         client,
         remote,
         codec: Codec::Splice,
-        opening_payload: received.len(),
-        opening: received,
+        opening_payload,
+        opening,
         idle: IDLE,
         on_end: visit.into_on_end(Outcome::Fronted(stranger)),
     });
     Ok(())
+}
+
+/// What the front gets before the client's first byte.
+fn proxy_header(shared: &Shared, client: &TcpStream, visit: &Visit) -> Vec<u8> {
+    if !shared.config.domain_fronting.proxy_protocol {
+        return Vec::new();
+    }
+    // Without a connection there is no address, and nobody to tell about it.
+    let connected_to = visit.connected_to.map_or_else(|| client.local_addr(), Ok);
+    connected_to.map(|connected_to| proxy_protocol::v2_header(visit.peer, connected_to)).unwrap_or_default()
 }
 
 async fn dial(shared: &Shared) -> io::Result<TcpStream> {

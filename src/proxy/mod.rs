@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!  listener ─► admission ─► handshake ─────────► dial ─────► relay
-//!              places        │ not a client       │ no DC     client ⇄ DC
-//!                            └──────► front ──────┴─────────► relay
+//!              place,        │ not a client       │ no DC     client ⇄ DC
+//!              PROXY header  └──────► front ──────┴─────────► relay
 //!                                     client ⇄ front
 //! ```
 //! `serve_client` awaits one act after the other; each hands on, or names the [`Outcome`] that ends the story. The
@@ -115,7 +115,9 @@ impl Proxy {
             let shared = self.shared.clone();
             match admission::admit(&shared, peer) {
                 Ok(visit) => self.executor.spawn(serve_client(shared, socket, visit)).detach(),
-                Err(refused) => refused.log(peer),
+                Err(outcome) => {
+                    log::debug!("connection refused ip={} reason={}", peer.ip().to_canonical(), outcome.as_str());
+                }
             }
         });
         self.executor.run(accept).await;
@@ -150,6 +152,9 @@ fn relay_threads(config: &Config) -> usize {
 
 /// The story of one connection, up to where the relay takes over.
 async fn serve_client(shared: Arc<Shared>, client: Async<TcpStream>, mut visit: Visit) {
+    if let Err(outcome) = admission::identify(&shared, &client, &mut visit).await {
+        return visit.end(outcome, Traffic::default());
+    }
     let told = match handshake::greet(&shared, &client, &mut visit).await {
         Verdict::Client(session) => dial::to_dc(&shared, client, *session, visit).await,
         Verdict::Stranger(stranger, received) => front::splice(&shared, client, stranger, received, visit).await,
@@ -163,7 +168,10 @@ async fn serve_client(shared: Arc<Shared>, client: Async<TcpStream>, mut visit: 
 /// A connection that has been admitted: who it is, and its place. Every visit ends with [`Visit::end`].
 struct Visit {
     id: u32,
+    /// The client, or the load balancer until its header is read.
     peer: SocketAddr,
+    /// The address that the client connected to, if a load balancer says so.
+    connected_to: Option<SocketAddr>,
     started: Instant,
     permit: Permit,
     dc: Option<DcId>,
@@ -172,7 +180,7 @@ struct Visit {
 impl Visit {
     fn new(shared: &Shared, peer: SocketAddr, permit: Permit) -> Self {
         let id = shared.next_id.fetch_add(1, Ordering::Relaxed);
-        Self { id, peer, started: Instant::now(), permit, dc: None }
+        Self { id, peer, connected_to: None, started: Instant::now(), permit, dc: None }
     }
 
     /// The client's address without the port, IPv4 as such.

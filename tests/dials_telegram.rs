@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::net::{Ipv4Addr, TcpListener};
 use std::time::{Duration, Instant};
 
 use support::client::{greeted, session};
@@ -103,6 +104,15 @@ fn client_that_leaves_during_the_dial_leaves_nothing_behind() {
     }
     proxy.wait_for_open_files(before + 2);
     other.ping(100, 2);
+}
+
+#[test]
+fn dc_is_dialled_from_the_address_that_the_owner_wants() {
+    let dc = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let proxy = Setup::new().dc(2, dc.local_addr().unwrap()).set("network.bind-ipv4", "127.9.8.7").start();
+    let _client = session(proxy.address, 2);
+    let stream = socket::accept(&dc, support::DEADLINE).unwrap();
+    assert_eq!(stream.peer_addr().unwrap().ip(), Ipv4Addr::new(127, 9, 8, 7));
 }
 
 #[test]

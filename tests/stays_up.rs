@@ -67,6 +67,26 @@ fn authenticated_clients_do_not_count_as_handshakes() {
 }
 
 #[test]
+fn another_process_takes_over_where_the_port_is_shared() {
+    let dc = EchoDc::listen();
+    let setup = Setup::new().dc(2, dc.address).set("network.reuse-port", "true").set("shutdown-grace", "20s");
+    let mut old = setup.start();
+    let mut client = session(old.address, 2);
+    client.ping(100, 1);
+    let new = setup.spawn(old.address);
+    socket::wait_for("the new process to listen", DEADLINE, || new.log().contains("listening").then_some(()));
+    old.terminate();
+    socket::wait_for("the old process to stop", DEADLINE, || old.log().contains("stopping").then_some(()));
+    for seed in 0..10 {
+        session_when_possible(&new).ping(100, seed);
+    }
+    client.ping(100, 2);
+    drop(client);
+    let status = old.wait(DEADLINE);
+    old.assert_ended_well(status);
+}
+
+#[test]
 fn fronted_connections_of_one_address_are_limited_too() {
     let front = FakeFront::listen();
     let proxy = Setup::new().front(front.address).set("handshakes-per-ip", "3").start();

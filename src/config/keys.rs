@@ -227,30 +227,44 @@ pub(super) static KEYS: &[KeySpec] = &[
         "network.keep-alive.disabled",
         Bool(|c| &mut c.network.keep_alive.disabled),
         Is("false"),
-        "send no TCP keep-alive probes",
-    )
-    .status(NotYet("")),
+        "send no TCP keep-alive probes, neither to clients nor to Telegram",
+    ),
     key(
         "network.keep-alive.idle",
         Duration(|c| &mut c.network.keep_alive.idle),
         Is("60s"),
         "quiet time before the first probe",
-    )
-    .status(NotYet("")),
+    ),
     key(
         "network.keep-alive.interval",
         Duration(|c| &mut c.network.keep_alive.interval),
         Is("15s"),
         "time between probes",
-    )
-    .status(NotYet("")),
+    ),
     key(
         "network.keep-alive.count",
         Count(|c| &mut c.network.keep_alive.count),
         Is("9"),
         "lost probes that end a connection",
-    )
-    .status(NotYet("")),
+    ),
+    key(
+        "network.bind-ipv4",
+        Ipv4(|c| &mut c.network.bind_ipv4),
+        Unset("the system's choice"),
+        "connect to Telegram and to SOCKS5 proxies from this address of ours, for routers with several ways out",
+    ),
+    key(
+        "network.bind-ipv6",
+        Ipv6(|c| &mut c.network.bind_ipv6),
+        Unset("the system's choice"),
+        "the same for connections over IPv6",
+    ),
+    key(
+        "network.reuse-port",
+        Bool(|c| &mut c.network.reuse_port),
+        Is("false"),
+        "share the port with another mtg, so that a new one can take over before the old one stops",
+    ),
     key(
         "defense.anti-replay.enabled",
         Bool(|c| &mut c.defense.anti_replay),

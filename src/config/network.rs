@@ -1,7 +1,7 @@
 //! The ways out: the front, the resolver, SOCKS5 proxies, timeouts.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 /// `domain-fronting.*`: where everybody goes who is not a client.
@@ -54,11 +54,25 @@ pub struct Network {
     pub timeout: Timeouts,
     /// `keep-alive.*`.
     pub keep_alive: KeepAlive,
+    /// `bind-ipv4`: our own address on the way to Telegram.
+    pub bind_ipv4: Option<Ipv4Addr>,
+    /// `bind-ipv6`: the same for IPv6.
+    pub bind_ipv6: Option<Ipv6Addr>,
+    /// `reuse-port`: another mtg may listen on the same port.
+    pub reuse_port: bool,
 }
 
 impl Default for Network {
     fn default() -> Self {
-        Self { dns: Dns::System, proxies: Vec::new(), timeout: Timeouts::default(), keep_alive: KeepAlive::default() }
+        Self {
+            dns: Dns::System,
+            proxies: Vec::new(),
+            timeout: Timeouts::default(),
+            keep_alive: KeepAlive::default(),
+            bind_ipv4: None,
+            bind_ipv6: None,
+            reuse_port: false,
+        }
     }
 }
 

@@ -1,17 +1,21 @@
-//! Connecting to one of several addresses: happy eyeballs (RFC 8305), and a memory of what failed.
+//! Connecting to one of several addresses: happy eyeballs (RFC 8305), from an address of our own where the owner
+//! wants one, and a memory of what failed.
 
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::pin::Pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use async_io::{Async, Timer};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto};
 
-use super::{deadline, sockopts};
+use super::deadline;
+use super::sockopts::{self, KeepAlive};
 
 /// Head start of an attempt before the next one begins beside it.
 const HEAD_START: Duration = Duration::from_millis(300);
@@ -20,9 +24,18 @@ const REMEMBERED: Duration = Duration::from_secs(60);
 /// Failing addresses that are remembered.
 const FAILURES_MAX: usize = 64;
 
+/// How connections are made to one kind of peer, and what is known of its addresses.
+#[derive(Debug)]
+pub(crate) struct Dialer {
+    keep_alive: KeepAlive,
+    /// Our own addresses, for routers that choose the way by them.
+    source: (Option<Ipv4Addr>, Option<Ipv6Addr>),
+    failures: Failures,
+}
+
 /// Addresses that failed lately.
 #[derive(Debug, Default)]
-pub(crate) struct Failures {
+struct Failures {
     at: Mutex<HashMap<SocketAddr, Instant>>,
 }
 
@@ -52,47 +65,97 @@ impl Failures {
     }
 }
 
-/// Connects to the first of `addresses` that answers. They are tried in their order, after what failed lately has
-/// moved to the end; each has a head start of 300 ms before the next and `limit` for itself.
-///
-/// # Errors
-/// That of the last attempt to fail; `NotFound` if there is no address.
-pub(crate) async fn connect(
-    mut addresses: Vec<SocketAddr>,
-    limit: Duration,
-    failures: &Failures,
-) -> io::Result<(TcpStream, SocketAddr)> {
-    failures.order(&mut addresses, Instant::now());
-    let mut race =
-        Race { waiting: addresses.into_iter(), running: Vec::new(), failures, limit, next: None, last: None };
-    poll_fn(|context| race.poll(context)).await
+impl Dialer {
+    /// A dialer that binds its sockets to the `source` address of their family, if there is one.
+    pub(crate) fn new(keep_alive: KeepAlive, source: (Option<Ipv4Addr>, Option<Ipv6Addr>)) -> Self {
+        Self { keep_alive, source, failures: Failures::default() }
+    }
+
+    /// Connects to the first of `addresses` that answers. They are tried in their order, after what failed lately has
+    /// moved to the end; each has a head start of 300 ms before the next and `limit` for itself.
+    ///
+    /// # Errors
+    /// That of the last attempt to fail; `NotFound` if there is no address.
+    pub(crate) async fn connect(
+        &self,
+        mut addresses: Vec<SocketAddr>,
+        limit: Duration,
+    ) -> io::Result<(TcpStream, SocketAddr)> {
+        self.order(&mut addresses);
+        let waiting = addresses.into_iter();
+        let mut race = Race { dialer: self, waiting, running: Vec::new(), limit, next: None, last: None };
+        poll_fn(|context| race.poll(context)).await
+    }
+
+    /// Puts the addresses that failed lately behind the others.
+    fn order(&self, addresses: &mut [SocketAddr]) {
+        self.failures.order(addresses, Instant::now());
+    }
+
+    async fn attempt(&self, address: SocketAddr, limit: Duration) -> io::Result<TcpStream> {
+        deadline::within(limit, self.attempt_unlimited(address)).await.ok_or(io::ErrorKind::TimedOut)?
+    }
+
+    async fn attempt_unlimited(&self, address: SocketAddr) -> io::Result<TcpStream> {
+        let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?;
+        sockopts::prepare(&socket, &self.keep_alive);
+        let source = match address {
+            SocketAddr::V4(_) => self.source.0.map(IpAddr::V4),
+            SocketAddr::V6(_) => self.source.1.map(IpAddr::V6),
+        };
+        if let Some(source) = source {
+            // Another way than the one that was asked for may be worse than none.
+            rustix::net::bind(&socket, &SocketAddr::new(source, 0))
+                .map_err(|error| io::Error::other(format!("no connections from {source}: {error}")))?;
+        }
+        match rustix::net::connect(&socket, &address) {
+            Ok(()) | Err(Errno::INPROGRESS) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let socket = Async::new_nonblocking(TcpStream::from(socket))?;
+        socket.writable().await?;
+        match socket.get_ref().take_error()? {
+            None => socket.into_inner(),
+            Some(error) => Err(error),
+        }
+    }
 }
 
 type Attempt<'a> = Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send + 'a>>;
 
 struct Race<'a> {
+    dialer: &'a Dialer,
     waiting: std::vec::IntoIter<SocketAddr>,
-    running: Vec<(SocketAddr, Attempt<'a>)>,
-    failures: &'a Failures,
+    running: Vec<Runner<'a>>,
     limit: Duration,
     /// When the next address joins.
     next: Option<Timer>,
     last: Option<io::Error>,
 }
 
+struct Runner<'a> {
+    address: SocketAddr,
+    started: Instant,
+    attempt: Attempt<'a>,
+}
+
 impl Race<'_> {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
         loop {
             let mut index = 0;
-            while let Some((address, attempt)) = self.running.get_mut(index) {
+            while let Some(Runner { address, started, attempt }) = self.running.get_mut(index) {
                 match attempt.as_mut().poll(context) {
                     Poll::Pending => index += 1,
                     Poll::Ready(Ok(socket)) => {
-                        self.failures.forget(address);
-                        return Poll::Ready(Ok((socket, *address)));
+                        let (winner, started) = (*address, *started);
+                        self.dialer.failures.forget(&winner);
+                        self.remember_overtaken(started);
+                        return Poll::Ready(Ok((socket, winner)));
                     }
                     Poll::Ready(Err(error)) => {
-                        self.failures.remember(*address, Instant::now());
+                        self.dialer.failures.remember(*address, Instant::now());
                         self.last = Some(error);
                         drop(self.running.swap_remove(index));
                         self.next = None;
@@ -107,7 +170,8 @@ impl Race<'_> {
                 return Poll::Pending;
             }
             if let Some(address) = self.waiting.next() {
-                self.running.push((address, Box::pin(attempt(address, self.limit))));
+                let attempt = Box::pin(self.dialer.attempt(address, self.limit));
+                self.running.push(Runner { address, started: Instant::now(), attempt });
                 self.next = Some(Timer::after(HEAD_START));
             } else if self.running.is_empty() {
                 return Poll::Ready(Err(self.last.take().unwrap_or_else(|| io::ErrorKind::NotFound.into())));
@@ -116,15 +180,13 @@ impl Race<'_> {
             }
         }
     }
-}
 
-async fn attempt(address: SocketAddr, limit: Duration) -> io::Result<TcpStream> {
-    let socket = deadline::within(limit, Async::<TcpStream>::connect(address))
-        .await
-        .ok_or(io::ErrorKind::TimedOut)??
-        .into_inner()?;
-    sockopts::prepare(&socket);
-    Ok(socket)
+    /// Who had a head start and lost nevertheless shall not cost the next connection the same time.
+    fn remember_overtaken(&self, winner_started: Instant) {
+        for runner in self.running.iter().filter(|runner| runner.started < winner_started) {
+            self.dialer.failures.remember(runner.address, Instant::now());
+        }
+    }
 }
 
 #[cfg(test)]
@@ -133,33 +195,74 @@ mod tests {
     use std::net::TcpListener;
 
     const LIMIT: Duration = Duration::from_secs(5);
+    const KEEP_ALIVE: KeepAlive =
+        KeepAlive { is_on: true, idle: Duration::from_secs(60), interval: Duration::from_secs(15), count: 9 };
+
+    fn dialer() -> Dialer {
+        Dialer::new(KEEP_ALIVE, (None, None))
+    }
+
+    fn connect(dialer: &Dialer, addresses: &[SocketAddr]) -> io::Result<(TcpStream, SocketAddr)> {
+        async_io::block_on(dialer.connect(addresses.to_vec(), LIMIT))
+    }
+
+    fn listener() -> (TcpListener, SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        (listener, address)
+    }
 
     /// An address that refuses connections.
     fn refusing() -> SocketAddr {
-        TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+        listener().1
     }
 
     #[test]
     fn a_refused_address_gives_way_at_once_and_is_tried_last_from_then_on() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let (good, bad) = (listener.local_addr().unwrap(), refusing());
-        let failures = Failures::default();
-        let (_, reached) = async_io::block_on(connect(vec![bad, good], LIMIT, &failures)).unwrap();
-        assert_eq!(reached, good);
+        let (_listener, good) = listener();
+        let (dialer, bad) = (dialer(), refusing());
+        assert_eq!(connect(&dialer, &[bad, good]).unwrap().1, good);
         let mut addresses = [bad, good];
-        failures.order(&mut addresses, Instant::now());
+        dialer.order(&mut addresses);
         assert_eq!(addresses, [good, bad]);
-        failures.order(&mut addresses, Instant::now() + REMEMBERED);
+        dialer.failures.order(&mut addresses, Instant::now() + REMEMBERED);
         assert_eq!(addresses, [good, bad], "the order of equals is kept");
     }
 
     #[test]
+    fn a_silent_address_is_overtaken_after_its_head_start_and_tried_last_from_then_on() {
+        let (silent_listener, silent) = listener();
+        rustix::net::listen(&silent_listener, 0).unwrap();
+        // What fills its queue; the kernel lets one more in than it was told.
+        let mut fillers = Vec::new();
+        while let Ok(filler) = TcpStream::connect_timeout(&silent, Duration::from_millis(200)) {
+            fillers.push(filler);
+        }
+        let (_listener, good) = listener();
+        let dialer = dialer();
+        let started = Instant::now();
+        assert_eq!(connect(&dialer, &[silent, good]).unwrap().1, good);
+        assert!(started.elapsed() >= HEAD_START);
+        let mut addresses = [silent, good];
+        dialer.order(&mut addresses);
+        assert_eq!(addresses, [good, silent]);
+    }
+
+    #[test]
     fn the_last_error_is_told_when_all_fail() {
-        let failures = Failures::default();
-        let error = async_io::block_on(connect(vec![refusing(), refusing()], LIMIT, &failures)).unwrap_err();
+        let error = connect(&dialer(), &[refusing(), refusing()]).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
-        let error = async_io::block_on(connect(vec![], LIMIT, &failures)).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        assert_eq!(connect(&dialer(), &[]).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn connections_come_from_the_address_that_was_asked_for_or_not_at_all() {
+        let (listener, address) = listener();
+        let from = |source: [u8; 4]| Dialer::new(KEEP_ALIVE, (Some(source.into()), None));
+        let (_socket, _) = connect(&from([127, 9, 8, 7]), &[address]).unwrap();
+        assert_eq!(listener.accept().unwrap().1.ip().to_string(), "127.9.8.7");
+        let error = connect(&from([203, 0, 113, 7]), &[address]).unwrap_err();
+        assert!(error.to_string().contains("no connections from 203.0.113.7"), "{error}");
     }
 
     #[test]

@@ -1,27 +1,111 @@
 //! Socket options, each best effort: a kernel without one is no reason to lose a connection.
+//!
+//! Not set, because rustix has no call for them: TCP_NOTSENT_LOWAT, TCP_MAXSEG, SO_MARK.
 
-use std::net::TcpStream;
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use rustix::io::Errno;
 use rustix::net::sockopt;
 
-/// Quiet time before the first keep-alive probe. Phones sleep; waking them more often empties their batteries.
-const KEEP_ALIVE_IDLE: Duration = Duration::from_secs(60);
-const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
-const KEEP_ALIVE_COUNT: u32 = 9;
+/// The algorithm that keeps long paths with some loss fast. A kernel that has it not keeps its default.
+const CONGESTION_CONTROL: &str = "bbr";
+/// The longest time and the largest number that Linux takes.
+const SECS_MAX: u64 = 32_767;
+const COUNT_MAX: u32 = 127;
 
-/// Sends small messages at once and notices peers that have vanished.
-pub(crate) fn prepare(socket: &TcpStream) {
-    let options = [
+/// When a peer that no longer answers is given up.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct KeepAlive {
+    /// Whether quiet connections are probed at all.
+    pub(crate) is_on: bool,
+    /// Quiet time before the first probe.
+    pub(crate) idle: Duration,
+    /// Time between probes.
+    pub(crate) interval: Duration,
+    /// Lost probes that end the connection.
+    pub(crate) count: u32,
+}
+
+/// Makes a connection send small messages at once, share a long path well and notice a peer that has vanished.
+/// Connections that a listening socket accepts have its options.
+pub(crate) fn prepare(socket: impl AsFd, keep_alive: &KeepAlive) {
+    static COMPLAINED: AtomicU32 = AtomicU32::new(0);
+    let socket = socket.as_fd();
+    let seconds = |time: Duration| Duration::from_secs(time.as_secs().clamp(1, SECS_MAX));
+    let (idle, interval) = (seconds(keep_alive.idle), seconds(keep_alive.interval));
+    let count = keep_alive.count.clamp(1, COUNT_MAX);
+    let options: [(&str, Result<(), Errno>); 7] = [
         ("TCP_NODELAY", sockopt::set_tcp_nodelay(socket, true)),
-        ("SO_KEEPALIVE", sockopt::set_socket_keepalive(socket, true)),
-        ("TCP_KEEPIDLE", sockopt::set_tcp_keepidle(socket, KEEP_ALIVE_IDLE)),
-        ("TCP_KEEPINTVL", sockopt::set_tcp_keepintvl(socket, KEEP_ALIVE_INTERVAL)),
-        ("TCP_KEEPCNT", sockopt::set_tcp_keepcnt(socket, KEEP_ALIVE_COUNT)),
+        ("SO_KEEPALIVE", sockopt::set_socket_keepalive(socket, keep_alive.is_on)),
+        ("TCP_KEEPIDLE", sockopt::set_tcp_keepidle(socket, idle)),
+        ("TCP_KEEPINTVL", sockopt::set_tcp_keepintvl(socket, interval)),
+        ("TCP_KEEPCNT", sockopt::set_tcp_keepcnt(socket, count)),
+        ("TCP_USER_TIMEOUT", sockopt::set_tcp_user_timeout(socket, user_timeout(idle + interval * count))),
+        ("TCP_CONGESTION", sockopt::set_tcp_congestion(socket, CONGESTION_CONTROL)),
     ];
-    for (option, result) in options {
-        if let Err(error) = result {
-            log::debug!("cannot set a socket option option={option} error={error}");
+    for (index, (option, result)) in (0u32..).zip(options) {
+        if let Err(error) = result
+            && COMPLAINED.fetch_or(1 << index, Ordering::Relaxed) & 1 << index == 0
+        {
+            log::debug!("a socket option cannot be set, said once option={option} error={error}");
         }
+    }
+}
+
+/// How long sent bytes may wait for their acknowledgement, milliseconds: as long as probes would be sent. Without it
+/// the kernel repeats them for a quarter of an hour.
+fn user_timeout(probing: Duration) -> u32 {
+    u32::try_from(probing.as_millis()).unwrap_or(u32::MAX).min(i32::MAX.unsigned_abs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{TcpListener, TcpStream};
+
+    const KEEP_ALIVE: KeepAlive =
+        KeepAlive { is_on: true, idle: Duration::from_secs(61), interval: Duration::from_secs(16), count: 8 };
+
+    /// A connection that a prepared listener has accepted.
+    fn accepted(keep_alive: &KeepAlive) -> TcpStream {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        prepare(&listener, keep_alive);
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        listener.accept().unwrap().0
+    }
+
+    #[test]
+    fn accepted_connections_have_the_options_of_their_listener() {
+        let socket = accepted(&KEEP_ALIVE);
+        assert!(sockopt::tcp_nodelay(&socket).unwrap() && sockopt::socket_keepalive(&socket).unwrap());
+        assert_eq!(sockopt::tcp_keepidle(&socket).unwrap().as_secs(), 61);
+        assert_eq!(sockopt::tcp_keepintvl(&socket).unwrap().as_secs(), 16);
+        assert_eq!(sockopt::tcp_keepcnt(&socket).unwrap(), 8);
+        assert_eq!(sockopt::tcp_user_timeout(&socket).unwrap(), (61 + 8 * 16) * 1000);
+    }
+
+    #[test]
+    fn bbr_is_used_where_the_kernel_lets_us() {
+        let probe = TcpListener::bind("127.0.0.1:0").unwrap();
+        let default = sockopt::tcp_congestion(&probe).unwrap();
+        let is_there = sockopt::set_tcp_congestion(&probe, CONGESTION_CONTROL).is_ok();
+        let wanted = if is_there { CONGESTION_CONTROL } else { &default };
+        assert_eq!(sockopt::tcp_congestion(accepted(&KEEP_ALIVE)).unwrap(), wanted);
+    }
+
+    #[test]
+    fn odd_times_are_brought_into_what_the_kernel_takes() {
+        let short = KeepAlive { is_on: true, idle: Duration::from_millis(1), interval: Duration::ZERO, count: 0 };
+        let socket = accepted(&short);
+        assert_eq!((sockopt::tcp_keepidle(&socket).unwrap().as_secs(), sockopt::tcp_keepcnt(&socket).unwrap()), (1, 1));
+        assert_eq!(sockopt::tcp_user_timeout(&socket).unwrap(), 2000);
+        let long = KeepAlive { is_on: true, idle: Duration::MAX, interval: Duration::MAX, count: u32::MAX };
+        let socket = accepted(&long);
+        assert_eq!(sockopt::tcp_keepintvl(&socket).unwrap().as_secs(), SECS_MAX);
+        assert_eq!(sockopt::tcp_user_timeout(&socket).unwrap(), i32::MAX.unsigned_abs());
+        let off = KeepAlive { is_on: false, ..KEEP_ALIVE };
+        assert!(!sockopt::socket_keepalive(accepted(&off)).unwrap());
     }
 }

@@ -10,7 +10,7 @@ use futures_lite::FutureExt as _;
 use super::relay::{Codec, Job};
 use super::{Shared, Told, Visit, random};
 use crate::config::{Config, PreferIp};
-use crate::net::{connect, deadline};
+use crate::net::deadline;
 use crate::outcome::Outcome;
 use crate::proto::dc::DcId;
 use crate::proto::handshake::Session;
@@ -27,7 +27,7 @@ pub(super) async fn to_dc(shared: &Shared, client: Async<TcpStream>, session: Se
     visit.dc = Some(dc);
     let limit = config.network.timeout.tcp;
     let dialled = async {
-        let connected = connect::connect(addresses, limit, &shared.failures);
+        let connected = shared.telegram_dialer.connect(addresses, limit);
         match deadline::until(Instant::now() + limit * ATTEMPTS, connected).await {
             Some(Ok((socket, _))) => Ok(socket),
             Some(Err(error)) => Err(error.to_string()),
@@ -83,6 +83,12 @@ fn by_preference(mut addresses: Vec<SocketAddr>, prefer: PreferIp) -> Vec<Socket
         PreferIp::PreferIpv4 => addresses.sort_by_key(SocketAddr::is_ipv6),
         PreferIp::PreferIpv6 => addresses.sort_by_key(SocketAddr::is_ipv4),
     }
+    // The other family joins second: where one does not work at all, none of its addresses does.
+    let preferred_is_v4 = addresses.first().is_some_and(SocketAddr::is_ipv4);
+    if let Some(other) = addresses.iter().position(|address| address.is_ipv4() != preferred_is_v4) {
+        let other = addresses.remove(other);
+        addresses.insert(1, other);
+    }
     addresses
 }
 
@@ -124,6 +130,7 @@ mod tests {
             let (dc, addresses) = candidates(&config(prefer), DcId::new(-2)).unwrap();
             assert_eq!(dc.number(), -2);
             assert_eq!(addresses[0].is_ipv4(), first_is_v4, "{prefer:?}");
+            assert_eq!(addresses.get(1).is_some_and(|next| next.is_ipv4() != first_is_v4), families == 2, "{prefer:?}");
             let v4 = addresses.iter().filter(|address| address.is_ipv4()).count();
             let found = usize::from(v4 > 0) + usize::from(v4 < addresses.len());
             assert_eq!(found, families, "{prefer:?}");

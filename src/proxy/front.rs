@@ -11,7 +11,7 @@ use super::relay::{Codec, Job, reset_on_close};
 use super::{Shared, Told, Visit};
 use crate::config::Host;
 use crate::log::Limited;
-use crate::net::{connect, deadline};
+use crate::net::deadline;
 use crate::outcome::{Outcome, Stranger};
 use crate::proto::proxy_protocol;
 
@@ -87,7 +87,7 @@ async fn dial(shared: &Shared) -> io::Result<TcpStream> {
             "the front is this proxy itself; set domain-fronting.host to the real web server",
         ));
     }
-    let (socket, _) = connect::connect(addresses, config.network.timeout.tcp, &shared.failures).await?;
+    let (socket, _) = shared.front_dialer.connect(addresses, config.network.timeout.tcp).await?;
     Ok(socket)
 }
 

@@ -5,8 +5,10 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use async_io::{Async, Timer};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
 
 use crate::log::Limited;
+use crate::net::sockopts::{self, KeepAlive};
 
 /// Connections that the kernel may hold for us.
 const BACKLOG: i32 = 4096;
@@ -19,14 +21,23 @@ pub(super) struct Listener {
 }
 
 impl Listener {
+    /// With `shares_port` another process may listen on the same address, if it wants that, too.
+    ///
     /// # Errors
     /// Those of bind and listen; see [`explain`].
-    pub(super) fn bind(address: SocketAddr) -> io::Result<Self> {
-        let socket = TcpListener::bind(address)?;
-        // The standard library's backlog is too short for a burst of phones that come back all at once; a second
-        // listen changes it.
+    pub(super) fn bind(address: SocketAddr, keep_alive: &KeepAlive, shares_port: bool) -> io::Result<Self> {
+        let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?;
+        sockopt::set_socket_reuseaddr(&socket, true)?;
+        if shares_port {
+            sockopt::set_socket_reuseport(&socket, true)?;
+        }
+        // Accepted connections have these from here.
+        sockopts::prepare(&socket, keep_alive);
+        rustix::net::bind(&socket, &address)?;
         rustix::net::listen(&socket, BACKLOG)?;
-        Ok(Self { socket: Async::new(socket)? })
+        Ok(Self { socket: Async::new_nonblocking(TcpListener::from(socket))? })
     }
 
     pub(super) fn local_addr(&self) -> io::Result<SocketAddr> {

@@ -33,11 +33,12 @@ use std::time::{Duration, Instant};
 use async_io::{Async, Timer};
 use smol::Executor;
 
-use crate::config::Config;
+use crate::config::{Config, Network};
 use crate::guard::antireplay::AntiReplay;
 use crate::guard::limits::{Limits, Permit};
-use crate::net::connect::Failures;
+use crate::net::connect::Dialer;
 use crate::net::resolve::Resolver;
+use crate::net::sockopts::KeepAlive;
 use crate::outcome::Outcome;
 use crate::proto::dc::DcId;
 use handshake::Verdict;
@@ -72,7 +73,8 @@ struct Shared {
     anti_replay: Mutex<AntiReplay>,
     relay: Relay,
     resolver: Resolver,
-    failures: Failures,
+    telegram_dialer: Dialer,
+    front_dialer: Dialer,
     started: Instant,
     next_id: AtomicU32,
 }
@@ -85,15 +87,19 @@ impl Proxy {
     /// See [`StartError`].
     pub fn new(config: Config) -> Result<Self, StartError> {
         random::check().map_err(StartError::Random)?;
-        let listener = Listener::bind(config.bind_to).map_err(|error| StartError::Listen(config.bind_to, error))?;
-        let idle = config.network.timeout.idle;
+        let network = &config.network;
+        let keep_alive = keep_alive(network);
+        let listener = Listener::bind(config.bind_to, &keep_alive, network.reuse_port)
+            .map_err(|error| StartError::Listen(config.bind_to, error))?;
+        let idle = network.timeout.idle;
         let relay = Relay::start(relay_threads(&config), &Budget::new(BUFFERS_MAX), idle).map_err(StartError::Relay)?;
         let shared = Shared {
             limits: Limits::new(admission::caps(&config)),
             anti_replay: Mutex::new(AntiReplay::new(config.defense.anti_replay_max_size.0)),
             relay,
             resolver: Resolver::default(),
-            failures: Failures::default(),
+            telegram_dialer: Dialer::new(keep_alive, (network.bind_ipv4, network.bind_ipv6)),
+            front_dialer: Dialer::new(keep_alive, (None, None)),
             started: Instant::now(),
             next_id: AtomicU32::new(1),
             config,
@@ -144,6 +150,12 @@ const BUFFERS_MAX: usize = 16 << 20;
 const THREADS_MAX: usize = 4;
 /// Time between two looks at what is still running.
 const DRAIN_STEP: Duration = Duration::from_millis(50);
+
+fn keep_alive(network: &Network) -> KeepAlive {
+    let wanted = network.keep_alive;
+    let count = u32::from(wanted.count);
+    KeepAlive { is_on: !wanted.disabled, idle: wanted.idle, interval: wanted.interval, count }
+}
 
 fn relay_threads(config: &Config) -> usize {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);

@@ -207,8 +207,7 @@ pub(super) static KEYS: &[KeySpec] = &[
         Proxies,
         Unset("none"),
         "SOCKS5 proxies on the way to Telegram; an empty element is a direct connection; may be repeated",
-    )
-    .status(NotYet("Telegram is dialled DIRECTLY, not through the proxy, and sees the address of this machine")),
+    ),
     live("network.timeout.tcp", Duration(|c| &mut c.network.timeout.tcp), Is("5s"), "for one attempt to connect"),
     live("network.timeout.http", Duration(|c| &mut c.network.timeout.http), Is("10s"), "for one whole HTTP request"),
     live(

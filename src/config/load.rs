@@ -443,7 +443,6 @@ mod tests {
     fn what_has_no_effect_yet_is_said_bluntly_unless_it_changes_nothing() {
         for (text, words) in [
             ("defense.allowlist.enabled = true", "EVERYBODY may connect"),
-            ("network.proxies = socks5://u:p@h", "Telegram is dialled DIRECTLY"),
             ("auto-update = true", "auto-update has no effect yet in this version"),
             ("defense.anti-replay.error-rate = 0.001", "has no effect: the table"),
             ("tolerate-time-skewness = 61m", "more than an hour"),

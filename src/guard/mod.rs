@@ -1,4 +1,5 @@
 //! Who may come in: policy state that knows no clock and no socket. `now` is an argument everywhere.
 
 pub(crate) mod antireplay;
+pub(crate) mod breaker;
 pub(crate) mod limits;

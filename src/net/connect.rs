@@ -88,8 +88,13 @@ impl Dialer {
     }
 
     /// Puts the addresses that failed lately behind the others.
-    fn order(&self, addresses: &mut [SocketAddr]) {
+    pub(crate) fn order(&self, addresses: &mut [SocketAddr]) {
         self.failures.order(addresses, Instant::now());
+    }
+
+    /// Takes note of an address that could not be reached in some other way.
+    pub(crate) fn remember_failure(&self, address: SocketAddr) {
+        self.failures.remember(address, Instant::now());
     }
 
     async fn attempt(&self, address: SocketAddr, limit: Duration) -> io::Result<TcpStream> {

@@ -4,3 +4,4 @@ pub(crate) mod connect;
 pub(crate) mod deadline;
 pub(crate) mod resolve;
 pub(crate) mod sockopts;
+pub(crate) mod socks5;

@@ -16,6 +16,7 @@ pub(crate) mod obfuscated2;
 pub(crate) mod proxy_protocol;
 mod reader;
 pub mod secret;
+pub(crate) mod socks5;
 #[cfg(test)]
 mod testing;
 mod tls;

@@ -2,7 +2,6 @@
 
 use std::future::pending;
 use std::net::{SocketAddr, TcpStream};
-use std::time::Instant;
 
 use async_io::Async;
 use futures_lite::FutureExt as _;
@@ -10,13 +9,9 @@ use futures_lite::FutureExt as _;
 use super::relay::{Codec, Job};
 use super::{Shared, Told, Visit, random};
 use crate::config::{Config, PreferIp};
-use crate::net::deadline;
 use crate::outcome::Outcome;
 use crate::proto::dc::DcId;
 use crate::proto::handshake::Session;
-
-/// Time for all addresses of a DC together, in units of the limit for one of them.
-const ATTEMPTS: u32 = 2;
 
 /// Connects to the DC that the client asked for and hands both over to the relay.
 pub(super) async fn to_dc(shared: &Shared, client: Async<TcpStream>, session: Session, mut visit: Visit) -> Told {
@@ -25,23 +20,15 @@ pub(super) async fn to_dc(shared: &Shared, client: Async<TcpStream>, session: Se
         return Err((visit, Outcome::UnknownDc));
     };
     visit.dc = Some(dc);
-    let limit = config.network.timeout.tcp;
-    let dialled = async {
-        let connected = shared.telegram_dialer.connect(addresses, limit);
-        match deadline::until(Instant::now() + limit * ATTEMPTS, connected).await {
-            Some(Ok((socket, _))) => Ok(socket),
-            Some(Err(error)) => Err(error.to_string()),
-            None => Err("time is over".to_owned()),
-        }
-    };
+    let dialled = async { Some(shared.routes.connect(shared, &addresses).await) };
     let left = async {
         until_left(&client, session.has_early_payload()).await;
-        Err(String::new())
+        None
     };
     let remote = match dialled.or(left).await {
-        Ok(socket) => socket,
-        Err(error) if error.is_empty() => return Err((visit, Outcome::ClientLeft)),
-        Err(error) => {
+        Some(Ok(socket)) => socket,
+        None => return Err((visit, Outcome::ClientLeft)),
+        Some(Err(error)) => {
             log::debug!("cannot reach a DC conn={} ip={} dc={dc} error={error}", visit.id, visit.ip());
             return Err((visit, Outcome::DcUnreachable));
         }

@@ -22,6 +22,7 @@ mod handshake;
 mod listener;
 mod random;
 mod relay;
+mod route;
 
 use std::fmt;
 use std::io;
@@ -44,6 +45,7 @@ use crate::proto::dc::DcId;
 use handshake::Verdict;
 use listener::Listener;
 use relay::{Budget, Cause, Relay, Traffic};
+use route::Routes;
 
 /// A running proxy.
 ///
@@ -73,6 +75,7 @@ struct Shared {
     anti_replay: Mutex<AntiReplay>,
     relay: Relay,
     resolver: Resolver,
+    routes: Routes,
     telegram_dialer: Dialer,
     front_dialer: Dialer,
     started: Instant,
@@ -98,6 +101,7 @@ impl Proxy {
             anti_replay: Mutex::new(AntiReplay::new(config.defense.anti_replay_max_size.0)),
             relay,
             resolver: Resolver::default(),
+            routes: Routes::new(&network.proxies),
             telegram_dialer: Dialer::new(keep_alive, (network.bind_ipv4, network.bind_ipv6)),
             front_dialer: Dialer::new(keep_alive, (None, None)),
             started: Instant::now(),

@@ -11,6 +11,7 @@ pub mod obfuscated2;
 pub mod pattern;
 pub mod proxy;
 pub mod socket;
+pub mod socks5;
 
 use std::time::Duration;
 

@@ -1,0 +1,240 @@
+//! The way to Telegram: direct, or through SOCKS5 proxies that take turns and are left alone while they fail.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::{Shared, random};
+use crate::config::{Host, Socks5, Upstream};
+use crate::guard::breaker::{Attempt, Breaker, Change, Policy};
+use crate::log::Limited;
+use crate::net::deadline;
+use crate::net::socks5::{Fault, negotiate};
+
+/// Time for all ways and all addresses together, in units of the limit for one attempt.
+const ATTEMPTS: u32 = 2;
+/// How often one proxy's troubles are worth a warning.
+const WARN_EVERY: Duration = Duration::from_secs(60);
+
+/// The ways that the owner allows.
+pub(super) struct Routes(Vec<Route>);
+
+/// Why none of them led to the target: one text for each.
+pub(super) struct NoRoute(Vec<String>);
+
+enum Route {
+    Direct,
+    Proxy(Box<Proxy>),
+}
+
+/// A SOCKS5 proxy and what is known of it.
+struct Proxy {
+    settings: Socks5,
+    breaker: Mutex<Breaker>,
+    warnings: Limited,
+}
+
+impl Routes {
+    /// Without any proxy the way is direct.
+    pub(super) fn new(upstreams: &[Upstream]) -> Self {
+        let routes: Vec<_> = upstreams.iter().map(Route::new).collect();
+        Self(if routes.is_empty() { vec![Route::Direct] } else { routes })
+    }
+
+    /// Connects to the first of `addresses` that can be reached, over the ways in a random order.
+    ///
+    /// # Errors
+    /// Why it failed on each way, or that time was over.
+    pub(super) async fn connect(&self, shared: &Shared, addresses: &[SocketAddr]) -> Result<TcpStream, NoRoute> {
+        let end = Instant::now() + shared.config.network.timeout.tcp * ATTEMPTS;
+        let mut left = u32::try_from(self.0.len()).unwrap_or(u32::MAX);
+        let mut faults = Vec::new();
+        for route in self.shuffled() {
+            // What time is left is shared among the ways that are left, so that one that hangs does not use it up.
+            let now = Instant::now();
+            let turn_ends = now + end.saturating_duration_since(now) / left;
+            left = left.saturating_sub(1).max(1);
+            match route.connect(shared, addresses, turn_ends).await {
+                Ok(socket) => return Ok(socket),
+                Err(fault) => faults.push(format!("{route}: {fault}")),
+            }
+        }
+        Err(NoRoute(faults))
+    }
+
+    fn shuffled(&self) -> Vec<&Route> {
+        let keyed = self.0.iter().map(|route| {
+            let mut key = [0; 8];
+            if self.0.len() > 1 {
+                random::fill(&mut key);
+            }
+            (key, route)
+        });
+        let mut keyed: Vec<_> = keyed.collect();
+        keyed.sort_by_key(|&(key, _)| key);
+        keyed.into_iter().map(|(_, route)| route).collect()
+    }
+}
+
+impl Route {
+    fn new(upstream: &Upstream) -> Self {
+        match upstream {
+            Upstream::Direct => Self::Direct,
+            Upstream::Socks5(settings) => Self::Proxy(Box::new(Proxy::new(settings.clone()))),
+        }
+    }
+
+    async fn connect(&self, shared: &Shared, addresses: &[SocketAddr], end: Instant) -> Result<TcpStream, String> {
+        let limit = shared.config.network.timeout.tcp;
+        match self {
+            Self::Direct => {
+                let connected = shared.telegram_dialer.connect(addresses.to_vec(), limit);
+                match deadline::until(end, connected).await {
+                    Some(Ok((socket, _))) => Ok(socket),
+                    Some(Err(error)) => Err(error.to_string()),
+                    None => Err(TIME_IS_OVER.to_owned()),
+                }
+            }
+            Self::Proxy(proxy) => proxy.connect(shared, addresses, end).await,
+        }
+    }
+}
+
+const TIME_IS_OVER: &str = "time is over";
+
+impl Proxy {
+    fn new(settings: Socks5) -> Self {
+        let policy = Policy {
+            open_threshold: settings.open_threshold,
+            half_open_timeout: settings.half_open_timeout,
+            reset_failures_timeout: settings.reset_failures_timeout,
+        };
+        Self { settings, breaker: Mutex::new(Breaker::new(policy)), warnings: Limited::new(WARN_EVERY) }
+    }
+
+    /// Asks for one address after the other.
+    async fn connect(&self, shared: &Shared, addresses: &[SocketAddr], end: Instant) -> Result<TcpStream, String> {
+        let Some(attempt) = self.lock_breaker().admit(Instant::now()) else {
+            return Err("left alone for a while, because it failed".to_owned());
+        };
+        let trial = Trial { proxy: self, attempt: Some(attempt) };
+        let limit = shared.config.network.timeout.tcp;
+        let mut addresses = addresses.to_vec();
+        shared.telegram_dialer.order(&mut addresses);
+        let mut last = Err("there is no address to connect to".to_owned());
+        for address in addresses {
+            let attempt_ends = end.min(Instant::now() + limit);
+            match deadline::until(attempt_ends, self.reach(shared, address)).await {
+                Some(Ok(socket)) => {
+                    trial.succeeded();
+                    return Ok(socket);
+                }
+                Some(Err(Fault::Refused(refusal))) if refusal.is_about_the_target() => {
+                    last = Ok(refusal);
+                }
+                Some(Err(fault)) => {
+                    last = Err(fault.to_string());
+                    break;
+                }
+                // Nobody can tell whether the proxy hangs or the target does.
+                None => last = Err(TIME_IS_OVER.to_owned()),
+            }
+            shared.telegram_dialer.remember_failure(address);
+            if Instant::now() >= end {
+                break;
+            }
+        }
+        match last {
+            Ok(refusal) => {
+                trial.succeeded();
+                Err(refusal.to_string())
+            }
+            Err(text) => {
+                trial.failed(&text);
+                Err(text)
+            }
+        }
+    }
+
+    async fn reach(&self, shared: &Shared, target: SocketAddr) -> Result<TcpStream, Fault> {
+        let Socks5 { host, port, credentials, .. } = &self.settings;
+        let ips = match host {
+            Host::Ip(ip) => vec![*ip],
+            Host::Name(name) => shared.resolver.resolve(name).await?,
+        };
+        let proxies = ips.into_iter().map(|ip| SocketAddr::new(ip, *port)).collect();
+        let (socket, _) = shared.telegram_dialer.connect(proxies, shared.config.network.timeout.tcp).await?;
+        let credentials = credentials.as_ref().map(|(user, password)| (user.as_str(), password.as_str()));
+        negotiate(socket, credentials, &target.ip().to_string(), target.port()).await
+    }
+
+    /// The breaker is whole whenever the lock is free, so a poisoned lock is as good as any.
+    fn lock_breaker(&self) -> MutexGuard<'_, Breaker> {
+        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An attempt that the breaker learns the end of, whatever happens; a client that leaves drops it.
+struct Trial<'a> {
+    proxy: &'a Proxy,
+    attempt: Option<Attempt>,
+}
+
+impl Trial<'_> {
+    fn succeeded(mut self) {
+        let Some(attempt) = self.attempt.take() else { return };
+        if self.proxy.lock_breaker().succeeded(attempt) == Change::Closed {
+            log::info!("a SOCKS5 proxy works again proxy={}", self.proxy);
+        }
+    }
+
+    fn failed(mut self, fault: &str) {
+        let Some(attempt) = self.attempt.take() else { return };
+        let now = Instant::now();
+        if self.proxy.lock_breaker().failed(attempt, now) == Change::Opened
+            && let Some(left_out) = self.proxy.warnings.pass(now)
+        {
+            let pause = self.proxy.settings.half_open_timeout;
+            log::warn!(
+                "a SOCKS5 proxy fails and is left alone for {pause:?} proxy={} error={fault}{left_out}",
+                self.proxy
+            );
+        }
+    }
+}
+
+impl Drop for Trial<'_> {
+    fn drop(&mut self) {
+        if let Some(attempt) = self.attempt.take() {
+            self.proxy.lock_breaker().abandoned(attempt);
+        }
+    }
+}
+
+impl fmt::Display for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Direct => f.write_str("direct"),
+            Self::Proxy(proxy) => write!(f, "socks5 {proxy}"),
+        }
+    }
+}
+
+impl fmt::Display for Proxy {
+    /// Without user name and password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let port = self.settings.port;
+        match &self.settings.host {
+            Host::Ip(IpAddr::V6(ip)) => write!(f, "[{ip}]:{port}"),
+            Host::Ip(ip) => write!(f, "{ip}:{port}"),
+            Host::Name(name) => write!(f, "{name}:{port}"),
+        }
+    }
+}
+
+impl fmt::Display for NoRoute {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join("; "))
+    }
+}

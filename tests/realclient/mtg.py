@@ -88,9 +88,13 @@ class Mtg:
         """What mtg has printed on stdout."""
         return (self._work / "stdout").read_text("utf-8", "replace")
 
+    def log(self) -> str:
+        """What mtg has logged."""
+        return (self._work / "stderr").read_text("utf-8", "replace")
+
     def log_tail(self) -> str:
         """The last lines that mtg has logged."""
-        lines = (self._work / "stderr").read_text("utf-8", "replace").splitlines()
+        lines = self.log().splitlines()
         return f"log: {' | '.join(lines[-5:]) or 'empty'}"
 
     def stop(self) -> None:

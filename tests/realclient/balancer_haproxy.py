@@ -7,6 +7,7 @@ The last line is `N passed, N failed`.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -26,6 +27,7 @@ from tdlib import Tdlib
 
 FIRST, SECOND = ("127.0.0.1", 3128), ("127.0.0.1", 3129)
 VERSION_1, VERSION_2, PAIR = ("127.0.0.1", 4001), ("127.0.0.1", 4002), ("127.0.0.1", 4003)
+BY_HELLO = ("127.0.0.1", 4004)
 FRONT = ("127.0.0.1", 8443)
 # The balancer's connections come from here, so that they cannot be taken for a client's.
 BALANCER = "127.0.0.77"
@@ -53,6 +55,19 @@ listen pair
     option redispatch
     server first {first} send-proxy-v2 source {balancer} check check-send-proxy inter 500ms fall 1
     server second {second} send-proxy-v2 source {balancer} check check-send-proxy inter 500ms fall 1
+# Each machine knows the hellos that it has answered itself. So a hello that somebody has recorded has to come to the
+# machine that knows it, whoever repeats it: the hello's random decides before the source does.
+listen pair-by-hello
+    bind {by_hello}
+    tcp-request inspect-delay 2s
+    tcp-request content accept if {{ req.len ge 43 }}
+    balance source
+    hash-type consistent
+    stick-table type binary len 32 size 100k expire 10m
+    stick on req.payload(11,32)
+    option redispatch
+    server first {first} send-proxy-v2 source {balancer} check check-send-proxy inter 500ms fall 1
+    server second {second} send-proxy-v2 source {balancer} check check-send-proxy inter 500ms fall 1
 frontend front
     mode http
     bind {front} accept-proxy
@@ -62,7 +77,8 @@ frontend front
 
 def start_haproxy(work: Path, stack: ExitStack) -> Daemon:
     """HAProxy with all its ports."""
-    names = dict(version_1=VERSION_1, version_2=VERSION_2, pair=PAIR, front=FRONT, first=FIRST, second=SECOND)
+    names = dict(version_1=VERSION_1, version_2=VERSION_2, pair=PAIR, by_hello=BY_HELLO)
+    names.update(front=FRONT, first=FIRST, second=SECOND)
     config = work / "haproxy.conf"
     texts = {name: f"{host}:{port}" for name, (host, port) in names.items()}
     config.write_text(HAPROXY_CONF.format(balancer=BALANCER, **texts), "ascii")
@@ -87,10 +103,12 @@ class Balanced:
         score.check("a connection that is not the balancer's is closed", self._untrusted)
         score.check("TDLib's ping comes back through the pair", lambda: self._ping(PAIR))
         score.check("the pair shares the strangers, each of them to one machine", self._shares)
+        score.check("TDLib's ping comes back through the pair that shares by hello", lambda: self._ping(BY_HELLO))
+        score.check("a hello that is repeated from elsewhere goes to the front", self._replays)
         score.check("one of the pair stops and everybody goes on", self._fails_over)
 
     def _is_up(self) -> None:
-        for address in (VERSION_1, VERSION_2, PAIR):
+        for address in (VERSION_1, VERSION_2, PAIR, BY_HELLO):
             eventually(f"an answer through port {address[1]}", ANSWER_SECS, lambda: _visit("127.0.0.1", address))
 
     def _ping(self, address: tuple[str, int]) -> None:
@@ -135,6 +153,16 @@ class Balanced:
         # Five came to the first one alone, through each of its own two ports.
         return first[10:], second
 
+    def _replays(self) -> None:
+        for _ in range(5):
+            hello = faketls.client_hello(SECRET, hybrid=False)
+            first_byte = {b"\x16"}
+            for source in STRANGERS[:5]:
+                answer = _exchange(source, BY_HELLO, hello)
+                # The first one is answered as a client; what HAProxy says to TLS bytes is an HTTP error.
+                equal({answer[:1]}, first_byte, "the first byte of the answer")
+                first_byte = {b"H"}
+
     def _fails_over(self) -> None:
         self._second.stop()
         down = "the strangers of the one that stopped"
@@ -145,15 +173,23 @@ class Balanced:
 
 def _visit(source: str, address: tuple[str, int]) -> str:
     """The body of the answer to a web page's request; empty if there is none."""
+    answer = _exchange(source, address, b"GET / HTTP/1.1\r\nHost: front.example\r\nConnection: close\r\n\r\n")
+    return answer.rpartition(b"\r\n\r\n")[2].decode("ascii", "replace")
+
+
+def _exchange(source: str, address: tuple[str, int], request: bytes) -> bytes:
+    """Send this and nothing more; return all that comes back."""
     answer = b""
     try:
         with socket.create_connection(address, timeout=ANSWER_SECS, source_address=(source, 0)) as stranger:
-            stranger.sendall(b"GET / HTTP/1.1\r\nHost: front.example\r\nConnection: close\r\n\r\n")
+            stranger.sendall(request)
+            stranger.shutdown(socket.SHUT_WR)
             while received := stranger.recv(65536):
                 answer += received
-    except ConnectionError:
-        pass
-    return answer.rpartition(b"\r\n\r\n")[2].decode("ascii", "replace")
+    except OSError as fault:
+        if not isinstance(fault, ConnectionError) and fault.errno != errno.ENOTCONN:
+            raise
+    return answer
 
 
 def main() -> int:

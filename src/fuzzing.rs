@@ -10,8 +10,14 @@ use crate::proto::secret::Secret;
 pub type Entry = (&'static str, fn(&[u8]));
 
 /// All entries.
-pub const ENTRIES: [Entry; 4] =
-    [("handshake", handshake), ("records", records), ("secret", secret), ("config", config)];
+pub const ENTRIES: [Entry; 6] = [
+    ("handshake", handshake),
+    ("records", records),
+    ("proxy_protocol", proxy_protocol),
+    ("socks5", socks5),
+    ("secret", secret),
+    ("config", config),
+];
 
 /// A connection's first bytes, whole and byte by byte: the verdict must be the same.
 fn handshake(input: &[u8]) {
@@ -48,6 +54,29 @@ fn records(input: &[u8]) {
     };
     let (head, tail) = stream.split_at(stream.len().min(cut.into()));
     assert_eq!(deframe(&[head, tail]), deframe(&[stream]));
+}
+
+/// A load balancer's header: it is complete with its last byte, and says the same whatever follows.
+fn proxy_protocol(input: &[u8]) {
+    use crate::proto::proxy_protocol::{Origin, Parsed, parse, v2_header};
+    let Parsed::Done { origin, length } = parse(input) else { return };
+    assert_eq!(parse(&input[..length]), parse(input));
+    assert!((0..length).all(|cut| parse(&input[..cut]) == Parsed::Partial));
+    if let Origin::Proxied { source, destination } = origin {
+        assert!(matches!(parse(&v2_header(source, destination)), Parsed::Done { origin: Origin::Proxied { .. }, .. }));
+    }
+}
+
+/// What a SOCKS5 proxy answers: the dialogue ends.
+fn socks5(input: &[u8]) {
+    use crate::proto::socks5::{Dialogue, Step};
+    let Ok(mut dialogue) = Dialogue::new(Some(("user", "password")), "192.0.2.1", 443) else { return };
+    let (mut rest, mut received, mut steps) = (input, &input[..0], 0);
+    while let Ok(Step::Exchange { receive, .. }) = dialogue.next(received) {
+        let Some((answer, more)) = rest.split_at_checked(receive) else { return };
+        (received, rest, steps) = (answer, more, steps + 1);
+        assert!(steps < 8, "the dialogue has no end");
+    }
 }
 
 /// A secret's text: what is accepted is printed as what it was.

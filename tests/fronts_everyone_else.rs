@@ -10,7 +10,7 @@ use std::time::Duration;
 use support::client::{greet, greeted_over};
 use support::dc::EchoDc;
 use support::front::{FakeFront, Visit};
-use support::hello::{Hello, RANDOM, Shape};
+use support::hello::{Hello, RANDOM, Shape, Signed};
 use support::obfuscated2::PADDED;
 use support::pattern::Pattern;
 use support::proxy::{Proxy, Setup};
@@ -221,6 +221,92 @@ fn half_a_hello_and_a_half_close_is_fronted() {
     visit.send(b"alert");
     drop(visit);
     assert_eq!(socket::read_to_end(&mut client), (b"alert".to_vec(), End::Fin));
+}
+
+/// A client that has sent all of its hello but the last `held_back` bytes, and its visit at the front, which has got
+/// them.
+fn undecided(proxy: &Proxy, front: &FakeFront, hello: &Signed, held_back: usize) -> (TcpStream, Visit) {
+    let sent = &hello.wire[..hello.wire.len() - held_back];
+    let mut client = socket::connect(proxy.address);
+    client.write_all(sent).unwrap();
+    let mut visit = front.visit(start_of(sent));
+    visit.expect(sent);
+    (client, visit)
+}
+
+#[test]
+fn slow_hello_of_a_client_is_served_and_never_whole_at_the_front() {
+    let (dc, front) = (EchoDc::listen(), FakeFront::listen());
+    let proxy = Setup::new().front(front.address).dc(2, dc.address).set("network.timeout.handshake", "1s").start();
+    for (shape, held_back) in [(Shape::Compact, 1), (Shape::Browser, 700)] {
+        let hello = Hello { shape, ..Hello::default() }.sign();
+        let (mut client, mut visit) = undecided(&proxy, &front, &hello, held_back);
+        // Longer than a hello without a shadow may take.
+        socket::assert_open_and_silent(&client, Duration::from_millis(1500));
+        client.write_all(&hello.wire[hello.wire.len() - held_back..]).unwrap();
+        greet(client, &hello, &KEY).unwrap().open(PADDED, 2).ping(1000, 1);
+        assert_eq!(visit.expect_end(), End::Fin);
+    }
+}
+
+#[test]
+fn slow_hello_of_a_stranger_reaches_the_front_byte_by_byte() {
+    let front = FakeFront::listen();
+    let proxy = fronting(&front);
+    let hello = Hello { key: random(), ..Hello::default() }.sign();
+    let (mut client, mut visit) = undecided(&proxy, &front, &hello, 3);
+    let (last, rest) = hello.wire.split_last().unwrap();
+    for byte in &rest[rest.len() - 2..] {
+        client.write_all(&[*byte]).unwrap();
+        visit.expect(&[*byte]);
+    }
+    client.write_all(&[*last]).unwrap();
+    visit.expect(&[*last]);
+    visit.send(b"bye");
+    drop(visit);
+    assert_eq!(socket::read_to_end(&mut client), (b"bye".to_vec(), End::Fin));
+}
+
+#[test]
+fn front_that_ends_a_half_hello_has_the_last_word() {
+    let front = FakeFront::listen();
+    let proxy = fronting(&front);
+    let hello = Hello::default().sign();
+    let (mut client, visit) = undecided(&proxy, &front, &hello, 10);
+    drop(visit);
+    assert_eq!(socket::read_to_end(&mut client), (Vec::new(), End::Fin));
+
+    let (mut client, visit) = undecided(&proxy, &front, &hello, 10);
+    visit.reset();
+    assert_eq!(socket::read_to_end(&mut client), (Vec::new(), End::Reset));
+
+    let (mut client, mut visit) = undecided(&proxy, &front, &hello, 10);
+    visit.send(b"alert");
+    assert_eq!(socket::read_exactly(&mut client, 5).unwrap(), b"alert");
+    // The front has spoken: the hello is its business now, even if it is a client's.
+    client.write_all(&hello.wire[hello.wire.len() - 10..]).unwrap();
+    visit.expect(&hello.wire[hello.wire.len() - 10..]);
+}
+
+#[test]
+fn stranger_that_resets_a_half_hello_resets_the_front() {
+    let front = FakeFront::listen();
+    let proxy = fronting(&front);
+    let (client, mut visit) = undecided(&proxy, &front, &Hello::default().sign(), 10);
+    socket::reset(client);
+    assert_eq!(visit.expect_end(), End::Reset);
+}
+
+#[test]
+fn slow_hello_is_served_when_the_front_is_away() {
+    let dc = EchoDc::listen();
+    let proxy = Setup::new().dc(2, dc.address).start();
+    let hello = Hello::default().sign();
+    let mut client = socket::connect(proxy.address);
+    client.write_all(&hello.wire[..100]).unwrap();
+    socket::assert_open_and_silent(&client, Duration::from_millis(500));
+    client.write_all(&hello.wire[100..]).unwrap();
+    greet(client, &hello, &KEY).unwrap().open(PADDED, 2).ping(1000, 1);
 }
 
 #[test]

@@ -93,6 +93,11 @@ impl Handshake {
         Self { received: Vec::new(), state: State::Hello(Assembler::default()) }
     }
 
+    /// What the client has sent; all of it as long as the front is a choice.
+    pub(crate) fn received(&self) -> &[u8] {
+        &self.received
+    }
+
     /// Everything that the client has sent; for the front.
     pub(crate) fn into_received(self) -> Vec<u8> {
         self.received

@@ -17,46 +17,62 @@ use crate::proto::proxy_protocol;
 
 /// When a fronted connection without a byte is closed. Far beyond the patience of web servers: theirs is what a
 /// prober shall see.
-const IDLE: Duration = Duration::from_secs(60 * 60);
+pub(super) const IDLE: Duration = Duration::from_secs(60 * 60);
 /// Time for all addresses of the front together, in units of the limit for one of them.
 const ATTEMPTS: u32 = 2;
 
-/// Connects to the front and hands both over to the relay; the front gets `received` first.
-pub(super) async fn splice(
-    shared: &Shared,
-    client: Async<TcpStream>,
-    stranger: Stranger,
-    received: Vec<u8>,
-    visit: Visit,
-) -> Told {
-    static WARNINGS: Limited = Limited::new(Duration::from_secs(60 * 60));
-    let limit = shared.config.network.timeout.tcp;
-    let dialled = deadline::until(Instant::now() + limit * ATTEMPTS, dial(shared)).await;
+/// Somebody for the front.
+pub(super) struct Visitor {
+    /// Why.
+    pub(super) stranger: Stranger,
+    /// What came so far.
+    pub(super) received: Vec<u8>,
+    /// The connection to the front, if there is one already.
+    pub(super) link: Option<Link>,
+}
+
+/// A connection to the front.
+pub(super) struct Link {
+    pub(super) socket: TcpStream,
+    /// How much the front has got of our PROXY header and what the visitor sent.
+    pub(super) sent: usize,
+    /// The front has reset it.
+    pub(super) is_reset: bool,
+}
+
+/// Connects to the front, unless that is done, and hands both over to the relay; the front gets what was received
+/// first.
+pub(super) async fn splice(shared: &Shared, client: Async<TcpStream>, visitor: Visitor, visit: Visit) -> Told {
+    let Visitor { stranger, received, link } = visitor;
+    let dialled = match link {
+        Some(link) => Ok(link),
+        None => dial(shared).await.map(|socket| Link { socket, sent: 0, is_reset: false }),
+    };
     let Ok(client) = client.into_inner() else { return Err((visit, Outcome::NoResources)) };
-    let remote = match dialled.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into())) {
-        Ok(remote) => remote,
+    let Link { socket: remote, sent, is_reset } = match dialled {
+        Ok(link) => link,
         Err(error) => {
-            if let Some(left_out) = WARNINGS.pass(Instant::now()) {
-                let host = shared.config.secret.host();
-                log::warn!(
-                    "the front cannot be reached, whoever probes this proxy finds nothing there host={host} error={error}{left_out}"
-                );
-            }
+            warn_unreachable(shared, &error);
             log::debug!("cannot reach the front conn={} ip={} error={error}", visit.id, visit.ip());
             // A host without a web server answers with RST.
             reset_on_close(&client);
             return Err((visit, Outcome::FrontUnreachable(stranger)));
         }
     };
+    if is_reset {
+        reset_on_close(&client);
+        return Err((visit, Outcome::RemoteReset));
+    }
     let opening_payload = received.len();
     let mut opening = proxy_header(shared, &client, &visit);
     opening.extend(received);
+    opening.drain(..sent.min(opening.len()));
     shared.relay.add(Job {
         client,
         remote,
         codec: Codec::Splice,
-        opening_payload,
         opening,
+        opening_payload,
         idle: IDLE,
         on_end: visit.into_on_end(Outcome::Fronted(stranger)),
     });
@@ -64,7 +80,7 @@ pub(super) async fn splice(
 }
 
 /// What the front gets before the client's first byte.
-fn proxy_header(shared: &Shared, client: &TcpStream, visit: &Visit) -> Vec<u8> {
+pub(super) fn proxy_header(shared: &Shared, client: &TcpStream, visit: &Visit) -> Vec<u8> {
     if !shared.config.domain_fronting.proxy_protocol {
         return Vec::new();
     }
@@ -73,7 +89,24 @@ fn proxy_header(shared: &Shared, client: &TcpStream, visit: &Visit) -> Vec<u8> {
     connected_to.map(|connected_to| proxy_protocol::v2_header(visit.peer, connected_to)).unwrap_or_default()
 }
 
-async fn dial(shared: &Shared) -> io::Result<TcpStream> {
+fn warn_unreachable(shared: &Shared, error: &io::Error) {
+    static WARNINGS: Limited = Limited::new(Duration::from_secs(60 * 60));
+    if let Some(left_out) = WARNINGS.pass(Instant::now()) {
+        let host = shared.config.secret.host();
+        log::warn!(
+            "the front cannot be reached, whoever probes this proxy finds nothing there host={host} error={error}{left_out}"
+        );
+    }
+}
+
+/// Connects to the front, for a visitor or to look at it.
+pub(super) async fn dial(shared: &Shared) -> io::Result<TcpStream> {
+    let limit = shared.config.network.timeout.tcp;
+    let dialled = deadline::within(limit * ATTEMPTS, dial_any(shared)).await;
+    dialled.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()))
+}
+
+async fn dial_any(shared: &Shared) -> io::Result<TcpStream> {
     let config = &shared.config;
     let port = config.domain_fronting.port;
     let ips = match &config.domain_fronting.host {

@@ -5,8 +5,10 @@ use std::net::TcpStream;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use async_io::Async;
-use futures_lite::AsyncWriteExt as _;
+use futures_lite::{AsyncWriteExt as _, FutureExt as _};
 
+use super::front::{self, Visitor};
+use super::shadow::Shadow;
 use super::{Shared, Visit, random};
 use crate::net::deadline;
 use crate::outcome::{Outcome, Stranger};
@@ -19,8 +21,8 @@ const CHUNK: usize = 4096;
 pub(super) enum Verdict {
     /// A client, which knows where it wants to go.
     Client(Box<Session>),
-    /// Somebody else, who has sent these bytes so far.
-    Stranger(Stranger, Vec<u8>),
+    /// Somebody for the front.
+    Stranger(Visitor),
     /// Nobody worth any further act.
     Over(Outcome),
 }
@@ -33,31 +35,63 @@ pub(super) async fn greet(shared: &Shared, client: &Async<TcpStream>, visit: &mu
         Some(Ok(input)) if !input.is_empty() => input,
         _ => return Verdict::Over(Outcome::Silent),
     };
-    let deadline = Instant::now() + shared.config.network.timeout.handshake;
+    let mut shadow = Shadow::new(shared, front::proxy_header(shared, client.get_ref(), visit));
     let mut machine = Handshake::new();
-    let mut is_client = false;
-    loop {
+    let stranger = loop {
         let mut reply = Vec::new();
         match step(shared, &mut machine, &input, &mut reply) {
-            Step::Read => match deadline::until(deadline, receive(client)).await {
+            Step::Read => match undecided(client, &mut shadow, machine.received()).await {
                 Some(Ok(more)) if !more.is_empty() => input = more,
-                _ if is_client => return Verdict::Over(Outcome::HandshakeAborted),
-                Some(Ok(_)) => return Verdict::Stranger(Stranger::Incomplete, machine.into_received()),
-                None => return Verdict::Stranger(Stranger::Slow, machine.into_received()),
-                Some(Err(_)) => return Verdict::Over(Outcome::ClientReset),
+                Some(Ok(_)) => break Stranger::Incomplete,
+                None => break Stranger::Slow,
+                Some(Err(_)) => {
+                    shadow.reset();
+                    return Verdict::Over(Outcome::ClientReset);
+                }
             },
             Step::Reply => {
-                is_client = true;
+                drop(shadow);
                 visit.permit.authenticated();
-                input.clear();
-                let mut writer = client;
-                if !matches!(deadline::until(deadline, writer.write_all(&reply)).await, Some(Ok(()))) {
-                    return Verdict::Over(Outcome::HandshakeAborted);
-                }
+                return await_frame(shared, client, machine, reply).await;
             }
+            Step::Front(reason) => break Stranger::Rejected(reason),
             Step::Established(session) => return Verdict::Client(session),
-            Step::Front(reason) => return Verdict::Stranger(Stranger::Rejected(reason), machine.into_received()),
             Step::Close(reason) => return Verdict::Over(Outcome::BadClient(reason)),
+        }
+    };
+    Verdict::Stranger(Visitor { stranger, received: machine.into_received(), link: shadow.into_link() })
+}
+
+/// Waits for more of a hello, as long as the front has not taken over; `None` once it has.
+async fn undecided(client: &Async<TcpStream>, shadow: &mut Shadow<'_>, received: &[u8]) -> Option<io::Result<Vec<u8>>> {
+    let more = async { Some(receive(client).await) };
+    more.or(async {
+        shadow.attend(received).await;
+        None
+    })
+    .await
+}
+
+/// Sends our reply and waits for the client's obfuscated2 frame.
+async fn await_frame(
+    shared: &Shared,
+    mut client: &Async<TcpStream>,
+    mut machine: Handshake,
+    mut reply: Vec<u8>,
+) -> Verdict {
+    let deadline = Instant::now() + shared.config.network.timeout.handshake;
+    if !matches!(deadline::until(deadline, client.write_all(&reply)).await, Some(Ok(()))) {
+        return Verdict::Over(Outcome::HandshakeAborted);
+    }
+    let mut input = Vec::new();
+    loop {
+        match step(shared, &mut machine, &input, &mut reply) {
+            Step::Established(session) => return Verdict::Client(session),
+            Step::Close(reason) | Step::Front(reason) => return Verdict::Over(Outcome::BadClient(reason)),
+            Step::Read | Step::Reply => match deadline::until(deadline, receive(client)).await {
+                Some(Ok(more)) if !more.is_empty() => input = more,
+                _ => return Verdict::Over(Outcome::HandshakeAborted),
+            },
         }
     }
 }

@@ -6,6 +6,8 @@
 //!              PROXY header  └──────► front ──────┴─────────► relay
 //!                                     client ⇄ front
 //! ```
+//! While a slow hello is not decided, a shadow connection keeps the front in the picture (`shadow`).
+//!
 //! `serve_client` awaits one act after the other; each hands on, or names the [`Outcome`] that ends the story. The
 //! acts run as tasks on one executor; the relay has threads of its own.
 
@@ -23,6 +25,7 @@ mod listener;
 mod random;
 mod relay;
 mod route;
+mod shadow;
 
 use std::fmt;
 use std::io;
@@ -33,6 +36,7 @@ use std::time::{Duration, Instant};
 
 use async_io::{Async, Timer};
 use smol::Executor;
+use smol::lock::Semaphore;
 
 use crate::config::{Config, Network};
 use crate::guard::antireplay::AntiReplay;
@@ -72,6 +76,8 @@ pub enum StartError {
 struct Shared {
     config: Config,
     limits: Limits,
+    /// Places for shadow connections.
+    shadows: Arc<Semaphore>,
     anti_replay: Mutex<AntiReplay>,
     relay: Relay,
     resolver: Resolver,
@@ -96,8 +102,11 @@ impl Proxy {
             .map_err(|error| StartError::Listen(config.bind_to, error))?;
         let idle = network.timeout.idle;
         let relay = Relay::start(relay_threads(&config), &Budget::new(BUFFERS_MAX), idle).map_err(StartError::Relay)?;
+        let caps = admission::caps(&config);
         let shared = Shared {
-            limits: Limits::new(admission::caps(&config)),
+            // A part of the strangers' places, so that they cannot all be undecided at the front's expense.
+            shadows: Arc::new(Semaphore::new(caps.strangers.div_ceil(2))),
+            limits: Limits::new(caps),
             anti_replay: Mutex::new(AntiReplay::new(config.defense.anti_replay_max_size.0)),
             relay,
             resolver: Resolver::default(),
@@ -173,7 +182,7 @@ async fn serve_client(shared: Arc<Shared>, client: Async<TcpStream>, mut visit: 
     }
     let told = match handshake::greet(&shared, &client, &mut visit).await {
         Verdict::Client(session) => dial::to_dc(&shared, client, *session, visit).await,
-        Verdict::Stranger(stranger, received) => front::splice(&shared, client, stranger, received, visit).await,
+        Verdict::Stranger(visitor) => front::splice(&shared, client, visitor, visit).await,
         Verdict::Over(outcome) => Err((visit, outcome)),
     };
     if let Err((visit, outcome)) = told {

@@ -1,0 +1,148 @@
+//! The connection to the front that stands behind a client whose hello is slow.
+//!
+//! A hello that is possible so far may be a client's on a bad line, or half of one from somebody who wants to see how
+//! we end it. So it is passed on to the front as it arrives: the front's own patience decides, and what the front says
+//! or does is what the peer sees. The front never gets a whole hello of a client, for the byte that completes it is
+//! passed on after the verdict only; if it is a client's, the shadow is dropped.
+
+use std::future::Future;
+use std::io::{self, ErrorKind, Write};
+use std::net::TcpStream;
+use std::pin::Pin;
+use std::time::{Duration, Instant};
+
+use async_io::{Async, Timer};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use smol::lock::SemaphoreGuardArc;
+
+use super::front::{self, Link};
+use super::{Shared, relay};
+use crate::net::deadline;
+
+/// How long a hello may take before the front is dialled. Later than the second packet of a large hello, and early
+/// enough to be lost in the variation of a line: the front's patience, which the peer can measure, begins this much
+/// late. Not random, since the front's own patience is not.
+const HEAD_START: Duration = Duration::from_millis(100);
+
+/// What stands behind an undecided client.
+pub(super) struct Shadow<'a> {
+    shared: &'a Shared,
+    /// What the front gets before the client's first byte.
+    header: Vec<u8>,
+    state: State<'a>,
+    /// When a hello is given up that has no shadow.
+    deadline: Instant,
+}
+
+enum State<'a> {
+    /// Most hellos are here before this moment.
+    Waiting(Instant),
+    Dialling(Dial<'a>, SemaphoreGuardArc),
+    Open {
+        socket: Async<TcpStream>,
+        progress: Progress,
+        _place: SemaphoreGuardArc,
+    },
+    /// The front cannot be reached, or there are too many shadows.
+    Missing,
+}
+
+type Dial<'a> = Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send + 'a>>;
+
+/// What the front knows of the client.
+#[derive(Clone, Copy, Default)]
+struct Progress {
+    /// Bytes that it has got, our PROXY header included.
+    sent: usize,
+    is_reset: bool,
+}
+
+impl<'a> Shadow<'a> {
+    /// To be made when the first byte has arrived.
+    pub(super) fn new(shared: &'a Shared, header: Vec<u8>) -> Self {
+        let now = Instant::now();
+        let deadline = now + shared.config.network.timeout.handshake;
+        Self { shared, header, state: State::Waiting(now + HEAD_START), deadline }
+    }
+
+    /// Keeps the front up to date with what was `received`, until the connection is the front's for good: it has
+    /// spoken, or ended its side, or there is no shadow and the time is over. May be dropped and called again at
+    /// any moment.
+    pub(super) async fn attend(&mut self, received: &[u8]) {
+        loop {
+            match &mut self.state {
+                State::Waiting(until) => {
+                    Timer::at(*until).await;
+                    let place = self.shared.shadows.try_acquire_arc();
+                    self.state = place
+                        .map_or(State::Missing, |place| State::Dialling(Box::pin(front::dial(self.shared)), place));
+                }
+                State::Dialling(dial, _) => {
+                    let dialled = dial.await.and_then(Async::new);
+                    let State::Dialling(_, place) = std::mem::replace(&mut self.state, State::Missing) else { return };
+                    if let Ok(socket) = dialled {
+                        self.state = State::Open { socket, progress: Progress::default(), _place: place };
+                    }
+                }
+                State::Open { socket, progress, .. } => {
+                    if pass_on(socket.get_ref(), [&self.header, received], progress) {
+                        deadline::within(front::IDLE, spoken(socket)).await;
+                        return;
+                    } else if progress.is_reset {
+                        return;
+                    }
+                    let _ = socket.writable().await;
+                }
+                State::Missing => {
+                    Timer::at(self.deadline).await;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// The peer has reset its connection.
+    pub(super) fn reset(self) {
+        if let State::Open { socket, .. } = &self.state {
+            relay::reset_on_close(socket.get_ref());
+        }
+    }
+
+    /// The connection to the front, if there is one.
+    pub(super) fn into_link(self) -> Option<Link> {
+        let State::Open { socket, progress: Progress { sent, is_reset }, .. } = self.state else { return None };
+        socket.into_inner().ok().map(|socket| Link { socket, sent, is_reset })
+    }
+}
+
+/// Passes on what is new and says whether all of it is gone.
+fn pass_on(mut socket: &TcpStream, [header, received]: [&[u8]; 2], progress: &mut Progress) -> bool {
+    loop {
+        let rest = match header.get(progress.sent..) {
+            Some(rest) if !rest.is_empty() => rest,
+            _ => received.get(progress.sent - header.len()..).unwrap_or_default(),
+        };
+        if rest.is_empty() {
+            return true;
+        }
+        match socket.write(rest) {
+            Ok(taken) => progress.sent += taken,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => {
+                progress.is_reset = error.kind() != ErrorKind::WouldBlock;
+                return false;
+            }
+        }
+    }
+}
+
+/// Waits until the front has sent something, or has ended or reset the connection. Nothing is read: the relay has to
+/// see the same, and a reset is told only once.
+async fn spoken(socket: &Async<TcpStream>) {
+    while socket.readable().await.is_ok() {
+        let mut fds = [PollFd::new(socket, PollFlags::IN)];
+        if !matches!(poll(&mut fds, Some(&Timespec::default())), Ok(0)) {
+            return;
+        }
+    }
+}

@@ -3,7 +3,7 @@
 mod support;
 
 use std::io::Write;
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
 
@@ -14,7 +14,8 @@ use support::hello::Hello;
 use support::obfuscated2::PADDED;
 use support::pattern::Pattern;
 use support::proxy::{Proxy, Setup};
-use support::{DEADLINE, random, socket};
+use support::socket::{self, End};
+use support::{DEADLINE, random};
 
 const MIB: u64 = 1 << 20;
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: front.example\r\n\r\n";
@@ -217,6 +218,39 @@ fn front_that_is_the_proxy_itself_makes_no_loop() {
     strangers.iter_mut().for_each(|stream| assert_eq!(socket::read_to_end(stream).0, b""));
     proxy.wait_for_open_files(before + 2);
     session(proxy.address, 2).ping(100, 1);
+}
+
+/// Passes every connection to `listener` on to `to`.
+fn route(listener: TcpListener, to: SocketAddr) {
+    thread::spawn(move || {
+        for client in listener.incoming() {
+            let (client, server) = (client.unwrap(), socket::connect(to));
+            for (mut from, mut into) in [(client.try_clone(), server.try_clone()), (Ok(server), Ok(client))]
+                .map(|(from, into)| (from.unwrap(), into.unwrap()))
+            {
+                thread::spawn(move || {
+                    let _ = std::io::copy(&mut from, &mut into);
+                    let _ = into.shutdown(Shutdown::Both);
+                });
+            }
+        }
+    });
+}
+
+#[test]
+fn front_that_leads_back_through_a_router_is_refused() {
+    let (dc, router) = (EchoDc::listen(), TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
+    let proxy = Setup::new().front(router.local_addr().unwrap()).dc(2, dc.address).start();
+    route(router, proxy.address);
+    let warned = || proxy.log().contains("leads back to this proxy").then_some(());
+    socket::wait_for("a warning about the loop", Duration::from_secs(30), warned);
+    let mut stranger = socket::connect(proxy.address);
+    stranger.write_all(REQUEST).unwrap();
+    assert_eq!(socket::read_to_end(&mut stranger), (Vec::new(), End::Reset));
+    // The hellos with which the proxy asks the front, in both directions, and no more.
+    proxy.wait_for_open_files(30);
+    session(proxy.address, 2).ping(100, 1);
+    assert_eq!(proxy.log().matches("WARN").count(), 1, "{}", proxy.log());
 }
 
 #[test]

@@ -2,4 +2,5 @@
 
 pub(crate) mod antireplay;
 pub(crate) mod breaker;
+pub(crate) mod front_profile;
 pub(crate) mod limits;

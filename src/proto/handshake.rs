@@ -7,10 +7,9 @@ use super::dc::DcId;
 use super::faketls::{self, Verified};
 use super::obfuscated2::{ClientFrame, DcFrame, FRAME_LEN, StreamKey};
 use super::secret::Secret;
-use super::tls::client_hello::{Assembler, Progress};
+use super::tls::client_hello::{Assembler, ClientHello, Progress};
 use super::tls::record::Deframer;
 use super::tls::server_hello::{self, ReplyShape};
-use super::tls::x25519;
 use super::transcode::{ClientToDc, DcToClient};
 
 /// Why a connection is not a client's, or no good.
@@ -74,7 +73,12 @@ pub(crate) struct Env<'a> {
     pub(crate) fill: &'a mut dyn FnMut(&mut [u8]),
     /// Says whether a hello, by its random and its time, was never seen before, and remembers it.
     pub(crate) first_seen: &'a mut dyn FnMut(&[u8; 32], i64) -> bool,
+    /// Says how the front would answer a hello.
+    pub(crate) reply_shape: &'a ShapeOf<'a>,
 }
+
+/// A hello and a source of random bytes to the shape of a reply.
+pub(crate) type ShapeOf<'a> = dyn Fn(&ClientHello<'_>, &mut dyn FnMut(&mut [u8])) -> ReplyShape + 'a;
 
 /// The connection state machine.
 pub(crate) struct Handshake {
@@ -144,18 +148,12 @@ fn answer(assembler: &Assembler, secret: &Secret, env: &mut Env<'_>, out: &mut V
     if !(env.first_seen)(hello.random, time) {
         return Err(Reason::Replay);
     }
-    let shape = ReplyShape::for_client(&hello, flight_len(env.fill)).ok_or(Reason::NoTls13)?;
-    let share = x25519::random_public_key(env.fill);
+    let wanted = (env.reply_shape)(&hello, env.fill);
+    let shape = ReplyShape::for_client(&hello, wanted).ok_or(Reason::NoTls13)?;
+    let share = server_hello::key_share(shape.group, env.fill);
     server_hello::write(out, shape, hello.session_id, &share, env.fill);
     faketls::sign_reply(out, hello.random, secret);
     Ok(())
-}
-
-/// A length of the encrypted flight as web servers with usual certificates have it, 2500 to 4699 bytes.
-fn flight_len(fill: &mut dyn FnMut(&mut [u8])) -> u16 {
-    let mut bytes = [0; 4];
-    fill(&mut bytes);
-    2500 + u16::try_from(u32::from_le_bytes(bytes) % 2200).unwrap_or_default()
 }
 
 /// A client that has said where it wants to go. Only the machine makes one.
@@ -242,7 +240,14 @@ mod tests {
                 is_new
             };
             let mut fill = seeded(9);
-            let mut env = Env { now: *now, tolerance: 120, fill: &mut fill, first_seen: &mut first_seen };
+            let reply_shape = |_: &ClientHello<'_>, fill: &mut dyn FnMut(&mut [u8])| ReplyShape::usual(fill);
+            let mut env = Env {
+                now: *now,
+                tolerance: 120,
+                fill: &mut fill,
+                first_seen: &mut first_seen,
+                reply_shape: &reply_shape,
+            };
             machine.handle(input, secret, &mut env, out)
         }
 

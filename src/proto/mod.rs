@@ -18,6 +18,6 @@ mod reader;
 pub mod secret;
 pub(crate) mod socks5;
 #[cfg(test)]
-mod testing;
-mod tls;
+pub(crate) mod testing;
+pub(crate) mod tls;
 pub(crate) mod transcode;

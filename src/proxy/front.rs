@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use async_io::Async;
 
+use super::loops::Path;
 use super::relay::{Codec, Job, reset_on_close};
 use super::{Shared, Told, Visit};
 use crate::config::Host;
@@ -38,18 +39,22 @@ pub(super) struct Link {
     pub(super) sent: usize,
     /// The front has reset it.
     pub(super) is_reset: bool,
+    pub(super) path: Path,
 }
 
 /// Connects to the front, unless that is done, and hands both over to the relay; the front gets what was received
 /// first.
-pub(super) async fn splice(shared: &Shared, client: Async<TcpStream>, visitor: Visitor, visit: Visit) -> Told {
+pub(super) async fn splice(shared: &Shared, client: Async<TcpStream>, visitor: Visitor, mut visit: Visit) -> Told {
     let Visitor { stranger, received, link } = visitor;
+    if shared.loops.is_question(&received).await {
+        loop_found(shared);
+    }
     let dialled = match link {
-        Some(link) => Ok(link),
-        None => dial(shared).await.map(|socket| Link { socket, sent: 0, is_reset: false }),
+        Some(link) if !shared.loops.is_found() => Ok(link),
+        _ => dial(shared, visit.peer).await,
     };
     let Ok(client) = client.into_inner() else { return Err((visit, Outcome::NoResources)) };
-    let Link { socket: remote, sent, is_reset } = match dialled {
+    let Link { socket: remote, sent, is_reset, path } = match dialled {
         Ok(link) => link,
         Err(error) => {
             warn_unreachable(shared, &error);
@@ -63,6 +68,7 @@ pub(super) async fn splice(shared: &Shared, client: Async<TcpStream>, visitor: V
         reset_on_close(&client);
         return Err((visit, Outcome::RemoteReset));
     }
+    visit.front_path = Some(path);
     let opening_payload = received.len();
     let mut opening = proxy_header(shared, &client, &visit);
     opening.extend(received);
@@ -89,8 +95,12 @@ pub(super) fn proxy_header(shared: &Shared, client: &TcpStream, visit: &Visit) -
     connected_to.map(|connected_to| proxy_protocol::v2_header(visit.peer, connected_to)).unwrap_or_default()
 }
 
-fn warn_unreachable(shared: &Shared, error: &io::Error) {
+/// Tells the owner; not about a loop, which has a warning of its own.
+pub(super) fn warn_unreachable(shared: &Shared, error: &io::Error) {
     static WARNINGS: Limited = Limited::new(Duration::from_secs(60 * 60));
+    if shared.loops.is_found() {
+        return;
+    }
     if let Some(left_out) = WARNINGS.pass(Instant::now()) {
         let host = shared.config.secret.host();
         log::warn!(
@@ -99,14 +109,37 @@ fn warn_unreachable(shared: &Shared, error: &io::Error) {
     }
 }
 
-/// Connects to the front, for a visitor or to look at it.
-pub(super) async fn dial(shared: &Shared) -> io::Result<TcpStream> {
-    let limit = shared.config.network.timeout.tcp;
-    let dialled = deadline::within(limit * ATTEMPTS, dial_any(shared)).await;
-    dialled.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()))
+fn loop_found(shared: &Shared) {
+    if shared.loops.set_found(true) {
+        let host = shared.config.secret.host();
+        log::warn!(
+            "the front leads back to this proxy, whoever probes it is refused; set domain-fronting.host to the address \
+             of the web server itself host={host}"
+        );
+    }
 }
 
-async fn dial_any(shared: &Shared) -> io::Result<TcpStream> {
+/// Connects to the front for a visitor, unless it leads back to us.
+pub(super) async fn dial(shared: &Shared, visitor: SocketAddr) -> io::Result<Link> {
+    if shared.loops.is_path(visitor) {
+        loop_found(shared);
+    }
+    if shared.loops.is_found() {
+        return Err(io::Error::other("it leads back to this proxy"));
+    }
+    connect(shared).await
+}
+
+/// Connects to the front.
+pub(super) async fn connect(shared: &Shared) -> io::Result<Link> {
+    let limit = shared.config.network.timeout.tcp;
+    let dialled = deadline::within(limit * ATTEMPTS, connect_any(shared)).await;
+    let socket = dialled.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()))?;
+    let path = shared.loops.path(socket.local_addr()?);
+    Ok(Link { socket, sent: 0, is_reset: false, path })
+}
+
+async fn connect_any(shared: &Shared) -> io::Result<TcpStream> {
     let config = &shared.config;
     let port = config.domain_fronting.port;
     let ips = match &config.domain_fronting.host {

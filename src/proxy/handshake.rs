@@ -13,6 +13,7 @@ use super::{Shared, Visit, random};
 use crate::net::deadline;
 use crate::outcome::{Outcome, Stranger};
 use crate::proto::handshake::{Env, Handshake, Session, Step};
+use crate::proto::tls::client_hello::ClientHello;
 
 /// Bytes received at once; more than the hello of any client that is known.
 const CHUNK: usize = 4096;
@@ -29,13 +30,14 @@ pub(super) enum Verdict {
 
 /// Talks with whoever has connected until it is known who that is.
 pub(super) async fn greet(shared: &Shared, client: &Async<TcpStream>, visit: &mut Visit) -> Verdict {
-    // A peer that says nothing costs a place and no more; the front would wait for it, too.
-    let patience = shared.config.network.timeout.idle;
+    // A peer that says nothing costs a place and no more. It is borne with for as long as the front would bear it.
+    let patience = shared.lock_front_profile().patience.unwrap_or(shared.config.network.timeout.idle);
     let mut input = match deadline::within(patience, receive(client)).await {
         Some(Ok(input)) if !input.is_empty() => input,
         _ => return Verdict::Over(Outcome::Silent),
     };
-    let mut shadow = Shadow::new(shared, front::proxy_header(shared, client.get_ref(), visit));
+    let header = front::proxy_header(shared, client.get_ref(), visit);
+    let mut shadow = Shadow::new(shared, visit.peer, header);
     let mut machine = Handshake::new();
     let stranger = loop {
         let mut reply = Vec::new();
@@ -106,7 +108,10 @@ fn step(shared: &Shared, machine: &mut Handshake, input: &[u8], reply: &mut Vec<
     let mut first_seen = |random: &[u8; 32], time: i64| {
         !config.defense.anti_replay || shared.lock_anti_replay().first_seen(random, time, now, started, tolerance)
     };
-    let mut env = Env { now, tolerance, fill: &mut random::fill, first_seen: &mut first_seen };
+    let reply_shape =
+        |hello: &ClientHello<'_>, fill: &mut dyn FnMut(&mut [u8])| shared.lock_front_profile().reply_shape(hello, fill);
+    let fill = &mut random::fill;
+    let mut env = Env { now, tolerance, fill, first_seen: &mut first_seen, reply_shape: &reply_shape };
     machine.handle(input, &config.secret, &mut env, reply)
 }
 

@@ -8,6 +8,7 @@
 //! ```
 //! While a slow hello is not decided, a shadow connection keeps the front in the picture (`shadow`).
 //!
+//! `front_watch` asks the front from time to time how it answers, so that our own answer to a client looks the same.
 //! `serve_client` awaits one act after the other; each hands on, or names the [`Outcome`] that ends the story. The
 //! acts run as tasks on one executor; the relay has threads of its own.
 
@@ -20,8 +21,10 @@
 mod admission;
 mod dial;
 mod front;
+mod front_watch;
 mod handshake;
 mod listener;
+mod loops;
 mod random;
 mod relay;
 mod route;
@@ -35,11 +38,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_io::{Async, Timer};
+use futures_lite::FutureExt as _;
 use smol::Executor;
 use smol::lock::Semaphore;
 
 use crate::config::{Config, Network};
 use crate::guard::antireplay::AntiReplay;
+use crate::guard::front_profile::FrontProfile;
 use crate::guard::limits::{Limits, Permit};
 use crate::net::connect::Dialer;
 use crate::net::resolve::Resolver;
@@ -48,6 +53,7 @@ use crate::outcome::Outcome;
 use crate::proto::dc::DcId;
 use handshake::Verdict;
 use listener::Listener;
+use loops::{Loops, Path};
 use relay::{Budget, Cause, Relay, Traffic};
 use route::Routes;
 
@@ -79,6 +85,8 @@ struct Shared {
     /// Places for shadow connections.
     shadows: Arc<Semaphore>,
     anti_replay: Mutex<AntiReplay>,
+    front_profile: Mutex<FrontProfile>,
+    loops: Arc<Loops>,
     relay: Relay,
     resolver: Resolver,
     routes: Routes,
@@ -108,6 +116,8 @@ impl Proxy {
             shadows: Arc::new(Semaphore::new(caps.strangers.div_ceil(2))),
             limits: Limits::new(caps),
             anti_replay: Mutex::new(AntiReplay::new(config.defense.anti_replay_max_size.0)),
+            front_profile: Mutex::default(),
+            loops: Arc::default(),
             relay,
             resolver: Resolver::default(),
             routes: Routes::new(&network.proxies),
@@ -139,7 +149,7 @@ impl Proxy {
                 }
             }
         });
-        self.executor.run(accept).await;
+        self.executor.run(accept.or(front_watch::watch(&self.shared))).await;
     }
 
     /// Serves the connections that there are, without accepting new ones, until the last has ended, or for as long as
@@ -200,12 +210,15 @@ struct Visit {
     started: Instant,
     permit: Permit,
     dc: Option<DcId>,
+    /// Set while it is relayed to the front.
+    front_path: Option<Path>,
 }
 
 impl Visit {
     fn new(shared: &Shared, peer: SocketAddr, permit: Permit) -> Self {
         let id = shared.next_id.fetch_add(1, Ordering::Relaxed);
-        Self { id, peer, connected_to: None, started: Instant::now(), permit, dc: None }
+        let started = Instant::now();
+        Self { id, peer, connected_to: None, started, permit, dc: None, front_path: None }
     }
 
     /// The client's address without the port, IPv4 as such.
@@ -251,6 +264,11 @@ impl Shared {
     /// The set is whole whenever the lock is free, so a poisoned lock is as good as any.
     fn lock_anti_replay(&self) -> MutexGuard<'_, AntiReplay> {
         self.anti_replay.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The profile is whole whenever the lock is free, so a poisoned lock is as good as any.
+    fn lock_front_profile(&self) -> MutexGuard<'_, FrontProfile> {
+        self.front_profile.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,5 +1,7 @@
 //! The system's randomness.
 
+use std::time::Duration;
+
 /// Says whether the system gives any.
 pub(super) fn check() -> Result<(), getrandom::Error> {
     getrandom::fill(&mut [0; 8])
@@ -12,4 +14,12 @@ pub(super) fn fill(bytes: &mut [u8]) {
         log::error!("the system gives no random numbers any more error={error}");
         std::process::exit(1);
     }
+}
+
+/// A duration between two bounds.
+pub(super) fn between((low, high): (Duration, Duration)) -> Duration {
+    let mut bytes = [0; 4];
+    fill(&mut bytes);
+    let part = f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX);
+    low + high.saturating_sub(low).mul_f64(part)
 }

@@ -7,7 +7,7 @@
 
 use std::future::Future;
 use std::io::{self, ErrorKind, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::pin::Pin;
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use smol::lock::SemaphoreGuardArc;
 
 use super::front::{self, Link};
+use super::loops::Path;
 use super::{Shared, relay};
 use crate::net::deadline;
 
@@ -27,6 +28,7 @@ const HEAD_START: Duration = Duration::from_millis(100);
 /// What stands behind an undecided client.
 pub(super) struct Shadow<'a> {
     shared: &'a Shared,
+    peer: SocketAddr,
     /// What the front gets before the client's first byte.
     header: Vec<u8>,
     state: State<'a>,
@@ -41,13 +43,14 @@ enum State<'a> {
     Open {
         socket: Async<TcpStream>,
         progress: Progress,
+        path: Path,
         _place: SemaphoreGuardArc,
     },
     /// The front cannot be reached, or there are too many shadows.
     Missing,
 }
 
-type Dial<'a> = Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send + 'a>>;
+type Dial<'a> = Pin<Box<dyn Future<Output = io::Result<Link>> + Send + 'a>>;
 
 /// What the front knows of the client.
 #[derive(Clone, Copy, Default)]
@@ -59,10 +62,10 @@ struct Progress {
 
 impl<'a> Shadow<'a> {
     /// To be made when the first byte has arrived.
-    pub(super) fn new(shared: &'a Shared, header: Vec<u8>) -> Self {
+    pub(super) fn new(shared: &'a Shared, peer: SocketAddr, header: Vec<u8>) -> Self {
         let now = Instant::now();
         let deadline = now + shared.config.network.timeout.handshake;
-        Self { shared, header, state: State::Waiting(now + HEAD_START), deadline }
+        Self { shared, peer, header, state: State::Waiting(now + HEAD_START), deadline }
     }
 
     /// Keeps the front up to date with what was `received`, until the connection is the front's for good: it has
@@ -74,14 +77,15 @@ impl<'a> Shadow<'a> {
                 State::Waiting(until) => {
                     Timer::at(*until).await;
                     let place = self.shared.shadows.try_acquire_arc();
-                    self.state = place
-                        .map_or(State::Missing, |place| State::Dialling(Box::pin(front::dial(self.shared)), place));
+                    self.state = place.map_or(State::Missing, |place| {
+                        State::Dialling(Box::pin(front::dial(self.shared, self.peer)), place)
+                    });
                 }
                 State::Dialling(dial, _) => {
-                    let dialled = dial.await.and_then(Async::new);
+                    let dialled = dial.await.and_then(|link| Ok((Async::new(link.socket)?, link.path)));
                     let State::Dialling(_, place) = std::mem::replace(&mut self.state, State::Missing) else { return };
-                    if let Ok(socket) = dialled {
-                        self.state = State::Open { socket, progress: Progress::default(), _place: place };
+                    if let Ok((socket, path)) = dialled {
+                        self.state = State::Open { socket, progress: Progress::default(), path, _place: place };
                     }
                 }
                 State::Open { socket, progress, .. } => {
@@ -110,8 +114,8 @@ impl<'a> Shadow<'a> {
 
     /// The connection to the front, if there is one.
     pub(super) fn into_link(self) -> Option<Link> {
-        let State::Open { socket, progress: Progress { sent, is_reset }, .. } = self.state else { return None };
-        socket.into_inner().ok().map(|socket| Link { socket, sent, is_reset })
+        let State::Open { socket, progress: Progress { sent, is_reset }, path, .. } = self.state else { return None };
+        socket.into_inner().ok().map(|socket| Link { socket, sent, is_reset, path })
     }
 }
 

@@ -1,6 +1,9 @@
 //! The little of TLS 1.3 (RFC 8446) that FakeTLS wears: records, ClientHello, ServerHello.
 
 pub(crate) mod client_hello;
+pub(crate) mod first_flight;
+pub(crate) mod front_hello;
+mod mlkem;
 pub(crate) mod record;
 pub(crate) mod server_hello;
 pub(crate) mod x25519;
@@ -28,6 +31,8 @@ pub(crate) mod extension {
 /// `NamedGroup` (RFC 8446 section 4.2.7).
 pub(crate) mod group {
     pub(crate) const X25519: u16 = 0x001d;
+    /// ML-KEM-768 and X25519 together (draft-ietf-tls-ecdhe-mlkem).
+    pub(crate) const X25519_MLKEM768: u16 = 0x11ec;
 }
 
 /// `legacy_version` of records and hellos: TLS 1.2.

@@ -1,0 +1,120 @@
+//! How the front answers: learned from samples, so that our reply to a client can be what the front's would have been.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::proto::tls::client_hello::ClientHello;
+use crate::proto::tls::first_flight::FirstFlight;
+use crate::proto::tls::front_hello::Offer;
+use crate::proto::tls::server_hello::{ReplyShape, offers_hybrid};
+
+/// Samples that are kept for each kind of hello; a newer one takes the place of the oldest.
+pub(crate) const SAMPLES: usize = 12;
+
+/// All that is known of the front.
+#[derive(Debug, Default)]
+pub(crate) struct FrontProfile {
+    hybrid: Samples,
+    classic: Samples,
+    /// How long it waits for the first byte of a connection.
+    pub(crate) patience: Option<Duration>,
+}
+
+/// The answers to one kind of hello.
+#[derive(Debug, Default)]
+struct Samples(VecDeque<ReplyShape>);
+
+impl FrontProfile {
+    /// Takes in an answer, and says whether it is one that we can give: a front that takes none of a client's shares, or
+    /// whose flight holds nothing encrypted, cannot be imitated.
+    pub(crate) fn learn(&mut self, offer: Offer, flight: &FirstFlight) -> bool {
+        let Some(flight_len) = flight.as_one_record().filter(|_| !flight.is_retry) else { return false };
+        let FirstFlight { suite, group, key_share_first, .. } = *flight;
+        self.samples_mut(offer).add(ReplyShape { suite, group, key_share_first, flight_len });
+        true
+    }
+
+    /// The front's answer to a hello like this one, drawn from the samples; the usual one while there are none.
+    pub(crate) fn reply_shape(&self, hello: &ClientHello<'_>, fill: &mut dyn FnMut(&mut [u8])) -> ReplyShape {
+        let (its_own, other) =
+            if offers_hybrid(hello) { (&self.hybrid, &self.classic) } else { (&self.classic, &self.hybrid) };
+        // A certificate is as long whatever the group is.
+        let drawn = its_own.draw(fill).or_else(|| other.draw(fill));
+        drawn.unwrap_or_else(|| ReplyShape::usual(fill))
+    }
+
+    fn samples_mut(&mut self, offer: Offer) -> &mut Samples {
+        match offer {
+            Offer::Hybrid => &mut self.hybrid,
+            Offer::Classic => &mut self.classic,
+        }
+    }
+}
+
+impl Samples {
+    fn add(&mut self, sample: ReplyShape) {
+        if self.0.len() == SAMPLES {
+            self.0.pop_front();
+        }
+        self.0.push_back(sample);
+    }
+
+    fn draw(&self, fill: &mut dyn FnMut(&mut [u8])) -> Option<ReplyShape> {
+        let mut bytes = [0; 4];
+        fill(&mut bytes);
+        let index = usize::try_from(u32::from_le_bytes(bytes)).ok()?.checked_rem(self.0.len())?;
+        self.0.get(index).copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::testing::{VECTOR_HELLO, hex, recorded_hellos, seeded};
+    use crate::proto::tls::group;
+    use std::collections::BTreeMap;
+
+    fn flight(group: u16, records: &[u16]) -> FirstFlight {
+        FirstFlight { suite: [0x13, 0x02], group, key_share_first: true, is_retry: false, records: records.to_vec() }
+    }
+
+    #[test]
+    fn each_kind_of_client_gets_the_answer_of_its_kind() {
+        let mut profile = FrontProfile::default();
+        assert!(profile.learn(Offer::Hybrid, &flight(group::X25519_MLKEM768, &[3000])));
+        assert!(profile.learn(Offer::Classic, &flight(group::X25519, &[30, 2000])));
+        let mut fill = seeded(1);
+        let (modern, old) = (&recorded_hellos()[0].record, hex(VECTOR_HELLO));
+        let shape = profile.reply_shape(&ClientHello::parse(&modern[5..]).unwrap(), &mut fill);
+        assert_eq!((shape.group, shape.flight_len), (group::X25519_MLKEM768, 3000));
+        let shape = profile.reply_shape(&ClientHello::parse(&old[5..]).unwrap(), &mut fill);
+        assert_eq!((shape.group, shape.flight_len), (group::X25519, 2035));
+    }
+
+    #[test]
+    fn the_length_follows_the_samples_distribution_and_old_ones_go() {
+        let mut profile = FrontProfile::default();
+        for length in [9999, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3] {
+            profile.learn(Offer::Classic, &flight(group::X25519, &[length]));
+        }
+        let (hello, mut fill, mut counts) = (hex(VECTOR_HELLO), seeded(2), BTreeMap::new());
+        for _ in 0..6000 {
+            let shape = profile.reply_shape(&ClientHello::parse(&hello[5..]).unwrap(), &mut fill);
+            *counts.entry(shape.flight_len).or_insert(0) += 1;
+        }
+        let [a, b, c] = [1, 2, 3].map(|length| counts.remove(&length).unwrap());
+        assert!(counts.is_empty());
+        assert!((2800..3200).contains(&a) && (1800..2200).contains(&b) && (800..1200).contains(&c), "{a} {b} {c}");
+    }
+
+    #[test]
+    fn what_cannot_be_imitated_is_not_learned() {
+        let mut profile = FrontProfile::default();
+        let retry = FirstFlight { is_retry: true, ..flight(0x0017, &[1000]) };
+        assert!(!profile.learn(Offer::Hybrid, &retry));
+        assert!(!profile.learn(Offer::Hybrid, &flight(group::X25519, &[])));
+        let hello = hex(VECTOR_HELLO);
+        let shape = profile.reply_shape(&ClientHello::parse(&hello[5..]).unwrap(), &mut seeded(3));
+        assert!((2500..4700).contains(&shape.flight_len));
+    }
+}

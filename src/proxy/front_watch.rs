@@ -1,0 +1,129 @@
+//! Looking at the front from time to time, as a client would: how it answers a hello, whether it leads back to us, and
+//! how long it waits for somebody who says nothing.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use async_io::{Async, Timer};
+use futures_lite::{AsyncReadExt as _, AsyncWriteExt as _, future};
+
+use super::{Shared, front, random};
+use crate::guard::front_profile::SAMPLES;
+use crate::net::deadline;
+use crate::proto::tls::first_flight::FirstFlight;
+use crate::proto::tls::front_hello::{self, Offer};
+
+/// From one look to the next; between the two bounds, at random.
+const EVERY: (Duration, Duration) = (Duration::from_secs(5 * 60 * 60), Duration::from_secs(7 * 60 * 60));
+/// The same after a look that showed nothing.
+const RETRY: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(120));
+/// Between two samples of a look.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_millis(2500));
+/// Time after the start before the front's patience is measured; the samples are wanted first.
+const LATER: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(10));
+/// Time for one answer.
+const ANSWER: Duration = Duration::from_secs(10);
+/// A flight is over when nothing has come for so long.
+const QUIET: Duration = Duration::from_secs(1);
+/// Bytes of a flight that are read at most.
+const FLIGHT_MAX: usize = 64 << 10;
+
+/// Looks at the front for as long as the future is polled.
+pub(super) async fn watch(shared: &Shared) {
+    future::zip(watch_answers(shared), watch_patience(shared)).await;
+}
+
+async fn watch_answers(shared: &Shared) {
+    loop {
+        let pause = if look(shared).await { EVERY } else { RETRY };
+        Timer::after(random::between(pause)).await;
+    }
+}
+
+/// Takes samples of all kinds and says whether there was any answer.
+async fn look(shared: &Shared) -> bool {
+    let mut is_answered = false;
+    for _ in 0..SAMPLES {
+        for offer in [Offer::Hybrid, Offer::Classic] {
+            match deadline::within(ANSWER, ask(shared, offer)).await {
+                Some(Ok(flight)) => {
+                    is_answered = true;
+                    learn(shared, offer, &flight);
+                }
+                Some(Err(error)) => log::debug!("no sample of the front offer={offer:?} error={error}"),
+                None => log::debug!("no sample of the front offer={offer:?} error=time is over"),
+            }
+            Timer::after(random::between(PAUSE)).await;
+        }
+        if !is_answered {
+            return false;
+        }
+    }
+    true
+}
+
+fn learn(shared: &Shared, offer: Offer, flight: &FirstFlight) {
+    let is_useful = shared.lock_front_profile().learn(offer, flight);
+    let FirstFlight { suite: [_, suite], group, is_retry, records, .. } = flight;
+    log::debug!(
+        "sample of the front offer={offer:?} suite=13{suite:02x} group={group:04x} retry={is_retry} records={records:?} \
+         useful={is_useful}"
+    );
+}
+
+/// Sends the front a hello and reads its first flight.
+async fn ask(shared: &Shared, offer: Offer) -> io::Result<FirstFlight> {
+    let front::Link { socket, path: _path, .. } = match front::connect(shared).await {
+        Ok(link) => link,
+        Err(error) => {
+            front::warn_unreachable(shared, &error);
+            return Err(error);
+        }
+    };
+    let mut socket = Async::new(socket)?;
+    let mut hello = Vec::new();
+    let question = front_hello::write(&mut hello, shared.config.secret.host(), offer, &mut random::fill);
+    let question = shared.loops.question(question);
+    socket.write_all(&hello).await?;
+    let (mut arrived, mut chunk) = (Vec::new(), vec![0; 4096]);
+    loop {
+        let flight = FirstFlight::parse(&arrived);
+        let limit = if flight.is_ok() { QUIET } else { ANSWER };
+        let received = match deadline::within(limit, socket.read(&mut chunk)).await {
+            Some(received) => received?,
+            None => 0,
+        };
+        if received == 0 || arrived.len() > FLIGHT_MAX {
+            return flight.map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "not the start of TLS 1.3"));
+        }
+        question.answered();
+        if shared.loops.set_found(false) {
+            log::info!("the front does not lead back to this proxy any more");
+        }
+        arrived.extend_from_slice(chunk.get(..received).unwrap_or_default());
+    }
+}
+
+async fn watch_patience(shared: &Shared) {
+    Timer::after(random::between(LATER)).await;
+    loop {
+        let patience = measure_patience(shared).await.ok().filter(|_| !shared.loops.is_found());
+        log::debug!("patience of the front seconds={:?}", patience.map(|patience| patience.as_secs_f32()));
+        if patience.is_some() {
+            shared.lock_front_profile().patience = patience;
+        }
+        Timer::after(random::between(if patience.is_some() { EVERY } else { RETRY })).await;
+    }
+}
+
+/// Says nothing to the front, to see how long it bears that.
+async fn measure_patience(shared: &Shared) -> io::Result<Duration> {
+    let front::Link { socket, path: _path, .. } = front::connect(shared).await?;
+    let (mut socket, started) = (Async::new(socket)?, Instant::now());
+    match deadline::within(front::IDLE, socket.read(&mut [0])).await {
+        None => Ok(front::IDLE),
+        Some(Ok(0)) => Ok(started.elapsed()),
+        Some(Ok(_)) => Err(io::Error::other("it speaks first")),
+        Some(Err(error)) => Err(error),
+    }
+}

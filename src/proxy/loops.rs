@@ -1,0 +1,153 @@
+//! Finding out whether the front leads back to us, as it does behind an SNI router or a port forwarding that sends the
+//! front's name to this proxy: every stranger would then go round until the descriptors are used up.
+//!
+//! Two things tell it. A peer may have the address of one of our own connections to the front, if nothing in between
+//! changes addresses. Or a hello may arrive with which we have just asked the front ourselves. The second could be
+//! repeated by an observer of our line, in order to have fronting refused; so it counts only while the front has not
+//! answered that hello, as a front that is not us does at once.
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_io::Timer;
+
+/// Time for a front's answer before a hello of our own that arrived is taken for a loop.
+const ANSWER: Duration = Duration::from_secs(2);
+const ANSWER_STEP: Duration = Duration::from_millis(50);
+/// Where the random stands in a hello that is one record.
+const RANDOM: std::ops::Range<usize> = 11..43;
+
+/// What is known of loops.
+#[derive(Default)]
+pub(super) struct Loops {
+    is_found: AtomicBool,
+    ours: Mutex<Ours>,
+}
+
+#[derive(Default)]
+struct Ours {
+    /// Our ends of the connections to the front.
+    paths: HashSet<SocketAddr>,
+    /// Randoms of our hellos that the front has not answered.
+    unanswered: HashSet<[u8; 32]>,
+}
+
+impl Loops {
+    /// Notes a connection to the front for as long as the path is kept.
+    pub(super) fn path(self: &Arc<Self>, local: SocketAddr) -> Path {
+        let local = canonical(local);
+        self.lock().paths.insert(local);
+        Path { loops: self.clone(), local }
+    }
+
+    /// Notes a hello of our own until it is answered or given up.
+    pub(super) fn question(self: &Arc<Self>, random: [u8; 32]) -> Question {
+        self.lock().unanswered.insert(random);
+        Question { loops: self.clone(), random }
+    }
+
+    /// Says whether a peer is ourselves.
+    pub(super) fn is_path(&self, peer: SocketAddr) -> bool {
+        self.lock().paths.contains(&canonical(peer))
+    }
+
+    /// Says whether a peer's first bytes are a hello of our own that the front does not answer.
+    pub(super) async fn is_question(&self, received: &[u8]) -> bool {
+        let Some(random) = received.get(RANDOM) else { return false };
+        let mut waited = Duration::ZERO;
+        while self.lock().unanswered.contains(random) {
+            if waited >= ANSWER {
+                return true;
+            }
+            Timer::after(ANSWER_STEP).await;
+            waited += ANSWER_STEP;
+        }
+        false
+    }
+
+    pub(super) fn is_found(&self) -> bool {
+        self.is_found.load(Ordering::Relaxed)
+    }
+
+    /// Keeps in mind whether there is a loop, and says whether that is news.
+    pub(super) fn set_found(&self, is_found: bool) -> bool {
+        self.is_found.swap(is_found, Ordering::Relaxed) != is_found
+    }
+
+    /// The sets are whole whenever the lock is free, so a poisoned lock is as good as any.
+    fn lock(&self) -> MutexGuard<'_, Ours> {
+        self.ours.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One of our connections to the front; dropped with it.
+pub(super) struct Path {
+    loops: Arc<Loops>,
+    local: SocketAddr,
+}
+
+impl Drop for Path {
+    fn drop(&mut self) {
+        self.loops.lock().paths.remove(&self.local);
+    }
+}
+
+/// One of our own hellos on its way.
+pub(super) struct Question {
+    loops: Arc<Loops>,
+    random: [u8; 32],
+}
+
+impl Question {
+    /// The front has sent something.
+    pub(super) fn answered(&self) {
+        self.loops.lock().unanswered.remove(&self.random);
+    }
+}
+
+impl Drop for Question {
+    fn drop(&mut self) {
+        self.answered();
+    }
+}
+
+/// IPv4 addresses as such, also when a socket of IPv6 tells them.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_known_for_as_long_as_it_is_kept() {
+        let loops = Arc::new(Loops::default());
+        let path = loops.path("192.0.2.1:1000".parse().unwrap());
+        let peer = "[::ffff:192.0.2.1]:1000".parse().unwrap();
+        assert!(loops.is_path(peer) && !loops.is_path("192.0.2.1:1001".parse().unwrap()));
+        drop(path);
+        assert!(!loops.is_path(peer));
+    }
+
+    #[test]
+    fn an_answered_question_is_no_loop() {
+        let loops = Arc::new(Loops::default());
+        let question = loops.question([7; 32]);
+        let hello = [7; 60];
+        assert!(!async_io::block_on(loops.is_question(&hello[..42])));
+        let is_loop = async_io::block_on(async {
+            let answer = async {
+                Timer::after(Duration::from_millis(100)).await;
+                question.answered();
+            };
+            futures_lite::future::zip(loops.is_question(&hello), answer).await.0
+        });
+        assert!(!is_loop);
+        let _question = loops.question([7; 32]);
+        assert!(async_io::block_on(loops.is_question(&hello)));
+    }
+}

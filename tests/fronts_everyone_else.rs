@@ -399,6 +399,19 @@ fn reset_of_the_front_resets_the_stranger() {
 }
 
 #[test]
+fn stranger_that_goes_on_after_the_front_has_closed_is_reset() {
+    let front = FakeFront::listen();
+    let proxy = fronting(&front);
+    let (mut client, visit) = connected(&proxy, &front);
+    drop(visit);
+    assert_eq!(socket::read_to_end(&mut client), (Vec::new(), End::Fin));
+    // The first byte is answered with the reset that the second one meets, as by a closed socket of the front's own.
+    client.write_all(b"x").unwrap();
+    let is_reset = || client.write_all(b"x").err().filter(socket::is_reset).map(|_| ());
+    socket::wait_for("a reset", Duration::from_secs(5), is_reset);
+}
+
+#[test]
 fn reset_of_the_stranger_resets_the_front() {
     let front = FakeFront::listen();
     let proxy = fronting(&front);

@@ -18,7 +18,7 @@ const EVERY: (Duration, Duration) = (Duration::from_secs(5 * 60 * 60), Duration:
 /// The same after a look that showed nothing.
 const RETRY: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(120));
 /// Between two samples of a look.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_millis(2500));
+const PAUSE: (Duration, Duration) = (Duration::from_millis(300), Duration::from_millis(1500));
 /// Time after the start before the front's patience is measured; the samples are wanted first.
 const LATER: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(10));
 /// Time for one answer.

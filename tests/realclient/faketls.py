@@ -49,12 +49,18 @@ def client_hello(secret: Secret, hybrid: bool) -> bytes:
     body = b"\x03\x03" + bytes(32) + b"\x20" + os.urandom(32)
     body += _sized(2, suites) + b"\x01\x00" + _sized(2, _extensions(secret.host, hybrid))
     handshake = b"\x01" + _sized(3, body)
-    record = bytearray(bytes([HANDSHAKE]) + b"\x03\x01" + _sized(2, handshake))
-    digest = bytearray(_hmac(secret.key, bytes(record)))
-    stamp = struct.unpack_from("<I", digest, 28)[0] ^ int(time.time())
+    return signed(bytes([HANDSHAKE]) + b"\x03\x01" + _sized(2, handshake), secret)
+
+
+def signed(record: bytes, secret: Secret, offset_secs: int = 0) -> bytes:
+    """The record with digest and time in its random, by a clock that is so far off."""
+    blank = bytearray(record)
+    blank[RANDOM] = bytes(32)
+    digest = bytearray(_hmac(secret.key, bytes(blank)))
+    stamp = struct.unpack_from("<I", digest, 28)[0] ^ int(time.time()) + offset_secs
     struct.pack_into("<I", digest, 28, stamp)
-    record[RANDOM] = digest
-    return bytes(record)
+    blank[RANDOM] = digest
+    return bytes(blank)
 
 
 def _extensions(host: str, hybrid: bool) -> bytes:

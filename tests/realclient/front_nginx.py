@@ -51,6 +51,7 @@ http {{
     uwsgi_temp_path {work}/uwsgi;
     scgi_temp_path {work}/scgi;
     ssl_protocols TLSv1.2 TLSv1.3;
+    {directives}
     server {{
         listen {address} ssl http2 default_server;
         server_name stranger.example;
@@ -80,9 +81,14 @@ def command(*words: str | Path) -> str:
     return text
 
 
-def make_certificates(work: Path) -> None:
+EC = ("ec", "-pkeyopt", "ec_paramgen_curve:prime256v1")
+# Its signatures are all of one length.
+RSA = ("rsa:2048",)
+
+
+def make_certificates(work: Path, key: tuple[str, ...] = EC) -> None:
     """A CA, `ca.pem`, and a certificate with its key for each host."""
-    key_kind = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2")
+    key_kind = ("-newkey", *key, "-nodes", "-days", "2")
     ca = ("-CA", work / "ca.pem", "-CAkey", work / "ca.key")
     command("openssl", "req", "-x509", *key_kind, "-subj", "/CN=test CA", "-keyout", ca[3], "-out", ca[1])
     for host in (HOST, "stranger.example"):
@@ -92,17 +98,18 @@ def make_certificates(work: Path) -> None:
 
 
 @contextmanager
-def nginx(work: Path) -> Iterator[None]:
+def nginx(work: Path, key: tuple[str, ...] = EC, directives: str = "") -> Iterator[None]:
     """nginx with a page and a big file, up for the length of the `with` block."""
     html = work / "html"
     html.mkdir(parents=True)
     (html / "index.html").write_text(PAGE, "ascii")
     (html / "big.bin").write_bytes(os.urandom(BIG_BYTES))
-    make_certificates(work)
+    make_certificates(work, key)
     # As root, nginx would hand the files to a user who cannot read this folder.
     user = "user root;" if os.geteuid() == 0 else ""
     config = work / "nginx.conf"
-    config.write_text(NGINX_CONF.format(user=user, work=work, address=f"{FRONT[0]}:{FRONT[1]}"), "ascii")
+    address = f"{FRONT[0]}:{FRONT[1]}"
+    config.write_text(NGINX_CONF.format(user=user, work=work, address=address, directives=directives), "ascii")
     # The prefix keeps nginx from opening a log under /var before it has read the config.
     process = subprocess.Popen(["nginx", "-p", work, "-e", work / "error.log", "-c", config])
     try:

@@ -30,6 +30,7 @@ pub(super) struct Readiness {
     pub(super) readable: bool,
     pub(super) writable: bool,
     pub(super) hung_up: bool,
+    pub(super) failed: bool,
 }
 
 /// A connection of the engine.
@@ -78,6 +79,7 @@ impl Conn {
         };
         outbound.readable |= readiness.readable;
         outbound.hung_up |= readiness.hung_up;
+        outbound.failed |= readiness.failed;
         inbound.writable |= readiness.writable;
     }
 
@@ -88,18 +90,19 @@ impl Conn {
     pub(super) fn take_turn(&mut self, pool: &mut Pool, now: u64) -> Result<Turn, Cause> {
         let Self { client, remote, codec, to_remote, to_client, .. } = self;
         let before = (to_remote.progress(), to_client.progress());
-        let up = to_remote
-            .take_turn(client, remote, pool, |source, buffer| match codec {
-                Codec::Splice => receive(source, buffer),
-                Codec::Telegram(client_to_dc, _) => receive_records(source, buffer, client_to_dc),
-            })
-            .map_err(|failure| cause(failure, Side::Client))?;
+        // First what the remote end has said: it may have said it just before it broke.
         let down = to_client
             .take_turn(remote, client, pool, |source, buffer| match codec {
                 Codec::Splice => receive(source, buffer),
                 Codec::Telegram(_, dc_to_client) => receive_into_slots(source, buffer, dc_to_client),
             })
             .map_err(|failure| cause(failure, Side::Remote))?;
+        let up = to_remote
+            .take_turn(client, remote, pool, |source, buffer| match codec {
+                Codec::Splice => receive(source, buffer),
+                Codec::Telegram(client_to_dc, _) => receive_records(source, buffer, client_to_dc),
+            })
+            .map_err(|failure| cause(failure, Side::Client))?;
         if before != (to_remote.progress(), to_client.progress()) {
             self.last_active = now;
         }

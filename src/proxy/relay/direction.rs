@@ -76,6 +76,8 @@ pub(super) struct Direction {
     /// The source's FIN has arrived, maybe behind bytes that are still to be read. With edge-triggered polling
     /// nothing announces it again, so a short read proves nothing any more.
     pub(super) hung_up: bool,
+    /// The source is broken. Reading tells that, too, but nothing is read any more once its FIN has arrived.
+    pub(super) failed: bool,
     at_end: bool,
     /// The end has been passed on: this direction is over.
     pub(super) is_over: bool,
@@ -121,7 +123,7 @@ impl Direction {
                     // A sink that is gone will say so on its own direction.
                     let _ = sink.shutdown(Shutdown::Write);
                 }
-                return Ok(Turn::Waiting);
+                return if self.failed { Err(Failure::Source) } else { Ok(Turn::Waiting) };
             }
             if !self.readable {
                 return Ok(Turn::Waiting);

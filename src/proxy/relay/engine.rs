@@ -179,6 +179,7 @@ impl Engine {
             readable: broken || flags.intersects(EventFlags::IN | EventFlags::RDHUP),
             writable: broken || flags.contains(EventFlags::OUT),
             hung_up: broken || flags.contains(EventFlags::RDHUP),
+            failed: flags.contains(EventFlags::ERR),
         };
         conn.wake(if token & 1 == 0 { Side::Client } else { Side::Remote }, readiness);
         enqueue(&mut self.queue, conn, key);

@@ -5,16 +5,19 @@
 use crate::config::Config;
 use crate::proto::handshake::{Env, Handshake, Step};
 use crate::proto::secret::Secret;
+use crate::proto::tls::client_hello::ClientHello;
+use crate::proto::tls::server_hello::ReplyShape;
 
 /// An entry, by name.
 pub type Entry = (&'static str, fn(&[u8]));
 
 /// All entries.
-pub const ENTRIES: [Entry; 6] = [
+pub const ENTRIES: [Entry; 7] = [
     ("handshake", handshake),
     ("records", records),
     ("proxy_protocol", proxy_protocol),
     ("socks5", socks5),
+    ("first_flight", first_flight),
     ("secret", secret),
     ("config", config),
 ];
@@ -27,7 +30,9 @@ fn handshake(input: &[u8]) {
         for piece in input.chunks(size) {
             let mut fill = |bytes: &mut [u8]| bytes.fill(9);
             let mut first_seen = |_: &[u8; 32], _| true;
-            let mut env = Env { now: 0, tolerance: 60, fill: &mut fill, first_seen: &mut first_seen };
+            let reply_shape = |_: &ClientHello<'_>, fill: &mut dyn FnMut(&mut [u8])| ReplyShape::usual(fill);
+            let (fill, first_seen) = (&mut fill, &mut first_seen);
+            let mut env = Env { now: 0, tolerance: 60, fill, first_seen, reply_shape: &reply_shape };
             match machine.handle(piece, &secret, &mut env, &mut reply) {
                 Step::Read => {}
                 Step::Front(reason) => return Some(reason.as_str()),
@@ -76,6 +81,18 @@ fn socks5(input: &[u8]) {
         let Some((answer, more)) = rest.split_at_checked(receive) else { return };
         (received, rest, steps) = (answer, more, steps + 1);
         assert!(steps < 8, "the dialogue has no end");
+    }
+}
+
+/// What the front answers when we look at it: what is wrong stays wrong whatever follows.
+fn first_flight(input: &[u8]) {
+    use crate::proto::reader::ReadError;
+    use crate::proto::tls::first_flight::FirstFlight;
+    let whole = FirstFlight::parse(input).map(|flight| flight.as_one_record());
+    for cut in 0..input.len() {
+        if FirstFlight::parse(&input[..cut]) == Err(ReadError::Malformed) {
+            assert_eq!(whole, Err(ReadError::Malformed));
+        }
     }
 }
 

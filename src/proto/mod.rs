@@ -14,7 +14,7 @@ pub(crate) mod faketls;
 pub mod handshake;
 pub(crate) mod obfuscated2;
 pub(crate) mod proxy_protocol;
-mod reader;
+pub(crate) mod reader;
 pub mod secret;
 pub(crate) mod socks5;
 #[cfg(test)]

@@ -2,14 +2,17 @@
 //! how long it waits for somebody who says nothing.
 
 use std::io;
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use async_io::{Async, Timer};
 use futures_lite::{AsyncReadExt as _, AsyncWriteExt as _, future};
 
+use super::loops::Path;
 use super::{Shared, front, random};
 use crate::guard::front_profile::SAMPLES;
 use crate::net::deadline;
+use crate::proto::proxy_protocol;
 use crate::proto::tls::first_flight::FirstFlight;
 use crate::proto::tls::front_hello::{self, Offer};
 
@@ -73,14 +76,8 @@ fn learn(shared: &Shared, offer: Offer, flight: &FirstFlight) {
 
 /// Sends the front a hello and reads its first flight.
 async fn ask(shared: &Shared, offer: Offer) -> io::Result<FirstFlight> {
-    let front::Link { socket, path: _path, .. } = match front::connect(shared).await {
-        Ok(link) => link,
-        Err(error) => {
-            front::warn_unreachable(shared, &error);
-            return Err(error);
-        }
-    };
-    let mut socket = Async::new(socket)?;
+    let connected = connect(shared).await;
+    let (mut socket, _path) = connected.inspect_err(|error| front::warn_unreachable(shared, error))?;
     let mut hello = Vec::new();
     let question = front_hello::write(&mut hello, shared.config.secret.host(), offer, &mut random::fill);
     let question = shared.loops.question(question);
@@ -104,6 +101,19 @@ async fn ask(shared: &Shared, offer: Offer) -> io::Result<FirstFlight> {
     }
 }
 
+/// Connects to the front and says who it is that comes, if it wants to know.
+async fn connect(shared: &Shared) -> io::Result<(Async<TcpStream>, Path)> {
+    let front::Link { socket, path, .. } = front::connect(shared).await?;
+    let header = if shared.config.domain_fronting.proxy_protocol {
+        proxy_protocol::v2_header(socket.local_addr()?, socket.peer_addr()?)
+    } else {
+        Vec::new()
+    };
+    let mut socket = Async::new(socket)?;
+    socket.write_all(&header).await?;
+    Ok((socket, path))
+}
+
 async fn watch_patience(shared: &Shared) {
     Timer::after(random::between(LATER)).await;
     loop {
@@ -118,8 +128,8 @@ async fn watch_patience(shared: &Shared) {
 
 /// Says nothing to the front, to see how long it bears that.
 async fn measure_patience(shared: &Shared) -> io::Result<Duration> {
-    let front::Link { socket, path: _path, .. } = front::connect(shared).await?;
-    let (mut socket, started) = (Async::new(socket)?, Instant::now());
+    let (mut socket, _path) = connect(shared).await?;
+    let started = Instant::now();
     match deadline::within(front::IDLE, socket.read(&mut [0])).await {
         None => Ok(front::IDLE),
         Some(Ok(0)) => Ok(started.elapsed()),

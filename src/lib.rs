@@ -16,7 +16,9 @@
 //! | [`proxy`] | the story: listener, admission, handshake, dial, front, and the relay that moves the bytes |
 //! | `guard` | who may come in: replays, places; knows no clock and no socket |
 //! | `net` | socket tools that know nothing of Telegram |
+//! | [`stats`] | the metrics, and the ways out for them |
 //! | [`config`] | what the owner may set, checked and typed |
+//! | `event` | what happens to connections, for metrics, log and observers |
 //! | [`outcome`] | how every connection ends |
 //! | [`proto`] | the protocol: bytes in, bytes and verdicts out, no I/O at all |
 //!
@@ -37,6 +39,7 @@ pub mod cli;
 pub mod config;
 #[doc(hidden)]
 pub mod daemon;
+mod event;
 #[doc(hidden)]
 pub mod fuzzing;
 mod guard;
@@ -45,3 +48,11 @@ mod net;
 pub mod outcome;
 pub mod proto;
 pub mod proxy;
+pub mod stats;
+
+pub use config::Config;
+pub use event::{Connection, Event, IpList, Observer, Route, Traffic};
+pub use outcome::{Outcome, Stranger};
+pub use proto::dc::DcId;
+pub use proto::secret::Secret;
+pub use proxy::{Dial, Dialled, Dialling, Hooks, Proxy, StartError};

@@ -16,6 +16,10 @@ pub enum Outcome {
     UntrustedBalancer,
     /// A load balancer that said nothing of where the connection comes from, or nothing that makes sense.
     BadProxyHeader,
+    /// Not admitted: on the list of those who may not connect.
+    Blocklisted,
+    /// Not admitted: not on the list of those who may connect.
+    NotAllowlisted,
     /// Went away without a byte, or sent none for too long.
     Silent,
     /// Relayed to the front until both were done.
@@ -66,6 +70,8 @@ impl Outcome {
             Self::AddressLimited => "address_limited",
             Self::UntrustedBalancer => "untrusted_balancer",
             Self::BadProxyHeader => "bad_proxy_header",
+            Self::Blocklisted => "blocklisted",
+            Self::NotAllowlisted => "not_allowlisted",
             Self::Silent => "silent",
             Self::Fronted(stranger) => stranger.as_str(),
             Self::FrontUnreachable(_) => "front_unreachable",

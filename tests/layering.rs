@@ -4,16 +4,18 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A layer and what it may import of the crate's others.
-const LAYERS: [(&str, &[&str]); 9] = [
+const LAYERS: [(&str, &[&str]); 11] = [
     ("proto", &[]),
     ("guard", &["proto"]),
     ("net", &["proto"]),
     ("outcome", &["proto"]),
     ("log", &["proto"]),
+    ("event", &["proto", "outcome"]),
     ("config", &["proto"]),
-    ("proxy", &["proto", "outcome", "guard", "net", "config", "log"]),
-    ("daemon", &["proto", "outcome", "guard", "net", "config", "log", "proxy"]),
-    ("cli", &["proto", "outcome", "guard", "net", "config", "log", "proxy", "daemon"]),
+    ("stats", &["proto", "outcome", "event", "net", "config", "log"]),
+    ("proxy", &["proto", "outcome", "event", "guard", "net", "config", "log", "stats"]),
+    ("daemon", &["proto", "outcome", "event", "guard", "net", "config", "log", "stats", "proxy"]),
+    ("cli", &["proto", "outcome", "event", "guard", "net", "config", "log", "stats", "proxy", "daemon"]),
 ];
 
 /// What code without I/O does not name.

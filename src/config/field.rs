@@ -95,6 +95,28 @@ impl Field {
         Ok(())
     }
 
+    /// Copies the value of a key that takes a restart, and says whether it was another one.
+    pub(super) fn carry(self, from: &mut Config, to: &mut Config) -> bool {
+        match self {
+            Self::Address(slot) => carry(slot, from, to),
+            Self::Bool(slot) => carry(slot, from, to),
+            Self::Count(slot) | Self::Port(slot) => carry(slot, from, to),
+            Self::OptionalCount(slot) => carry(slot, from, to),
+            Self::Limit(slot) => carry(slot, from, to),
+            Self::Duration(slot) | Self::Grace(slot) => carry(slot, from, to),
+            Self::Bytes(slot) => carry(slot, from, to),
+            Self::OptionalBytes(slot) => carry(slot, from, to),
+            Self::Ipv4(slot) => carry(slot, from, to),
+            Self::Ipv6(slot) => carry(slot, from, to),
+            Self::Cidrs(slot) => carry(slot, from, to),
+            Self::HttpsUrls(slot) => carry(slot, from, to),
+            Self::Reject => carry(|config| &mut config.defense.reject, from, to),
+            Self::Dns => carry(|config| &mut config.network.dns, from, to),
+            // The others are all reloadable, as a test holds.
+            _ => false,
+        }
+    }
+
     fn set_text(self, config: &mut Config, key: &str, text: &str) -> Result<(), ValueError> {
         match self {
             Self::DnsName(slot) => {
@@ -194,4 +216,11 @@ fn put<T: PartialEq>(slot: &mut T, value: T, unset: T) {
     if value != unset {
         *slot = value;
     }
+}
+
+fn carry<T: Clone + PartialEq>(slot: Slot<T>, from: &mut Config, to: &mut Config) -> bool {
+    let (old, new) = (slot(from), slot(to));
+    let differs = old != new;
+    new.clone_from(old);
+    differs
 }

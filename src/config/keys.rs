@@ -116,7 +116,7 @@ pub(super) static KEYS: &[KeySpec] = &[
         "budget for buffers and tables",
     )
     .status(NotYet("")),
-    key(
+    live(
         "shutdown-grace",
         Grace(|c| &mut c.shutdown_grace),
         Is("5s"),
@@ -124,8 +124,8 @@ pub(super) static KEYS: &[KeySpec] = &[
     ),
     live("log-level", LogLevel, Is("warn"), "how much is written to the log"),
     live("debug", Debug, Is("false"), "true is the same as log-level = debug"),
-    key("prefer-ip", PreferIp, Is("prefer-ipv6"), "which addresses of Telegram are dialled, and in which order"),
-    key(
+    live("prefer-ip", PreferIp, Is("prefer-ipv6"), "which addresses of Telegram are dialled, and in which order"),
+    live(
         "fast-mode",
         Bool(|c| &mut c.fast_mode),
         Is("true"),
@@ -137,7 +137,7 @@ pub(super) static KEYS: &[KeySpec] = &[
         Is("2m"),
         "how far a client's clock may be off",
     ),
-    key(
+    live(
         "allow-fallback-on-unknown-dc",
         Bool(|c| &mut c.allow_fallback_on_unknown_dc),
         Is("false"),
@@ -381,44 +381,37 @@ pub(super) static KEYS: &[KeySpec] = &[
         Bool(|c| &mut c.stats.statsd.enabled),
         Is("false"),
         "send statistics to a statsd server over UDP",
-    )
-    .status(NotYet("")),
-    live("stats.statsd.address", HostPort(|c| &mut c.stats.statsd.address), Unset("none"), "where it is")
-        .status(NotYet("")),
+    ),
+    live("stats.statsd.address", HostPort(|c| &mut c.stats.statsd.address), Unset("none"), "where it is"),
     live(
         "stats.statsd.metric-prefix",
         StatsdPrefix(|c| &mut c.stats.statsd.metric_prefix),
         Is("mtg"),
         "start of all names; a dot follows",
-    )
-    .status(NotYet("")),
-    live("stats.statsd.tag-format", TagFormat, Is("datadog"), "how labels are written").status(NotYet("")),
+    ),
+    live("stats.statsd.tag-format", TagFormat, Is("datadog"), "how labels are written"),
     live(
         "stats.prometheus.enabled",
         Bool(|c| &mut c.stats.prometheus.enabled),
         Is("false"),
         "serve statistics to Prometheus over HTTP",
-    )
-    .status(NotYet("")),
+    ),
     live(
         "stats.prometheus.bind-to",
         Address(|c| &mut c.stats.prometheus.bind_to),
         Is("127.0.0.1:3129"),
         "where Prometheus comes in",
-    )
-    .status(NotYet("")),
+    ),
     live(
         "stats.prometheus.http-path",
         Path(|c| &mut c.stats.prometheus.http_path),
         Is("/"),
         "the path that it asks for",
-    )
-    .status(NotYet("")),
+    ),
     live(
         "stats.prometheus.metric-prefix",
         PrometheusPrefix(|c| &mut c.stats.prometheus.metric_prefix),
         Is("mtg"),
         "start of all names; an underscore follows",
-    )
-    .status(NotYet("")),
+    ),
 ];

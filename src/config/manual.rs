@@ -191,6 +191,23 @@ mod tests {
     }
 
     #[test]
+    fn what_takes_a_restart_stays_as_it_runs_and_is_named() {
+        let running = pristine();
+        for (name, other) in OTHERS {
+            let spec = find(&name.replace("<n>", "2")).unwrap();
+            let mut config = pristine();
+            spec.field.set(&mut config, &name.replace("<n>", "2"), other).unwrap();
+            let named = config.keep_fixed(&running);
+            if spec.is_reloadable {
+                assert!(named.is_empty(), "{name}: {named:?}");
+            } else {
+                assert_eq!(named, [spec.target().name], "{name}");
+                assert_eq!(format!("{config:?}"), format!("{running:?}"), "{name}");
+            }
+        }
+    }
+
+    #[test]
     fn names_are_unique_and_other_names_lead_to_a_key() {
         for (n, spec) in KEYS.iter().enumerate() {
             assert!(KEYS.iter().skip(n + 1).all(|other| other.name != spec.name), "{}", spec.name);

@@ -12,6 +12,7 @@ mod load;
 mod manual;
 mod network;
 mod raw;
+mod reload;
 mod stats;
 pub(crate) mod suggest;
 mod uri;

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 /// `domain-fronting.*`: where everybody goes who is not a client.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DomainFronting {
     /// `host` (alias `ip`): a name or an address to dial in place of the secret's host.
     pub host: Option<Host>,

@@ -14,7 +14,7 @@ pub struct Stats {
 }
 
 /// `stats.statsd.*`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Statsd {
     /// `enabled`.
     pub enabled: bool,

@@ -1,5 +1,7 @@
 //! The process around the proxy: limits, signals, the order of start and stop.
 
+mod notify;
+mod reload;
 mod signals;
 
 use std::fmt;
@@ -10,7 +12,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::Config;
 use crate::proxy::{Proxy, StartError};
-use signals::Signals;
+use notify::Supervisor;
+use signals::{Signals, Wish};
 
 /// Why the daemon ended with a failure.
 #[derive(Debug)]
@@ -26,8 +29,9 @@ pub enum RunError {
 ///
 /// # Errors
 /// See [`RunError`].
-pub fn run(config: Config, _path: Option<&Path>) -> Result<(), RunError> {
+pub fn run(config: Config, path: Option<&Path>) -> Result<(), RunError> {
     raise_descriptor_limit();
+    let supervisor = Supervisor::from_env();
     async_io::block_on(async {
         let mut signals = Signals::new().map_err(RunError::Signals)?;
         let proxy = Proxy::new(config).map_err(RunError::Start)?;
@@ -35,9 +39,16 @@ pub fn run(config: Config, _path: Option<&Path>) -> Result<(), RunError> {
             Ok(address) => log::info!("listening bind-to={address}"),
             Err(error) => log::warn!("listening at an unknown address error={error}"),
         }
-        proxy.serve().or(signals.stop()).await;
+        supervisor.ready();
+        let obey = async {
+            while signals.next().await == Wish::Reload {
+                reload::reload(&proxy, path, &supervisor);
+            }
+        };
+        proxy.serve().or(supervisor.keep_watchdog()).or(obey).await;
         log::info!("stopping, running connections may end");
-        proxy.drain().or(signals.stop()).await;
+        supervisor.stopping();
+        proxy.shutdown().or(supervisor.keep_watchdog()).or(signals.stop()).await;
         log::info!("stopped");
         Ok(())
     })

@@ -10,6 +10,13 @@ pub(super) struct Signals {
     stream: async_signal::Signals,
 }
 
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wish {
+    Stop,
+    Reload,
+}
+
 impl Signals {
     /// # Errors
     /// What the system says about handlers and the pipe behind them.
@@ -18,16 +25,19 @@ impl Signals {
         Ok(Self { stream })
     }
 
-    /// Waits for the wish to stop.
-    pub(super) async fn stop(&mut self) {
+    /// Waits for the next wish.
+    pub(super) async fn next(&mut self) -> Wish {
         loop {
             match self.stream.next().await {
-                Some(Ok(Signal::Hup)) => {
-                    log::warn!("this version cannot reload its configuration, restart it instead");
-                }
-                Some(Ok(_)) | None => return,
+                Some(Ok(Signal::Hup)) => return Wish::Reload,
+                Some(Ok(_)) | None => return Wish::Stop,
                 Some(Err(error)) => log::warn!("a signal was lost error={error}"),
             }
         }
+    }
+
+    /// Waits for the wish to stop.
+    pub(super) async fn stop(&mut self) {
+        while self.next().await != Wish::Stop {}
     }
 }

@@ -4,3 +4,4 @@ pub(crate) mod antireplay;
 pub(crate) mod breaker;
 pub(crate) mod front_profile;
 pub(crate) mod limits;
+pub(crate) mod skew;

@@ -47,7 +47,8 @@ pub(super) fn caps(config: &Config) -> Caps {
 
 /// Gives a connection its place, or says why there is none.
 pub(super) fn admit(shared: &Shared, peer: SocketAddr) -> Result<Visit, Outcome> {
-    let Config { proxy_protocol_listener, proxy_protocol_trusted: trusted, .. } = &shared.config;
+    let config = shared.config();
+    let Config { proxy_protocol_listener, proxy_protocol_trusted: trusted, .. } = &*config;
     let is_trusted = trusted.is_empty() || trusted.iter().any(|network| network.contains(peer.ip()));
     if *proxy_protocol_listener && !is_trusted {
         return Err(Outcome::UntrustedBalancer);
@@ -56,12 +57,12 @@ pub(super) fn admit(shared: &Shared, peer: SocketAddr) -> Result<Visit, Outcome>
     if !proxy_protocol_listener {
         permit.identify(peer.ip()).map_err(outcome)?;
     }
-    Ok(Visit::new(shared, peer, permit))
+    Ok(Visit::new(shared, peer, permit, config))
 }
 
 /// Learns from the PROXY header whose connection it is, where one is required, and whether that address may have it.
-pub(super) async fn identify(shared: &Shared, client: &Async<TcpStream>, visit: &mut Visit) -> Result<(), Outcome> {
-    if !shared.config.proxy_protocol_listener {
+pub(super) async fn identify(client: &Async<TcpStream>, visit: &mut Visit) -> Result<(), Outcome> {
+    if !visit.config.proxy_protocol_listener {
         return Ok(());
     }
     if let Origin::Proxied { source, destination } = read_header(client).await? {

@@ -1,32 +1,59 @@
 //! From a DC's number to a stream to it.
 
 use std::future::pending;
+use std::io;
 use std::net::{SocketAddr, TcpStream};
+use std::pin::Pin;
 
 use async_io::Async;
 use futures_lite::FutureExt as _;
 
 use super::relay::{Codec, Job};
+use super::route::{ATTEMPTS, Means};
 use super::{Shared, Told, Visit, random};
 use crate::config::{Config, PreferIp};
+use crate::net::deadline;
 use crate::outcome::Outcome;
 use crate::proto::dc::DcId;
 use crate::proto::handshake::Session;
 
+/// Reaches Telegram and the front in place of the proxy's own way, which is TCP as configured.
+///
+/// Both calls are given up when the client leaves or `network.timeout.tcp` is over twice: the future is dropped.
+pub trait Dial: Send + Sync + 'static {
+    /// Connects to a data centre, at the first of `addresses` that answers. They are in the order of preference.
+    fn telegram<'a>(&'a self, dc: DcId, addresses: &'a [SocketAddr]) -> Dialling<'a>;
+
+    /// Connects to the front; `host` is a name or an IP address.
+    fn front<'a>(&'a self, host: &'a str, port: u16) -> Dialling<'a>;
+}
+
+/// What [`Dial`] returns.
+pub type Dialling<'a> = Pin<Box<dyn Future<Output = io::Result<Dialled>> + Send + 'a>>;
+
+/// A connection that [`Dial`] made.
+#[derive(Debug)]
+pub struct Dialled {
+    /// The connection.
+    pub stream: TcpStream,
+    /// Where it leads, for metrics: the address of the far end, not of something on the way.
+    pub address: SocketAddr,
+}
+
 /// Connects to the DC that the client asked for and hands both over to the relay.
 pub(super) async fn to_dc(shared: &Shared, client: Async<TcpStream>, session: Session, mut visit: Visit) -> Told {
-    let config = &shared.config;
-    let Some((dc, addresses)) = candidates(config, session.dc()) else {
+    let config = visit.config.clone();
+    let Some((dc, addresses)) = candidates(&config, session.dc()) else {
         return Err((visit, Outcome::UnknownDc));
     };
     visit.dc = Some(dc);
-    let dialled = async { Some(shared.routes.connect(shared, &addresses).await) };
+    let dialled = async { Some(reach(shared, &config, dc, &addresses).await) };
     let left = async {
         until_left(&client, session.has_early_payload()).await;
         None
     };
-    let remote = match dialled.or(left).await {
-        Some(Ok(socket)) => socket,
+    let (remote, address) = match dialled.or(left).await {
+        Some(Ok(reached)) => reached,
         None => return Err((visit, Outcome::ClientLeft)),
         Some(Err(error)) => {
             log::debug!("cannot reach a DC conn={} ip={} dc={dc} error={error}", visit.id, visit.ip());
@@ -34,6 +61,7 @@ pub(super) async fn to_dc(shared: &Shared, client: Async<TcpStream>, session: Se
         }
     };
     let Ok(client) = client.into_inner() else { return Err((visit, Outcome::NoResources)) };
+    visit.connected(dc, address);
     let link = session.link(dc, config.fast_mode, &mut random::fill);
     shared.relay.add(Job {
         client,
@@ -42,13 +70,33 @@ pub(super) async fn to_dc(shared: &Shared, client: Async<TcpStream>, session: Se
         opening_payload: link.opening_payload,
         opening: link.opening,
         idle: config.network.timeout.idle,
-        on_end: visit.into_on_end(Outcome::Served),
+        watch: visit.into_watch(Outcome::Served),
     });
     Ok(())
 }
 
+async fn reach(
+    shared: &Shared,
+    config: &Config,
+    dc: DcId,
+    addresses: &[SocketAddr],
+) -> Result<(TcpStream, SocketAddr), String> {
+    let limit = config.network.timeout.tcp;
+    let Some(dial) = &shared.dial else {
+        let means = Means { resolver: &shared.resolver, dialer: &shared.telegram_dialer, limit };
+        return shared.routes().connect(&means, addresses).await.map_err(|error| error.to_string());
+    };
+    let dialled = async {
+        let Dialled { stream, address } = dial.telegram(dc, addresses).await?;
+        stream.set_nonblocking(true)?;
+        Ok((stream, address))
+    };
+    let dialled: Option<io::Result<_>> = deadline::within(limit * ATTEMPTS, dialled).await;
+    dialled.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into())).map_err(|error| error.to_string())
+}
+
 /// The DC to connect to and its addresses, the preferred ones first; none if there is no such DC.
-fn candidates(config: &Config, asked: DcId) -> Option<(DcId, Vec<SocketAddr>)> {
+pub(crate) fn candidates(config: &Config, asked: DcId) -> Option<(DcId, Vec<SocketAddr>)> {
     let fallback = config.allow_fallback_on_unknown_dc.then_some(DcId::DEFAULT);
     [Some(asked), fallback].into_iter().flatten().find_map(|dc| {
         let known = known_addresses(config, dc);

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_io::Async;
@@ -10,7 +11,7 @@ use async_io::Async;
 use super::loops::Path;
 use super::relay::{Codec, Job, reset_on_close};
 use super::{Shared, Told, Visit};
-use crate::config::Host;
+use crate::config::{Config, Host};
 use crate::log::Limited;
 use crate::net::deadline;
 use crate::outcome::{Outcome, Stranger};
@@ -51,7 +52,7 @@ pub(super) async fn splice(shared: &Shared, client: Async<TcpStream>, visitor: V
     }
     let dialled = match link {
         Some(link) if !shared.loops.is_found() => Ok(link),
-        _ => dial(shared, visit.peer).await,
+        _ => dial(shared, visit.config.clone(), visit.peer).await,
     };
     let Ok(client) = client.into_inner() else { return Err((visit, Outcome::NoResources)) };
     let Link { socket: remote, sent, is_reset, path } = match dialled {
@@ -70,7 +71,7 @@ pub(super) async fn splice(shared: &Shared, client: Async<TcpStream>, visitor: V
     }
     visit.front_path = Some(path);
     let opening_payload = received.len();
-    let mut opening = proxy_header(shared, &client, &visit);
+    let mut opening = proxy_header(&client, &visit);
     opening.extend(received);
     opening.drain(..sent.min(opening.len()));
     shared.relay.add(Job {
@@ -80,14 +81,14 @@ pub(super) async fn splice(shared: &Shared, client: Async<TcpStream>, visitor: V
         opening,
         opening_payload,
         idle: IDLE,
-        on_end: visit.into_on_end(Outcome::Fronted(stranger)),
+        watch: visit.into_watch(Outcome::Fronted(stranger)),
     });
     Ok(())
 }
 
 /// What the front gets before the client's first byte.
-pub(super) fn proxy_header(shared: &Shared, client: &TcpStream, visit: &Visit) -> Vec<u8> {
-    if !shared.config.domain_fronting.proxy_protocol {
+pub(super) fn proxy_header(client: &TcpStream, visit: &Visit) -> Vec<u8> {
+    if !visit.config.domain_fronting.proxy_protocol {
         return Vec::new();
     }
     // Without a connection there is no address, and nobody to tell about it.
@@ -102,7 +103,8 @@ pub(super) fn warn_unreachable(shared: &Shared, error: &io::Error) {
         return;
     }
     if let Some(left_out) = WARNINGS.pass(Instant::now()) {
-        let host = shared.config.secret.host();
+        let config = shared.config();
+        let host = config.secret.host();
         log::warn!(
             "the front cannot be reached, whoever probes this proxy finds nothing there host={host} error={error}{left_out}"
         );
@@ -111,7 +113,8 @@ pub(super) fn warn_unreachable(shared: &Shared, error: &io::Error) {
 
 fn loop_found(shared: &Shared) {
     if shared.loops.set_found(true) {
-        let host = shared.config.secret.host();
+        let config = shared.config();
+        let host = config.secret.host();
         log::warn!(
             "the front leads back to this proxy, whoever probes it is refused; set domain-fronting.host to the address \
              of the web server itself host={host}"
@@ -120,28 +123,37 @@ fn loop_found(shared: &Shared) {
 }
 
 /// Connects to the front for a visitor, unless it leads back to us.
-pub(super) async fn dial(shared: &Shared, visitor: SocketAddr) -> io::Result<Link> {
+pub(super) async fn dial(shared: &Shared, config: Arc<Config>, visitor: SocketAddr) -> io::Result<Link> {
     if shared.loops.is_path(visitor) {
         loop_found(shared);
     }
     if shared.loops.is_found() {
         return Err(io::Error::other("it leads back to this proxy"));
     }
-    connect(shared).await
+    connect(shared, &config).await
 }
 
 /// Connects to the front.
-pub(super) async fn connect(shared: &Shared) -> io::Result<Link> {
-    let limit = shared.config.network.timeout.tcp;
-    let dialled = deadline::within(limit * ATTEMPTS, connect_any(shared)).await;
+pub(super) async fn connect(shared: &Shared, config: &Config) -> io::Result<Link> {
+    let limit = config.network.timeout.tcp;
+    let dialled = deadline::within(limit * ATTEMPTS, connect_any(shared, config)).await;
     let socket = dialled.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()))?;
     let path = shared.loops.path(socket.local_addr()?);
     Ok(Link { socket, sent: 0, is_reset: false, path })
 }
 
-async fn connect_any(shared: &Shared) -> io::Result<TcpStream> {
-    let config = &shared.config;
+async fn connect_any(shared: &Shared, config: &Config) -> io::Result<TcpStream> {
     let port = config.domain_fronting.port;
+    if let Some(dial) = &shared.dial {
+        let host = match &config.domain_fronting.host {
+            Some(Host::Ip(ip)) => ip.to_string(),
+            Some(Host::Name(name)) => name.clone(),
+            None => config.secret.host().to_owned(),
+        };
+        let stream = dial.front(&host, port).await?.stream;
+        stream.set_nonblocking(true)?;
+        return Ok(stream);
+    }
     let ips = match &config.domain_fronting.host {
         Some(Host::Ip(ip)) => vec![*ip],
         Some(Host::Name(name)) => shared.resolver.resolve(name).await?,

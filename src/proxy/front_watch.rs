@@ -6,10 +6,11 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use async_io::{Async, Timer};
-use futures_lite::{AsyncReadExt as _, AsyncWriteExt as _, future};
+use futures_lite::{AsyncReadExt as _, AsyncWriteExt as _, FutureExt as _, future};
 
 use super::loops::Path;
 use super::{Shared, front, random};
+use crate::config::Config;
 use crate::guard::front_profile::SAMPLES;
 use crate::net::deadline;
 use crate::proto::proxy_protocol;
@@ -39,7 +40,11 @@ pub(super) async fn watch(shared: &Shared) {
 async fn watch_answers(shared: &Shared) {
     loop {
         let pause = if look(shared).await { EVERY } else { RETRY };
-        Timer::after(random::between(pause)).await;
+        let pause = async {
+            Timer::after(random::between(pause)).await;
+        };
+        // Another front is looked at as soon as it is configured.
+        pause.or(shared.front_changes.wait()).await;
     }
 }
 
@@ -76,10 +81,11 @@ fn learn(shared: &Shared, offer: Offer, flight: &FirstFlight) {
 
 /// Sends the front a hello and reads its first flight.
 async fn ask(shared: &Shared, offer: Offer) -> io::Result<FirstFlight> {
-    let connected = connect(shared).await;
+    let config = shared.config();
+    let connected = connect(shared, &config).await;
     let (mut socket, _path) = connected.inspect_err(|error| front::warn_unreachable(shared, error))?;
     let mut hello = Vec::new();
-    let question = front_hello::write(&mut hello, shared.config.secret.host(), offer, &mut random::fill);
+    let question = front_hello::write(&mut hello, config.secret.host(), offer, &mut random::fill);
     let question = shared.loops.question(question);
     socket.write_all(&hello).await?;
     let (mut arrived, mut chunk) = (Vec::new(), vec![0; 4096]);
@@ -102,9 +108,9 @@ async fn ask(shared: &Shared, offer: Offer) -> io::Result<FirstFlight> {
 }
 
 /// Connects to the front and says who it is that comes, if it wants to know.
-async fn connect(shared: &Shared) -> io::Result<(Async<TcpStream>, Path)> {
-    let front::Link { socket, path, .. } = front::connect(shared).await?;
-    let header = if shared.config.domain_fronting.proxy_protocol {
+async fn connect(shared: &Shared, config: &Config) -> io::Result<(Async<TcpStream>, Path)> {
+    let front::Link { socket, path, .. } = front::connect(shared, config).await?;
+    let header = if config.domain_fronting.proxy_protocol {
         proxy_protocol::v2_header(socket.local_addr()?, socket.peer_addr()?)
     } else {
         Vec::new()
@@ -128,7 +134,8 @@ async fn watch_patience(shared: &Shared) {
 
 /// Says nothing to the front, to see how long it bears that.
 async fn measure_patience(shared: &Shared) -> io::Result<Duration> {
-    let (mut socket, _path) = connect(shared).await?;
+    let config = shared.config();
+    let (mut socket, _path) = connect(shared, &config).await?;
     let started = Instant::now();
     match deadline::within(front::IDLE, socket.read(&mut [0])).await {
         None => Ok(front::IDLE),

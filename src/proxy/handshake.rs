@@ -31,17 +31,17 @@ pub(super) enum Verdict {
 /// Talks with whoever has connected until it is known who that is.
 pub(super) async fn greet(shared: &Shared, client: &Async<TcpStream>, visit: &mut Visit) -> Verdict {
     // A peer that says nothing costs a place and no more. It is borne with for as long as the front would bear it.
-    let patience = shared.lock_front_profile().patience.unwrap_or(shared.config.network.timeout.idle);
+    let patience = shared.lock_front_profile().patience.unwrap_or(visit.config.network.timeout.idle);
     let mut input = match deadline::within(patience, receive(client)).await {
         Some(Ok(input)) if !input.is_empty() => input,
         _ => return Verdict::Over(Outcome::Silent),
     };
-    let header = front::proxy_header(shared, client.get_ref(), visit);
-    let mut shadow = Shadow::new(shared, visit.peer, header);
+    let header = front::proxy_header(client.get_ref(), visit);
+    let mut shadow = Shadow::new(shared, visit, header);
     let mut machine = Handshake::new();
     let stranger = loop {
         let mut reply = Vec::new();
-        match step(shared, &mut machine, &input, &mut reply) {
+        match step(shared, visit, &mut machine, &input, &mut reply) {
             Step::Read => match undecided(client, &mut shadow, machine.received()).await {
                 Some(Ok(more)) if !more.is_empty() => input = more,
                 Some(Ok(_)) => break Stranger::Incomplete,
@@ -53,8 +53,8 @@ pub(super) async fn greet(shared: &Shared, client: &Async<TcpStream>, visit: &mu
             },
             Step::Reply => {
                 drop(shadow);
-                visit.permit.authenticated();
-                return await_frame(shared, client, machine, reply).await;
+                visit.authenticated();
+                return await_frame(shared, client, visit, machine, reply).await;
             }
             Step::Front(reason) => break Stranger::Rejected(reason),
             Step::Established(session) => return Verdict::Client(session),
@@ -78,16 +78,17 @@ async fn undecided(client: &Async<TcpStream>, shadow: &mut Shadow<'_>, received:
 async fn await_frame(
     shared: &Shared,
     mut client: &Async<TcpStream>,
+    visit: &mut Visit,
     mut machine: Handshake,
     mut reply: Vec<u8>,
 ) -> Verdict {
-    let deadline = Instant::now() + shared.config.network.timeout.handshake;
+    let deadline = Instant::now() + visit.config.network.timeout.handshake;
     if !matches!(deadline::until(deadline, client.write_all(&reply)).await, Some(Ok(()))) {
         return Verdict::Over(Outcome::HandshakeAborted);
     }
     let mut input = Vec::new();
     loop {
-        match step(shared, &mut machine, &input, &mut reply) {
+        match step(shared, visit, &mut machine, &input, &mut reply) {
             Step::Established(session) => return Verdict::Client(session),
             Step::Close(reason) | Step::Front(reason) => return Verdict::Over(Outcome::BadClient(reason)),
             Step::Read | Step::Reply => match deadline::until(deadline, receive(client)).await {
@@ -99,13 +100,14 @@ async fn await_frame(
 }
 
 /// One step of the machine, with the world as it is now.
-fn step(shared: &Shared, machine: &mut Handshake, input: &[u8], reply: &mut Vec<u8>) -> Step {
-    let config = &shared.config;
+fn step(shared: &Shared, visit: &mut Visit, machine: &mut Handshake, input: &[u8], reply: &mut Vec<u8>) -> Step {
+    let Visit { config, skew_secs, .. } = visit;
     let now = unix_time();
     let tolerance = i64::try_from(config.tolerate_time_skewness.as_secs()).unwrap_or(i64::MAX);
     // The start is told by the monotonic clock, for a router's wall clock may have been set since.
     let started = now.saturating_sub_unsigned(shared.started.elapsed().as_secs());
     let mut first_seen = |random: &[u8; 32], time: i64| {
+        *skew_secs = time - now;
         !config.defense.anti_replay || shared.lock_anti_replay().first_seen(random, time, now, started, tolerance)
     };
     let reply_shape =

@@ -27,35 +27,42 @@ mod listener;
 mod loops;
 mod random;
 mod relay;
+mod reporting;
 mod route;
 mod shadow;
+mod summary;
+mod visit;
 
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpStream};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_io::{Async, Timer};
 use futures_lite::FutureExt as _;
 use smol::Executor;
+use smol::channel::{Receiver, Sender, bounded};
 use smol::lock::Semaphore;
 
 use crate::config::{Config, Network};
+use crate::event::{Observer, Traffic};
 use crate::guard::antireplay::AntiReplay;
 use crate::guard::front_profile::FrontProfile;
-use crate::guard::limits::{Limits, Permit};
+use crate::guard::limits::Limits;
 use crate::net::connect::Dialer;
 use crate::net::resolve::Resolver;
 use crate::net::sockopts::KeepAlive;
 use crate::outcome::Outcome;
-use crate::proto::dc::DcId;
+pub use dial::{Dial, Dialled, Dialling};
 use handshake::Verdict;
 use listener::Listener;
-use loops::{Loops, Path};
-use relay::{Budget, Cause, Relay, Traffic};
+use loops::Loops;
+use relay::{Budget, Relay};
+use reporting::Reporting;
 use route::Routes;
+use visit::{Recorder, Visit};
 
 /// A running proxy.
 ///
@@ -63,7 +70,17 @@ use route::Routes;
 pub struct Proxy {
     executor: Executor<'static>,
     listener: Listener,
+    reporting: Reporting,
     shared: Arc<Shared>,
+}
+
+/// What an embedding program may add.
+#[derive(Clone, Default)]
+pub struct Hooks {
+    /// Sees every event.
+    pub observer: Option<Arc<dyn Observer>>,
+    /// Reaches Telegram and the front.
+    pub dial: Option<Arc<dyn Dial>>,
 }
 
 /// Why a proxy cannot start.
@@ -72,6 +89,8 @@ pub struct Proxy {
 pub enum StartError {
     /// The address of `bind-to` cannot be listened on.
     Listen(SocketAddr, io::Error),
+    /// The address of `stats.prometheus.bind-to` cannot be listened on.
+    Metrics(SocketAddr, io::Error),
     /// The system has no threads or descriptors for the relay.
     Relay(io::Error),
     /// The system has no randomness.
@@ -80,16 +99,19 @@ pub enum StartError {
 
 /// What all connections share.
 struct Shared {
-    config: Config,
+    config: Mutex<Arc<Config>>,
+    recorder: Arc<Recorder>,
+    dial: Option<Arc<dyn Dial>>,
     limits: Limits,
     /// Places for shadow connections.
     shadows: Arc<Semaphore>,
     anti_replay: Mutex<AntiReplay>,
     front_profile: Mutex<FrontProfile>,
+    front_changes: Signal,
     loops: Arc<Loops>,
     relay: Relay,
     resolver: Resolver,
-    routes: Routes,
+    routes: Mutex<Arc<Routes>>,
     telegram_dialer: Dialer,
     front_dialer: Dialer,
     started: Instant,
@@ -103,31 +125,44 @@ impl Proxy {
     /// # Errors
     /// See [`StartError`].
     pub fn new(config: Config) -> Result<Self, StartError> {
+        Self::with(config, Hooks::default())
+    }
+
+    /// Does the same as [`Proxy::new`], with additions.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub fn with(config: Config, hooks: Hooks) -> Result<Self, StartError> {
         random::check().map_err(StartError::Random)?;
         let network = &config.network;
         let keep_alive = keep_alive(network);
         let listener = Listener::bind(config.bind_to, &keep_alive, network.reuse_port)
             .map_err(|error| StartError::Listen(config.bind_to, error))?;
-        let idle = network.timeout.idle;
-        let relay = Relay::start(relay_threads(&config), &Budget::new(BUFFERS_MAX), idle).map_err(StartError::Relay)?;
+        let relay = Relay::start(relay_threads(&config), &Budget::new(BUFFERS_MAX)).map_err(StartError::Relay)?;
         let caps = admission::caps(&config);
         let shared = Shared {
+            recorder: Arc::new(Recorder::new(hooks.observer)),
+            dial: hooks.dial,
             // A part of the strangers' places, so that they cannot all be undecided at the front's expense.
             shadows: Arc::new(Semaphore::new(caps.strangers.div_ceil(2))),
             limits: Limits::new(caps),
             anti_replay: Mutex::new(AntiReplay::new(config.defense.anti_replay_max_size.0)),
             front_profile: Mutex::default(),
+            front_changes: Signal::default(),
             loops: Arc::default(),
             relay,
             resolver: Resolver::default(),
-            routes: Routes::new(&network.proxies),
+            routes: Mutex::new(Arc::new(Routes::new(&network.proxies))),
             telegram_dialer: Dialer::new(keep_alive, (network.bind_ipv4, network.bind_ipv6)),
             front_dialer: Dialer::new(keep_alive, (None, None)),
             started: Instant::now(),
             next_id: AtomicU32::new(1),
-            config,
+            config: Mutex::new(Arc::new(config)),
         };
-        Ok(Self { executor: Executor::new(), listener, shared: Arc::new(shared) })
+        let proxy =
+            Self { executor: Executor::new(), listener, reporting: Reporting::default(), shared: Arc::new(shared) };
+        proxy.apply(proxy.shared.config())?;
+        Ok(proxy)
     }
 
     /// The address that is listened on.
@@ -144,24 +179,58 @@ impl Proxy {
             let shared = self.shared.clone();
             match admission::admit(&shared, peer) {
                 Ok(visit) => self.executor.spawn(serve_client(shared, socket, visit)).detach(),
-                Err(outcome) => {
-                    log::debug!("connection refused ip={} reason={}", peer.ip().to_canonical(), outcome.as_str());
-                }
+                Err(outcome) => shared.recorder.refuse(peer, outcome),
             }
         });
-        self.executor.run(accept.or(front_watch::watch(&self.shared))).await;
+        let log = async { self.shared.recorder.summary.log_forever().await };
+        self.executor.run(accept.or(log).or(front_watch::watch(&self.shared))).await;
+    }
+
+    /// Takes another configuration for all connections to come; those that there are go on as they began. Returns the
+    /// keys that take a restart and so stay as they are.
+    ///
+    /// # Errors
+    /// See [`StartError`]; then nothing has changed.
+    pub fn reload(&self, mut config: Config) -> Result<Vec<&'static str>, StartError> {
+        let old = self.shared.config();
+        let fixed = config.keep_fixed(&old);
+        let is_front_another =
+            config.secret.host() != old.secret.host() || config.domain_fronting != old.domain_fronting;
+        let proxies = (old.network.proxies != config.network.proxies).then(|| Routes::new(&config.network.proxies));
+        self.apply(Arc::new(config))?;
+        if let Some(routes) = proxies {
+            *self.shared.lock_routes() = Arc::new(routes);
+        }
+        if is_front_another {
+            *self.shared.lock_front_profile() = FrontProfile::default();
+            self.shared.loops.set_found(false);
+            self.shared.front_changes.send();
+        }
+        Ok(fixed)
+    }
+
+    /// Makes a configuration the one in effect.
+    fn apply(&self, config: Arc<Config>) -> Result<(), StartError> {
+        let metrics = config.stats.prometheus.bind_to;
+        let prepared = self.reporting.prepare(&config).map_err(|error| StartError::Metrics(metrics, error))?;
+        *self.shared.lock_config() = config.clone();
+        self.reporting.apply(&config, prepared, &self.shared, &self.executor);
+        Ok(())
     }
 
     /// Serves the connections that there are, without accepting new ones, until the last has ended, or for as long as
-    /// `shutdown-grace` says.
-    pub async fn drain(self) {
-        let Self { executor, listener, shared } = self;
+    /// `shutdown-grace` says; then closes everything.
+    pub async fn shutdown(self) {
+        let Self { executor, listener, reporting, shared } = self;
         drop(listener);
-        let deadline = Instant::now() + shared.config.shutdown_grace;
+        let deadline = Instant::now() + shared.config().shutdown_grace;
         let ended = async {
             while shared.limits.total() > 0 && Instant::now() < deadline {
                 Timer::after(DRAIN_STEP).await;
             }
+            // The last report has what the last connections did.
+            shared.relay.stop();
+            reporting.finish().await;
         };
         executor.run(ended).await;
     }
@@ -187,12 +256,16 @@ fn relay_threads(config: &Config) -> usize {
 
 /// The story of one connection, up to where the relay takes over.
 async fn serve_client(shared: Arc<Shared>, client: Async<TcpStream>, mut visit: Visit) {
-    if let Err(outcome) = admission::identify(&shared, &client, &mut visit).await {
-        return visit.end(outcome, Traffic::default());
+    if let Err(outcome) = admission::identify(&client, &mut visit).await {
+        return visit.refuse(outcome);
     }
+    visit.start();
     let told = match handshake::greet(&shared, &client, &mut visit).await {
         Verdict::Client(session) => dial::to_dc(&shared, client, *session, visit).await,
-        Verdict::Stranger(visitor) => front::splice(&shared, client, visitor, visit).await,
+        Verdict::Stranger(visitor) => {
+            visit.fronting(visitor.stranger);
+            front::splice(&shared, client, visitor, visit).await
+        }
         Verdict::Over(outcome) => Err((visit, outcome)),
     };
     if let Err((visit, outcome)) = told {
@@ -200,60 +273,25 @@ async fn serve_client(shared: Arc<Shared>, client: Async<TcpStream>, mut visit: 
     }
 }
 
-/// A connection that has been admitted: who it is, and its place. Every visit ends with [`Visit::end`].
-struct Visit {
-    id: u32,
-    /// The client, or the load balancer until its header is read.
-    peer: SocketAddr,
-    /// The address that the client connected to, if a load balancer says so.
-    connected_to: Option<SocketAddr>,
-    started: Instant,
-    permit: Permit,
-    dc: Option<DcId>,
-    /// Set while it is relayed to the front.
-    front_path: Option<Path>,
+/// Wakes one waiter; a signal that nobody waits for is kept for the next.
+struct Signal(Sender<()>, Receiver<()>);
+
+impl Default for Signal {
+    fn default() -> Self {
+        let (sender, receiver) = bounded(1);
+        Self(sender, receiver)
+    }
 }
 
-impl Visit {
-    fn new(shared: &Shared, peer: SocketAddr, permit: Permit) -> Self {
-        let id = shared.next_id.fetch_add(1, Ordering::Relaxed);
-        let started = Instant::now();
-        Self { id, peer, connected_to: None, started, permit, dc: None, front_path: None }
+impl Signal {
+    fn send(&self) {
+        // A full channel has a signal in it already.
+        let _ = self.0.try_send(());
     }
 
-    /// The client's address without the port, IPv4 as such.
-    fn ip(&self) -> std::net::IpAddr {
-        self.peer.ip().to_canonical()
-    }
-
-    /// Writes the connection's line into the log and frees its place.
-    fn end(self, outcome: Outcome, traffic: Traffic) {
-        log::debug!(
-            "connection ended conn={} ip={} dc={} reason={} bytes_in={} bytes_out={} ms={}",
-            self.id,
-            self.ip(),
-            self.dc.map_or(0, DcId::number),
-            outcome.as_str(),
-            traffic.from_client,
-            traffic.to_client,
-            self.started.elapsed().as_millis()
-        );
-    }
-
-    /// What the relay calls at the end; `finished` is the outcome when both sides have said all they had to.
-    fn into_on_end(self, finished: Outcome) -> relay::OnEnd {
-        Box::new(move |cause, traffic| {
-            let outcome = match cause {
-                Cause::Finished => finished,
-                Cause::ClientReset => Outcome::ClientReset,
-                Cause::RemoteReset => Outcome::RemoteReset,
-                Cause::BadRecord => Outcome::BadClient(crate::proto::handshake::Reason::BadRecord),
-                Cause::Idle => Outcome::Idle,
-                Cause::Shutdown => Outcome::Shutdown,
-                Cause::NoResources => Outcome::NoResources,
-            };
-            self.end(outcome, traffic);
-        })
+    async fn wait(&self) {
+        // It cannot be closed, for we hold both of its ends.
+        let _ = self.1.recv().await;
     }
 }
 
@@ -261,14 +299,34 @@ impl Visit {
 type Told = Result<(), (Visit, Outcome)>;
 
 impl Shared {
-    /// The set is whole whenever the lock is free, so a poisoned lock is as good as any.
-    fn lock_anti_replay(&self) -> MutexGuard<'_, AntiReplay> {
-        self.anti_replay.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The configuration in effect.
+    fn config(&self) -> Arc<Config> {
+        self.lock_config().clone()
     }
 
     /// The profile is whole whenever the lock is free, so a poisoned lock is as good as any.
     fn lock_front_profile(&self) -> MutexGuard<'_, FrontProfile> {
         self.front_profile.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The ways to Telegram now.
+    fn routes(&self) -> Arc<Routes> {
+        self.lock_routes().clone()
+    }
+
+    /// A pointer is never half written, so a poisoned lock is as good as any.
+    fn lock_routes(&self) -> MutexGuard<'_, Arc<Routes>> {
+        self.routes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A pointer is never half written, so a poisoned lock is as good as any.
+    fn lock_config(&self) -> MutexGuard<'_, Arc<Config>> {
+        self.config.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The set is whole whenever the lock is free, so a poisoned lock is as good as any.
+    fn lock_anti_replay(&self) -> MutexGuard<'_, AntiReplay> {
+        self.anti_replay.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -277,6 +335,9 @@ impl fmt::Display for StartError {
         match self {
             Self::Listen(address, error) => {
                 write!(f, "cannot listen on {address}: {}", listener::explain(error))
+            }
+            Self::Metrics(address, error) => {
+                write!(f, "cannot serve metrics on {address}: {}", listener::explain(error))
             }
             Self::Relay(error) => write!(f, "cannot start the relay: {error}"),
             Self::Random(error) => write!(f, "the system gives no random numbers: {error}"),

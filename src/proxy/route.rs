@@ -5,23 +5,36 @@ use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::{Shared, random};
+use super::random;
 use crate::config::{Host, Socks5, Upstream};
 use crate::guard::breaker::{Attempt, Breaker, Change, Policy};
 use crate::log::Limited;
+use crate::net::connect::Dialer;
 use crate::net::deadline;
+use crate::net::resolve::Resolver;
 use crate::net::socks5::{Fault, negotiate};
 
 /// Time for all ways and all addresses together, in units of the limit for one attempt.
-const ATTEMPTS: u32 = 2;
+pub(super) const ATTEMPTS: u32 = 2;
 /// How often one proxy's troubles are worth a warning.
 const WARN_EVERY: Duration = Duration::from_secs(60);
 
 /// The ways that the owner allows.
-pub(super) struct Routes(Vec<Route>);
+pub(crate) struct Routes(Vec<Route>);
 
 /// Why none of them led to the target: one text for each.
-pub(super) struct NoRoute(Vec<String>);
+pub(crate) struct NoRoute(Vec<String>);
+
+/// What connecting takes.
+pub(crate) struct Means<'a> {
+    pub(crate) resolver: &'a Resolver,
+    pub(crate) dialer: &'a Dialer,
+    /// For one attempt.
+    pub(crate) limit: Duration,
+}
+
+/// A connection, and the address of the target that it leads to.
+type Reached = (TcpStream, SocketAddr);
 
 enum Route {
     Direct,
@@ -37,7 +50,7 @@ struct Proxy {
 
 impl Routes {
     /// Without any proxy the way is direct.
-    pub(super) fn new(upstreams: &[Upstream]) -> Self {
+    pub(crate) fn new(upstreams: &[Upstream]) -> Self {
         let routes: Vec<_> = upstreams.iter().map(Route::new).collect();
         Self(if routes.is_empty() { vec![Route::Direct] } else { routes })
     }
@@ -46,8 +59,8 @@ impl Routes {
     ///
     /// # Errors
     /// Why it failed on each way, or that time was over.
-    pub(super) async fn connect(&self, shared: &Shared, addresses: &[SocketAddr]) -> Result<TcpStream, NoRoute> {
-        let end = Instant::now() + shared.config.network.timeout.tcp * ATTEMPTS;
+    pub(crate) async fn connect(&self, means: &Means<'_>, addresses: &[SocketAddr]) -> Result<Reached, NoRoute> {
+        let end = Instant::now() + means.limit * ATTEMPTS;
         let mut left = u32::try_from(self.0.len()).unwrap_or(u32::MAX);
         let mut faults = Vec::new();
         for route in self.shuffled() {
@@ -55,8 +68,8 @@ impl Routes {
             let now = Instant::now();
             let turn_ends = now + end.saturating_duration_since(now) / left;
             left = left.saturating_sub(1).max(1);
-            match route.connect(shared, addresses, turn_ends).await {
-                Ok(socket) => return Ok(socket),
+            match route.connect(means, addresses, turn_ends).await {
+                Ok(reached) => return Ok(reached),
                 Err(fault) => faults.push(format!("{route}: {fault}")),
             }
         }
@@ -85,18 +98,17 @@ impl Route {
         }
     }
 
-    async fn connect(&self, shared: &Shared, addresses: &[SocketAddr], end: Instant) -> Result<TcpStream, String> {
-        let limit = shared.config.network.timeout.tcp;
+    async fn connect(&self, means: &Means<'_>, addresses: &[SocketAddr], end: Instant) -> Result<Reached, String> {
         match self {
             Self::Direct => {
-                let connected = shared.telegram_dialer.connect(addresses.to_vec(), limit);
+                let connected = means.dialer.connect(addresses.to_vec(), means.limit);
                 match deadline::until(end, connected).await {
-                    Some(Ok((socket, _))) => Ok(socket),
+                    Some(Ok(reached)) => Ok(reached),
                     Some(Err(error)) => Err(error.to_string()),
                     None => Err(TIME_IS_OVER.to_owned()),
                 }
             }
-            Self::Proxy(proxy) => proxy.connect(shared, addresses, end).await,
+            Self::Proxy(proxy) => proxy.connect(means, addresses, end).await,
         }
     }
 }
@@ -114,21 +126,20 @@ impl Proxy {
     }
 
     /// Asks for one address after the other.
-    async fn connect(&self, shared: &Shared, addresses: &[SocketAddr], end: Instant) -> Result<TcpStream, String> {
+    async fn connect(&self, means: &Means<'_>, addresses: &[SocketAddr], end: Instant) -> Result<Reached, String> {
         let Some(attempt) = self.lock_breaker().admit(Instant::now()) else {
             return Err("left alone for a while, because it failed".to_owned());
         };
         let trial = Trial { proxy: self, attempt: Some(attempt) };
-        let limit = shared.config.network.timeout.tcp;
         let mut addresses = addresses.to_vec();
-        shared.telegram_dialer.order(&mut addresses);
+        means.dialer.order(&mut addresses);
         let mut last = Err("there is no address to connect to".to_owned());
         for address in addresses {
-            let attempt_ends = end.min(Instant::now() + limit);
-            match deadline::until(attempt_ends, self.reach(shared, address)).await {
+            let attempt_ends = end.min(Instant::now() + means.limit);
+            match deadline::until(attempt_ends, self.reach(means, address)).await {
                 Some(Ok(socket)) => {
                     trial.succeeded();
-                    return Ok(socket);
+                    return Ok((socket, address));
                 }
                 Some(Err(Fault::Refused(refusal))) if refusal.is_about_the_target() => {
                     last = Ok(refusal);
@@ -140,7 +151,7 @@ impl Proxy {
                 // Nobody can tell whether the proxy hangs or the target does.
                 None => last = Err(TIME_IS_OVER.to_owned()),
             }
-            shared.telegram_dialer.remember_failure(address);
+            means.dialer.remember_failure(address);
             if Instant::now() >= end {
                 break;
             }
@@ -157,14 +168,14 @@ impl Proxy {
         }
     }
 
-    async fn reach(&self, shared: &Shared, target: SocketAddr) -> Result<TcpStream, Fault> {
+    async fn reach(&self, means: &Means<'_>, target: SocketAddr) -> Result<TcpStream, Fault> {
         let Socks5 { host, port, credentials, .. } = &self.settings;
         let ips = match host {
             Host::Ip(ip) => vec![*ip],
-            Host::Name(name) => shared.resolver.resolve(name).await?,
+            Host::Name(name) => means.resolver.resolve(name).await?,
         };
         let proxies = ips.into_iter().map(|ip| SocketAddr::new(ip, *port)).collect();
-        let (socket, _) = shared.telegram_dialer.connect(proxies, shared.config.network.timeout.tcp).await?;
+        let (socket, _) = means.dialer.connect(proxies, means.limit).await?;
         let credentials = credentials.as_ref().map(|(user, password)| (user.as_str(), password.as_str()));
         negotiate(socket, credentials, &target.ip().to_string(), target.port()).await
     }

@@ -9,6 +9,7 @@ use std::future::Future;
 use std::io::{self, ErrorKind, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_io::{Async, Timer};
@@ -17,7 +18,8 @@ use smol::lock::SemaphoreGuardArc;
 
 use super::front::{self, Link};
 use super::loops::Path;
-use super::{Shared, relay};
+use super::{Shared, Visit, relay};
+use crate::config::Config;
 use crate::net::deadline;
 
 /// How long a hello may take before the front is dialled. Later than the second packet of a large hello, and early
@@ -28,6 +30,7 @@ const HEAD_START: Duration = Duration::from_millis(100);
 /// What stands behind an undecided client.
 pub(super) struct Shadow<'a> {
     shared: &'a Shared,
+    config: Arc<Config>,
     peer: SocketAddr,
     /// What the front gets before the client's first byte.
     header: Vec<u8>,
@@ -62,10 +65,17 @@ struct Progress {
 
 impl<'a> Shadow<'a> {
     /// To be made when the first byte has arrived.
-    pub(super) fn new(shared: &'a Shared, peer: SocketAddr, header: Vec<u8>) -> Self {
+    pub(super) fn new(shared: &'a Shared, visit: &Visit, header: Vec<u8>) -> Self {
         let now = Instant::now();
-        let deadline = now + shared.config.network.timeout.handshake;
-        Self { shared, peer, header, state: State::Waiting(now + HEAD_START), deadline }
+        let deadline = now + visit.config.network.timeout.handshake;
+        Self {
+            shared,
+            config: visit.config.clone(),
+            peer: visit.peer,
+            header,
+            state: State::Waiting(now + HEAD_START),
+            deadline,
+        }
     }
 
     /// Keeps the front up to date with what was `received`, until the connection is the front's for good: it has
@@ -78,7 +88,7 @@ impl<'a> Shadow<'a> {
                     Timer::at(*until).await;
                     let place = self.shared.shadows.try_acquire_arc();
                     self.state = place.map_or(State::Missing, |place| {
-                        State::Dialling(Box::pin(front::dial(self.shared, self.peer)), place)
+                        State::Dialling(Box::pin(front::dial(self.shared, self.config.clone(), self.peer)), place)
                     });
                 }
                 State::Dialling(dial, _) => {

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use super::direction::{Direction, Failure, Received, Turn};
 use super::pool::Pool;
-use super::{Cause, Job, OnEnd, Traffic};
+use super::{Cause, Job, Watch};
+use crate::event::Traffic;
 use crate::proto::transcode::{self, ClientToDc, DcToClient};
 
 /// What is done to the bytes.
@@ -46,7 +47,9 @@ pub(super) struct Conn {
     pub(super) idle: u64,
     /// It stands in one of the engine's queues.
     pub(super) is_queued: bool,
-    on_end: Option<OnEnd>,
+    watch: Option<Box<dyn Watch>>,
+    /// What the watch knows of.
+    reported: Traffic,
 }
 
 impl Conn {
@@ -60,7 +63,8 @@ impl Conn {
             last_active: now,
             idle: u64::try_from(job.idle.as_millis()).unwrap_or(u64::MAX),
             is_queued: false,
-            on_end: Some(job.on_end),
+            watch: Some(job.watch),
+            reported: Traffic::default(),
         }
     }
 
@@ -128,12 +132,24 @@ impl Conn {
                 _ => {}
             }
         }
-        let traffic = Traffic { from_client: self.to_remote.payload, to_client: self.to_client.payload };
-        let on_end = self.on_end.take();
-        // The places that `on_end` frees are the sockets', so these go first.
+        self.report();
+        let (watch, traffic) = (self.watch.take(), self.reported);
+        // The places that the end of the watch frees are the sockets', so these go first.
         drop(self);
-        if let Some(on_end) = on_end {
-            on_end(cause, traffic);
+        if let Some(watch) = watch {
+            watch.ended(cause, traffic);
+        }
+    }
+
+    /// Tells the watch how many bytes have moved since it was told last.
+    pub(super) fn report(&mut self) {
+        let traffic = Traffic { from_client: self.to_remote.payload, to_client: self.to_client.payload };
+        let moved = traffic.since(self.reported);
+        if moved != Traffic::default()
+            && let Some(watch) = &mut self.watch
+        {
+            self.reported = traffic;
+            watch.moved(moved);
         }
     }
 }

@@ -23,7 +23,7 @@ use super::{Cause, Job};
 const EVENTS: usize = 128;
 /// The token of the eventfd.
 const WAKE: u64 = u64::MAX;
-/// Bounds of the time between two looks for idle connections.
+/// Bounds of the time between two looks for idle connections and for traffic to report.
 const SCAN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(15));
 
 /// What other threads have for an engine.
@@ -77,11 +77,9 @@ pub(super) struct Engine {
 }
 
 impl Engine {
-    /// `idle` is the shortest idle time of any connection.
-    ///
     /// # Errors
     /// Those of epoll_create and eventfd.
-    pub(super) fn new(budget: Budget, idle: Duration) -> io::Result<(Self, Arc<Inbox>)> {
+    pub(super) fn new(budget: Budget) -> io::Result<(Self, Arc<Inbox>)> {
         let poller = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         epoll::add(&poller, &wake, EventData::new_u64(WAKE), EventFlags::IN)?;
@@ -95,7 +93,7 @@ impl Engine {
             queue: VecDeque::new(),
             starved: VecDeque::new(),
             started: now,
-            scan_every: (idle / 8).clamp(SCAN.0, SCAN.1),
+            scan_every: SCAN.1,
             next_scan: now,
         };
         Ok((engine, inbox))
@@ -123,7 +121,7 @@ impl Engine {
             let now = Instant::now();
             self.serve_queue(now);
             if now >= self.next_scan {
-                self.close_idle(now);
+                self.scan(now);
             }
         }
     }
@@ -149,6 +147,11 @@ impl Engine {
         let Letters { jobs, must_stop } = self.inbox.read();
         let now = self.millis(Instant::now());
         for job in jobs {
+            let scan_every = (job.idle / 8).clamp(SCAN.0, SCAN.1);
+            if scan_every < self.scan_every {
+                self.scan_every = scan_every;
+                self.next_scan = self.next_scan.min(Instant::now() + scan_every);
+            }
             let key = self.conns.insert(Conn::new(job, now));
             // The poller reports what a socket is ready for as soon as it is added.
             if let Err(error) = self.register(key) {
@@ -220,7 +223,8 @@ impl Engine {
         }
     }
 
-    fn close_idle(&mut self, now: Instant) {
+    /// Closes what is idle and reports what the others have moved.
+    fn scan(&mut self, now: Instant) {
         self.next_scan = now + self.scan_every;
         let now = self.millis(now);
         let is_idle = |conn: &Conn| now.saturating_sub(conn.last_active) >= conn.idle;
@@ -228,7 +232,9 @@ impl Engine {
         for key in idle {
             self.close(key, Cause::Idle);
         }
+        self.conns.iter_mut().for_each(|(_, conn)| conn.report());
         if self.conns.is_empty() {
+            self.scan_every = SCAN.1;
             self.conns.shrink_to_fit();
         }
     }

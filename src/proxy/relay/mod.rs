@@ -12,14 +12,15 @@ mod pool;
 
 use std::io;
 use std::net::TcpStream;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 pub(crate) use conn::{Codec, reset_on_close};
 pub(crate) use pool::Budget;
 
+use crate::event::Traffic;
 use engine::{Engine, Inbox};
 
 /// TLS records that a buffer has room for.
@@ -27,8 +28,14 @@ const SLOTS: usize = 4;
 /// Stack of an engine's thread, bytes. It is reserved, not used.
 const STACK: usize = 128 << 10;
 
-/// What is called when a connection has ended and its sockets are closed.
-pub(crate) type OnEnd = Box<dyn FnOnce(Cause, Traffic) + Send>;
+/// Who is told what becomes of a connection, on the relay's thread.
+pub(crate) trait Watch: Send {
+    /// Bytes have moved since the last call. Called now and then, and once before the end.
+    fn moved(&mut self, traffic: Traffic);
+
+    /// The connection has ended with all this traffic, and its sockets are closed.
+    fn ended(self: Box<Self>, cause: Cause, traffic: Traffic);
+}
 
 /// A connection that is to be relayed.
 pub(crate) struct Job {
@@ -43,7 +50,7 @@ pub(crate) struct Job {
     pub(crate) opening_payload: usize,
     /// How long no byte may move.
     pub(crate) idle: Duration,
-    pub(crate) on_end: OnEnd,
+    pub(crate) watch: Box<dyn Watch>,
 }
 
 /// Why a relayed connection ended.
@@ -60,31 +67,24 @@ pub(crate) enum Cause {
     NoResources,
 }
 
-/// Payload bytes of a connection.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Traffic {
-    pub(crate) from_client: u64,
-    pub(crate) to_client: u64,
-}
-
 /// The threads of the data plane.
 pub(crate) struct Relay {
     inboxes: Vec<Arc<Inbox>>,
     next: AtomicUsize,
-    threads: Vec<JoinHandle<()>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Relay {
-    /// Starts the threads. `idle` is the shortest idle time of any job to come.
+    /// Starts the threads.
     ///
     /// # Errors
     /// What the system says when it has no thread or no descriptor left.
-    pub(crate) fn start(threads: usize, budget: &Budget, idle: Duration) -> io::Result<Self> {
-        let mut relay = Self { inboxes: Vec::new(), next: AtomicUsize::new(0), threads: Vec::new() };
+    pub(crate) fn start(threads: usize, budget: &Budget) -> io::Result<Self> {
+        let mut relay = Self { inboxes: Vec::new(), next: AtomicUsize::new(0), threads: Mutex::default() };
         for number in 0..threads.max(1) {
-            let (engine, inbox) = Engine::new(budget.clone(), idle)?;
+            let (engine, inbox) = Engine::new(budget.clone())?;
             let thread = thread::Builder::new().name(format!("relay-{number}")).stack_size(STACK);
-            relay.threads.push(thread.spawn(move || engine.run())?);
+            relay.lock_threads().push(thread.spawn(move || engine.run())?);
             relay.inboxes.push(inbox);
         }
         Ok(relay)
@@ -97,16 +97,24 @@ impl Relay {
             inbox.add(job);
         }
     }
-}
 
-impl Drop for Relay {
-    /// Closes all connections and waits for the threads.
-    fn drop(&mut self) {
+    /// Closes all connections and waits for the threads. What is added later is never relayed.
+    pub(crate) fn stop(&self) {
         self.inboxes.iter().for_each(|inbox| inbox.stop());
-        for thread in self.threads.drain(..) {
+        for thread in self.lock_threads().drain(..) {
             if thread.join().is_err() {
                 log::error!("a relay thread has failed");
             }
         }
+    }
+
+    fn lock_threads(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.stop();
     }
 }

@@ -1,0 +1,119 @@
+//! The ways out for the metrics, as configured now.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use smol::channel::{Receiver, Sender, bounded};
+use smol::{Executor, Task};
+
+use super::Shared;
+use crate::config::{Config, Statsd};
+use crate::net::deadline;
+use crate::stats::{prometheus, statsd};
+
+/// How long the last report may take.
+const LAST_REPORT: Duration = Duration::from_secs(1);
+
+/// What runs.
+#[derive(Default)]
+pub(super) struct Reporting {
+    running: Mutex<Running>,
+}
+
+#[derive(Default)]
+struct Running {
+    prometheus: Option<(SocketAddr, Task<()>)>,
+    statsd: Option<(Statsd, Reporter)>,
+}
+
+/// A task that reports once more when it is told to stop.
+struct Reporter {
+    task: Task<()>,
+    _stops_when_dropped: Sender<()>,
+}
+
+/// What a configuration needs that can fail: at most a listener.
+pub(super) struct Prepared(Option<prometheus::Server>);
+
+impl Reporting {
+    /// Does what can fail.
+    ///
+    /// # Errors
+    /// Those of bind and listen.
+    pub(super) fn prepare(&self, config: &Config) -> io::Result<Prepared> {
+        let settings = &config.stats.prometheus;
+        let running = self.lock();
+        let listens = running.prometheus.as_ref().is_some_and(|(address, _)| *address == settings.bind_to);
+        if !settings.enabled || listens {
+            return Ok(Prepared(None));
+        }
+        let server = prometheus::Server::bind(settings.bind_to)?;
+        log::info!("serving metrics to Prometheus bind-to={}", settings.bind_to);
+        Ok(Prepared(Some(server)))
+    }
+
+    /// Runs what the configuration says, and nothing else.
+    pub(super) fn apply(
+        &self,
+        config: &Config,
+        prepared: Prepared,
+        shared: &Arc<Shared>,
+        executor: &Executor<'static>,
+    ) {
+        let mut running = self.lock();
+        if !config.stats.prometheus.enabled {
+            running.prometheus = None;
+        } else if let Prepared(Some(server)) = prepared {
+            let shared = shared.clone();
+            let serve = async move {
+                let settings = || shared.config().stats.prometheus.clone();
+                server.run(&shared.recorder.stats, settings).await;
+            };
+            running.prometheus = Some((config.stats.prometheus.bind_to, executor.spawn(serve)));
+        }
+        let settings = &config.stats.statsd;
+        if running.statsd.as_ref().is_some_and(|(old, _)| !settings.enabled || old != settings)
+            && let Some((_, old)) = running.statsd.take()
+        {
+            executor.spawn(old.finish()).detach();
+        }
+        if settings.enabled && running.statsd.is_none() {
+            running.statsd = Some((settings.clone(), Reporter::start(settings.clone(), shared.clone(), executor)));
+        }
+    }
+
+    /// Ends all, after a last report.
+    pub(super) async fn finish(&self) {
+        let Running { statsd, .. } = std::mem::take(&mut *self.lock());
+        if let Some((_, reporter)) = statsd {
+            reporter.finish().await;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Running> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Reporter {
+    fn start(settings: Statsd, shared: Arc<Shared>, executor: &Executor<'static>) -> Self {
+        let (sender, stop): (Sender<()>, Receiver<()>) = bounded(1);
+        let baseline = shared.recorder.stats.snapshot();
+        let report = async move {
+            let stop = async {
+                // Nothing is ever sent: the channel ends when its other end is dropped.
+                let _ = stop.recv().await;
+            };
+            statsd::run(&settings, &shared.recorder.stats, &baseline, &shared.resolver, stop).await;
+        };
+        Self { task: executor.spawn(report), _stops_when_dropped: sender }
+    }
+
+    async fn finish(self) {
+        let Self { task, _stops_when_dropped: sender } = self;
+        drop(sender);
+        deadline::within(LAST_REPORT, task).await;
+    }
+}

@@ -1,0 +1,107 @@
+//! The log's line per minute, and the warning that clocks differ.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use async_io::Timer;
+
+use crate::event::Event;
+use crate::guard::skew::{Skew, Whose};
+use crate::outcome::Stranger;
+use crate::proto::handshake::Reason;
+
+/// Time between two lines.
+const EVERY: Duration = Duration::from_secs(60);
+
+/// What happened since the last line, and the clocks of clients.
+pub(super) struct Summary {
+    started: Instant,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    minute: Minute,
+    skew: Skew,
+}
+
+#[derive(Default, PartialEq, Eq)]
+struct Minute {
+    clients: u32,
+    fronted: u32,
+    replays: u32,
+    skewed: u32,
+}
+
+impl Default for Summary {
+    fn default() -> Self {
+        Self { started: Instant::now(), state: Mutex::default() }
+    }
+}
+
+impl Summary {
+    pub(super) fn record(&self, event: &Event) {
+        match event {
+            Event::Authenticated { connection, skew_secs } => {
+                let mut state = self.lock();
+                state.minute.clients += 1;
+                state.skew.note(connection.client.ip(), *skew_secs, true, self.now_secs());
+            }
+            Event::Fronting { connection, stranger } => {
+                let mut state = self.lock();
+                state.minute.fronted += 1;
+                match stranger {
+                    Stranger::Rejected(Reason::Replay) => state.minute.replays += 1,
+                    Stranger::Rejected(Reason::ClockSkew(secs)) => {
+                        state.minute.skewed += 1;
+                        state.skew.note(connection.client.ip(), *secs, false, self.now_secs());
+                    }
+                    _ => {}
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Writes into the log for as long as it is polled.
+    pub(super) async fn log_forever(&self) {
+        loop {
+            Timer::after(EVERY).await;
+            self.log();
+        }
+    }
+
+    fn log(&self) {
+        let (minute, wrong_clock) = {
+            let mut state = self.lock();
+            (std::mem::take(&mut state.minute), state.skew.verdict(self.now_secs()))
+        };
+        if minute != Minute::default() {
+            let Minute { clients, fronted, replays, skewed } = minute;
+            log::info!("the last minute clients={clients} fronted={fronted} replays={replays} skewed={skewed}");
+        }
+        let Some((whose, secs)) = wrong_clock else { return };
+        match whose {
+            Whose::Ours { clients } => log::warn!(
+                "the clock of this machine is wrong: it differs from the clocks of all clients; set it by NTP clients={clients} ahead_secs={}",
+                -secs
+            ),
+            Whose::Theirs { client } => {
+                log::warn!(
+                    "the clock of a client is wrong, those of others agree with ours ip={client} ahead_secs={secs}"
+                );
+            }
+            Whose::Either { client } => log::warn!(
+                "the clocks of a client and of this machine differ, 'mtg doctor' tells whether ours is wrong ip={client} ahead_secs={secs}"
+            ),
+        }
+    }
+
+    fn now_secs(&self) -> u64 {
+        self.started.elapsed().as_secs()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

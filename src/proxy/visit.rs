@@ -1,0 +1,167 @@
+//! A connection that has been admitted, and what is told of it.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use super::Shared;
+use super::loops::Path;
+use super::relay::{Cause, Watch};
+use super::summary::Summary;
+use crate::config::Config;
+use crate::event::{Connection, Event, Observer, Route, Traffic};
+use crate::guard::limits::Permit;
+use crate::outcome::{Outcome, Stranger};
+use crate::proto::dc::DcId;
+use crate::proto::handshake::Reason;
+use crate::stats::Stats;
+
+/// Everybody who is told of events.
+pub(super) struct Recorder {
+    pub(super) stats: Stats,
+    pub(super) summary: Summary,
+    observer: Option<Arc<dyn Observer>>,
+}
+
+impl Recorder {
+    pub(super) fn new(observer: Option<Arc<dyn Observer>>) -> Self {
+        Self { stats: Stats::default(), summary: Summary::default(), observer }
+    }
+
+    /// Tells of a connection that gets no place.
+    pub(super) fn refuse(&self, peer: SocketAddr, outcome: Outcome) {
+        let client = peer.ip().to_canonical();
+        self.record(&Event::Refused { client, outcome });
+        log::debug!("connection refused ip={client} reason={}", outcome.as_str());
+    }
+
+    pub(super) fn record(&self, event: &Event) {
+        self.stats.record(event);
+        self.summary.record(event);
+        if let Some(observer) = &self.observer {
+            observer.observe(event);
+        }
+    }
+}
+
+/// A connection with a place: who it is, what it goes by, how far it has come. Every visit ends with [`Visit::end`].
+pub(super) struct Visit {
+    pub(super) id: u32,
+    /// The client, or the load balancer until its header is read.
+    pub(super) peer: SocketAddr,
+    /// The address that the client connected to, if a load balancer says so.
+    pub(super) connected_to: Option<SocketAddr>,
+    /// The configuration at its start. A reload changes nothing for those who are here.
+    pub(super) config: Arc<Config>,
+    /// How far the client's clock is ahead of ours, seconds; known when its hello has been checked.
+    pub(super) skew_secs: i64,
+    /// The DC that it asked for.
+    pub(super) dc: Option<DcId>,
+    /// Set while it is relayed to the front.
+    pub(super) front_path: Option<Path>,
+    route: Route,
+    started: Instant,
+    pub(super) permit: Permit,
+    recorder: Arc<Recorder>,
+}
+
+impl Visit {
+    pub(super) fn new(shared: &Shared, peer: SocketAddr, permit: Permit, config: Arc<Config>) -> Self {
+        Self {
+            id: shared.next_id.fetch_add(1, Ordering::Relaxed),
+            peer,
+            connected_to: None,
+            config,
+            skew_secs: 0,
+            dc: None,
+            front_path: None,
+            route: Route::Undecided,
+            started: Instant::now(),
+            permit,
+            recorder: shared.recorder.clone(),
+        }
+    }
+
+    /// It is known whose connection it is, and that address may have it.
+    pub(super) fn start(&self) {
+        self.recorder.record(&Event::Started(self.connection()));
+    }
+
+    /// It is not known whose it is, or that address may not have it.
+    pub(super) fn refuse(self, outcome: Outcome) {
+        self.recorder.refuse(self.peer, outcome);
+    }
+
+    /// The client's address without the port, IPv4 as such.
+    pub(super) fn ip(&self) -> IpAddr {
+        self.peer.ip().to_canonical()
+    }
+
+    /// The hello was a client's.
+    pub(super) fn authenticated(&mut self) {
+        self.permit.authenticated();
+        self.recorder.record(&Event::Authenticated { connection: self.connection(), skew_secs: self.skew_secs });
+    }
+
+    /// The hello was somebody else's, who is sent to the front.
+    pub(super) fn fronting(&mut self, stranger: Stranger) {
+        self.route = Route::Front;
+        self.recorder.record(&Event::Fronting { connection: self.connection(), stranger });
+    }
+
+    /// The DC that was asked for, or its stand-in, has been reached there.
+    pub(super) fn connected(&mut self, dc: DcId, address: SocketAddr) {
+        self.route = Route::Telegram { dc, address };
+        self.recorder.record(&Event::Connected(self.connection()));
+    }
+
+    /// Tells of the end, writes the connection's line into the log and frees its place.
+    pub(super) fn end(self, outcome: Outcome, traffic: Traffic) {
+        let (connection, lasted) = (self.connection(), self.started.elapsed());
+        self.recorder.record(&Event::Ended { connection, outcome, traffic, lasted });
+        log::debug!(
+            "connection ended conn={} ip={} dc={} reason={} bytes_in={} bytes_out={} ms={}",
+            self.id,
+            self.ip(),
+            self.dc.map_or(0, DcId::number),
+            outcome.as_str(),
+            traffic.from_client,
+            traffic.to_client,
+            lasted.as_millis()
+        );
+    }
+
+    /// Watches over the relay; `finished` is the outcome when both sides have said all they had to.
+    pub(super) fn into_watch(self, finished: Outcome) -> Box<dyn Watch> {
+        Box::new(Relayed { visit: self, finished })
+    }
+
+    fn connection(&self) -> Connection {
+        Connection::new(self.id, self.peer, self.route)
+    }
+}
+
+struct Relayed {
+    visit: Visit,
+    finished: Outcome,
+}
+
+impl Watch for Relayed {
+    fn moved(&mut self, traffic: Traffic) {
+        self.visit.recorder.record(&Event::Traffic { connection: self.visit.connection(), traffic });
+    }
+
+    fn ended(self: Box<Self>, cause: Cause, traffic: Traffic) {
+        let outcome = match cause {
+            Cause::Finished => self.finished,
+            Cause::ClientReset => Outcome::ClientReset,
+            Cause::RemoteReset => Outcome::RemoteReset,
+            Cause::BadRecord => Outcome::BadClient(Reason::BadRecord),
+            Cause::Idle => Outcome::Idle,
+            Cause::Shutdown => Outcome::Shutdown,
+            Cause::NoResources => Outcome::NoResources,
+        };
+        self.visit.end(outcome, traffic);
+    }
+}

@@ -1,0 +1,231 @@
+//! The metrics for Prometheus: a very small HTTP server.
+//!
+//! It serves a few readers for a short time each and knows one answer; a reader that is slow or says nothing is
+//! dropped. Format: Prometheus' text, or OpenMetrics for those who ask for it, as Prometheus itself does.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_io::{Async, Timer};
+use futures_lite::{AsyncReadExt as _, AsyncWriteExt as _};
+use smol::Executor;
+use smol::lock::Semaphore;
+
+use super::table::{Kind, METRICS};
+use super::{Snapshot, Stats, Value};
+use crate::config::Prometheus;
+use crate::net::deadline;
+
+/// Readers at the same time; others wait in the kernel's queue.
+const READERS: usize = 8;
+/// How long a reader may take for its request and our answer together.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Bytes of a request's head.
+const HEAD_MAX: usize = 8 << 10;
+/// Pause after an error of accept that only time mends.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// A server that listens and does not answer yet.
+pub(crate) struct Server {
+    listener: Async<TcpListener>,
+}
+
+impl Server {
+    /// # Errors
+    /// Those of bind and listen.
+    pub(crate) fn bind(address: SocketAddr) -> io::Result<Self> {
+        Ok(Self { listener: Async::<TcpListener>::bind(address)? })
+    }
+
+    /// Answers for as long as it is polled, by the `settings` of the moment. No error ends it.
+    pub(crate) async fn run(self, stats: &Stats, settings: impl Fn() -> Prometheus) {
+        let places = Arc::new(Semaphore::new(READERS));
+        let executor = Executor::new();
+        let accept = async {
+            loop {
+                let place = places.acquire_arc().await;
+                match self.listener.accept().await {
+                    Ok((socket, reader)) => {
+                        let settings = settings();
+                        let serve = async move {
+                            let answered = deadline::within(PATIENCE, answer(&socket, stats, &settings)).await;
+                            if !matches!(answered, Some(Ok(()))) {
+                                log::debug!("a reader of the metrics was dropped ip={}", reader.ip().to_canonical());
+                            }
+                            drop(place);
+                        };
+                        executor.spawn(serve).detach();
+                    }
+                    Err(error) => {
+                        log::debug!("a reader of the metrics was lost error={error}");
+                        Timer::after(PAUSE).await;
+                    }
+                }
+            }
+        };
+        executor.run(accept).await
+    }
+}
+
+async fn answer(mut socket: &Async<TcpStream>, stats: &Stats, settings: &Prometheus) -> io::Result<()> {
+    let head = receive_head(socket).await?;
+    let response = respond(&head, settings, || stats.snapshot());
+    socket.write_all(response.as_bytes()).await?;
+    socket.get_ref().shutdown(std::net::Shutdown::Write)?;
+    // Closing with bytes unread would send RST, which may overtake the answer.
+    while socket.read(&mut [0; 512]).await? > 0 {}
+    Ok(())
+}
+
+/// Reads up to the empty line that ends the head.
+async fn receive_head(mut socket: &Async<TcpStream>) -> io::Result<String> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") && !head.ends_with(b"\n\n") && head.len() < HEAD_MAX {
+        let mut chunk = [0; 1024];
+        let length = socket.read(&mut chunk).await?;
+        if length == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        head.extend_from_slice(chunk.get(..length).unwrap_or_default());
+    }
+    Ok(String::from_utf8_lossy(&head).into_owned())
+}
+
+const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+const PLAIN: &str = "text/plain; charset=utf-8";
+
+fn respond(head: &str, settings: &Prometheus, snapshot: impl FnOnce() -> Snapshot) -> String {
+    let mut lines = head.lines();
+    let mut words = lines.next().unwrap_or_default().split(' ');
+    let (Some(method), Some(target), Some(version)) = (words.next(), words.next(), words.next()) else {
+        return response("400 Bad Request", PLAIN, "not a request\n", true);
+    };
+    if !version.starts_with("HTTP/1.") || !target.starts_with('/') {
+        return response("400 Bad Request", PLAIN, "not a request\n", true);
+    }
+    let has_body = method != "HEAD";
+    let path = target.split(['?', '#']).next().unwrap_or_default();
+    if settings.http_path != "/" && settings.http_path != path {
+        return response("404 Not Found", PLAIN, "nothing here\n", has_body);
+    }
+    if !matches!(method, "GET" | "HEAD") {
+        return response("405 Method Not Allowed\r\nAllow: GET, HEAD", PLAIN, "only GET and HEAD\n", has_body);
+    }
+    let asks_for_open_metrics = lines.filter_map(|line| line.split_once(':')).any(|(name, value)| {
+        name.eq_ignore_ascii_case("accept") && value.to_ascii_lowercase().contains("application/openmetrics-text")
+    });
+    let (kind, format) = if asks_for_open_metrics { (OPEN_METRICS, Format::OpenMetrics) } else { (TEXT, Format::Text) };
+    response("200 OK", kind, &text(&snapshot(), &settings.metric_prefix, format), has_body)
+}
+
+fn response(status: &str, kind: &str, body: &str, has_body: bool) -> String {
+    let head = format!(
+        "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        body.len()
+    );
+    if has_body { head + body } else { head }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Format {
+    Text,
+    OpenMetrics,
+}
+
+/// All metrics.
+fn text(snapshot: &Snapshot, prefix: &str, format: Format) -> String {
+    let mut text = String::new();
+    for metric in METRICS {
+        let name = if metric.is_universal { metric.name.to_owned() } else { format!("{prefix}_{}", metric.name) };
+        let mut samples = String::new();
+        // mtg v2's counters have the suffix that Prometheus wants in OpenMetrics only.
+        let suffix = if metric.kind == Kind::Counter && format == Format::OpenMetrics { "_total" } else { "" };
+        (metric.read)(snapshot, &mut |values, value| match value {
+            Value::Histogram(histogram) => {
+                for (bound, count) in histogram.cumulative() {
+                    samples += &format!("{name}_bucket{{le=\"{bound}.0\"}} {count}\n");
+                }
+                let (count, sum) = (histogram.count(), Value::Millis(histogram.sum_millis));
+                samples += &format!("{name}_bucket{{le=\"+Inf\"}} {count}\n{name}_sum {sum}\n{name}_count {count}\n");
+            }
+            _ => samples += &format!("{name}{suffix}{} {value}\n", labels(metric.labels, values)),
+        });
+        // A family without a value does not exist.
+        if !samples.is_empty() {
+            let (help, kind) = (metric.help, metric.kind.as_str());
+            text += &format!("# HELP {name} {help}\n# TYPE {name} {kind}\n{samples}");
+        }
+    }
+    if format == Format::OpenMetrics {
+        text += "# EOF\n";
+    }
+    text
+}
+
+/// `{name="value",…}`. No value has a character that would have to be escaped.
+fn labels(names: &[&str], values: &[&str]) -> String {
+    if names.is_empty() {
+        return String::new();
+    }
+    let pairs: Vec<_> = names.iter().zip(values).map(|(name, value)| format!("{name}=\"{value}\"")).collect();
+    format!("{{{}}}", pairs.join(","))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(path: &str) -> Prometheus {
+        Prometheus { http_path: path.to_owned(), ..Prometheus::default() }
+    }
+
+    fn status(head: &str, path: &str) -> String {
+        let response = respond(head, &settings(path), || Stats::default().snapshot());
+        response.lines().next().unwrap().trim_start_matches("HTTP/1.1 ").to_owned()
+    }
+
+    #[test]
+    fn requests_are_answered_as_due() {
+        for (head, path, wanted) in [
+            ("GET / HTTP/1.1\r\n\r\n", "/", "200 OK"),
+            ("GET /anything?x=1 HTTP/1.0\r\n\r\n", "/", "200 OK"),
+            ("HEAD /metrics HTTP/1.1\r\n\r\n", "/metrics", "200 OK"),
+            ("GET /metrics?a HTTP/1.1\r\n\r\n", "/metrics", "200 OK"),
+            ("GET / HTTP/1.1\r\n\r\n", "/metrics", "404 Not Found"),
+            ("GET /metrics/ HTTP/1.1\r\n\r\n", "/metrics", "404 Not Found"),
+            ("POST /metrics HTTP/1.1\r\n\r\n", "/metrics", "405 Method Not Allowed"),
+            ("\r\n\r\n", "/", "400 Bad Request"),
+            ("GET /", "/", "400 Bad Request"),
+            ("GET / SIP/2.0\r\n\r\n", "/", "400 Bad Request"),
+            ("GET http://example.com/ HTTP/1.1\r\n\r\n", "/", "400 Bad Request"),
+        ] {
+            assert_eq!(status(head, path), wanted, "{head:?}");
+        }
+    }
+
+    #[test]
+    fn a_head_request_gets_the_length_and_no_body() {
+        let stats = Stats::default();
+        let both = ["GET", "HEAD"].map(|method| {
+            respond(&format!("{method} / HTTP/1.1\r\n\r\n"), &settings("/"), || Snapshot {
+                counters: stats.lock().clone(),
+                process: Default::default(),
+            })
+        });
+        let (head, body) = both[0].split_once("\r\n\r\n").unwrap();
+        assert_eq!(both[1], format!("{head}\r\n\r\n"));
+        assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())), "{head}");
+        assert!(body.contains("\n# TYPE mtg_replay_attacks counter\nmtg_replay_attacks 0\n"), "{body}");
+    }
+
+    #[test]
+    fn open_metrics_has_its_suffix_and_its_end() {
+        let head = "GET / HTTP/1.1\r\naccept: application/openmetrics-text;version=1.0.0,text/plain;q=0.5\r\n\r\n";
+        let text = respond(head, &settings("/"), || Stats::default().snapshot());
+        assert!(text.contains("\n# TYPE mtg_replay_attacks counter\nmtg_replay_attacks_total 0\n"), "{text}");
+        assert!(text.contains("Content-Type: application/openmetrics-text; ") && text.ends_with("\n# EOF\n"), "{text}");
+    }
+}

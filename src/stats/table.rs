@@ -1,0 +1,197 @@
+//! The one table of all metrics. Prometheus, statsd and README are made from it.
+
+use super::counters::{ByFamily, Counters};
+use super::{Snapshot, Value};
+
+/// All that is known about a metric.
+pub(super) struct Metric {
+    /// Without the configured prefix.
+    pub(super) name: &'static str,
+    pub(super) kind: Kind,
+    pub(super) labels: &'static [&'static str],
+    /// One line.
+    pub(super) help: &'static str,
+    /// Names that every program uses alike take no prefix in Prometheus.
+    pub(super) is_universal: bool,
+    /// Passes on each value with the values of its labels.
+    pub(super) read: fn(&Snapshot, &mut Sink<'_>),
+}
+
+/// Where values go.
+pub(super) type Sink<'a> = dyn FnMut(&[&str], Value<'_>) + 'a;
+
+/// The type of a metric, in Prometheus' words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Counter,
+    Gauge,
+    Histogram,
+}
+
+impl Kind {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
+/// The table of the metrics for the README.
+pub fn markdown() -> String {
+    let mut text = String::from("| metric | type | labels | meaning |\n|---|---|---|---|\n");
+    for metric in METRICS {
+        let prefix = if metric.is_universal { "" } else { "mtg_" };
+        let labels: Vec<_> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
+        let (name, kind) = (metric.name, metric.kind.as_str());
+        text += &format!("| `{prefix}{name}` | {kind} | {} | {} |\n", labels.join(", "), metric.help);
+    }
+    text
+}
+
+const FAMILY: &[&str] = &["ip_family"];
+const LIST: &[&str] = &["ip_list"];
+
+const fn gauge(
+    name: &'static str,
+    labels: &'static [&'static str],
+    help: &'static str,
+    read: fn(&Snapshot, &mut Sink<'_>),
+) -> Metric {
+    Metric { name, kind: Kind::Gauge, labels, help, is_universal: false, read }
+}
+
+const fn counter(
+    name: &'static str,
+    labels: &'static [&'static str],
+    help: &'static str,
+    read: fn(&Snapshot, &mut Sink<'_>),
+) -> Metric {
+    Metric { kind: Kind::Counter, ..gauge(name, labels, help, read) }
+}
+
+const fn universal(name: &'static str, help: &'static str, read: fn(&Snapshot, &mut Sink<'_>)) -> Metric {
+    Metric { is_universal: true, ..gauge(name, &[], help, read) }
+}
+
+/// Every metric: mtg v2's first, under their names of old, then ours.
+pub(super) static METRICS: &[Metric] = &[
+    gauge("client_connections", FAMILY, "connections of clients and strangers now", |now, sink| {
+        by_family(now.counters.clients, sink);
+    }),
+    gauge("telegram_connections", &["telegram_ip", "dc"], "connections to Telegram now", |now, sink| {
+        each_telegram(&now.counters, &mut |labels, telegram| sink(&labels, Value::Whole(telegram.connections)));
+    }),
+    gauge("domain_fronting_connections", FAMILY, "connections of strangers to the front now", |now, sink| {
+        by_family(now.counters.fronted_now, sink);
+    }),
+    gauge("iplist_size", LIST, "addresses and networks in a list", |now, sink| {
+        let sizes = [("allowlist", now.counters.allowlist_size), ("blocklist", now.counters.blocklist_size)];
+        for (list, size) in sizes {
+            size.into_iter().for_each(|size| sink(&[list], Value::Whole(size)));
+        }
+    }),
+    counter(
+        "telegram_traffic",
+        &["telegram_ip", "dc", "direction"],
+        "bytes relayed between clients and Telegram",
+        |now, sink| {
+            each_telegram(&now.counters, &mut |[ip, dc], telegram| {
+                sink(&[ip, dc, "to_client"], Value::Whole(telegram.traffic.to_client));
+                sink(&[ip, dc, "from_client"], Value::Whole(telegram.traffic.from_client));
+            });
+        },
+    ),
+    counter("domain_fronting_traffic", &["direction"], "bytes relayed between strangers and the front", |now, sink| {
+        sink(&["to_client"], Value::Whole(now.counters.front.to_client));
+        sink(&["from_client"], Value::Whole(now.counters.front.from_client));
+    }),
+    counter("ip_blocklisted", LIST, "connections closed because of a list", |now, sink| {
+        sink(&["allowlist"], Value::Whole(now.counters.not_allowlisted));
+        sink(&["blocklist"], Value::Whole(now.counters.blocklisted));
+    }),
+    counter("domain_fronting", &[], "strangers that were sent to the front", |now, sink| {
+        sink(&[], Value::Whole(now.counters.fronted));
+    }),
+    counter("concurrency_limited", &[], "connections closed because there were too many", |now, sink| {
+        sink(&[], Value::Whole(now.counters.concurrency_limited));
+    }),
+    counter("replay_attacks", &[], "hellos of clients that somebody sent again", |now, sink| {
+        sink(&[], Value::Whole(now.counters.replays));
+    }),
+    counter("handshake_failures", &["reason"], "connections that did not get as far as Telegram", |now, sink| {
+        now.counters.failures.iter().for_each(|(reason, count)| sink(&[reason], Value::Whole(*count)));
+    }),
+    Metric {
+        kind: Kind::Histogram,
+        ..gauge("connection_duration_seconds", &[], "how long connections lasted", |now, sink| {
+            sink(&[], Value::Histogram(&now.counters.durations));
+        })
+    },
+    gauge("build_info", &["version", "arch"], "always 1; which mtg this is", |_, sink| {
+        sink(&[env!("CARGO_PKG_VERSION"), std::env::consts::ARCH], Value::Whole(1));
+    }),
+    universal("process_resident_memory_bytes", "memory that mtg occupies", |now, sink| {
+        now.process.resident_bytes.into_iter().for_each(|bytes| sink(&[], Value::Whole(bytes)));
+    }),
+    universal("process_open_fds", "files and sockets that mtg has open", |now, sink| {
+        now.process.open_files.into_iter().for_each(|count| sink(&[], Value::Whole(count)));
+    }),
+    universal("process_start_time_seconds", "when mtg was started, Unix time", |now, sink| {
+        now.process.started_millis.into_iter().for_each(|millis| sink(&[], Value::Millis(millis)));
+    }),
+];
+
+fn by_family(counts: ByFamily, sink: &mut Sink<'_>) {
+    sink(&["ipv4"], Value::Whole(counts.ipv4));
+    sink(&["ipv6"], Value::Whole(counts.ipv6));
+}
+
+fn each_telegram(counters: &Counters, each: &mut dyn FnMut([&str; 2], &super::counters::Telegram)) {
+    for ((ip, dc), telegram) in &counters.telegram {
+        each([&ip.to_string(), &dc.to_string()], telegram);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_metrics_of_mtg_v2_are_there_with_their_types_and_labels() {
+        for (name, kind, labels) in [
+            ("client_connections", Kind::Gauge, &["ip_family"][..]),
+            ("telegram_connections", Kind::Gauge, &["telegram_ip", "dc"]),
+            ("domain_fronting_connections", Kind::Gauge, &["ip_family"]),
+            ("iplist_size", Kind::Gauge, &["ip_list"]),
+            ("telegram_traffic", Kind::Counter, &["telegram_ip", "dc", "direction"]),
+            ("domain_fronting_traffic", Kind::Counter, &["direction"]),
+            ("ip_blocklisted", Kind::Counter, &["ip_list"]),
+            ("domain_fronting", Kind::Counter, &[]),
+            ("concurrency_limited", Kind::Counter, &[]),
+            ("replay_attacks", Kind::Counter, &[]),
+        ] {
+            let metric = METRICS.iter().find(|metric| metric.name == name).unwrap();
+            assert_eq!((metric.kind, metric.labels), (kind, labels), "{name}");
+        }
+    }
+
+    #[test]
+    fn every_value_has_a_value_for_each_label() {
+        let mut counters = Counters::default();
+        counters.telegram.insert(([10, 0, 0, 1].into(), -2), Default::default());
+        counters.failures.insert("replay", 1);
+        (counters.allowlist_size, counters.blocklist_size) = (Some(1), Some(2));
+        let snapshot = Snapshot { counters, process: super::super::Process::read() };
+        for metric in METRICS {
+            let mut seen = 0;
+            (metric.read)(&snapshot, &mut |labels, _| {
+                assert_eq!(labels.len(), metric.labels.len(), "{}", metric.name);
+                seen += 1;
+            });
+            assert!(seen > 0, "{}", metric.name);
+            assert!(markdown().contains(&format!("{}` |", metric.name)));
+        }
+    }
+}

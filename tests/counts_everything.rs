@@ -1,0 +1,216 @@
+//! The metrics tell exactly what clients, Telegram and the front counted themselves.
+
+mod support;
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::time::Duration;
+
+use support::client::session;
+use support::dc::{EchoDc, FakeDc};
+use support::front::FakeFront;
+use support::hello::Hello;
+use support::pattern::Pattern;
+use support::proxy::{Proxy, Setup};
+use support::socket::{self, free_address};
+use support::{DEADLINE, random};
+
+const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: front.example\r\n\r\n";
+
+/// What an HTTP server at `address` answers: head and body.
+fn http(address: SocketAddr, request: &str) -> (String, String) {
+    let mut stream = socket::connect(address);
+    stream.write_all(format!("{request}\r\n\r\n").as_bytes()).unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    (head.to_owned(), body.to_owned())
+}
+
+fn scrape(address: SocketAddr) -> String {
+    let (head, body) = http(address, "GET /metrics HTTP/1.1\r\nHost: metrics");
+    assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
+    body
+}
+
+/// Waits until a scrape has that line.
+fn wait_for_line(address: SocketAddr, line: &str) {
+    let mut last = String::new();
+    let has_line = || {
+        last = scrape(address);
+        last.lines().any(|found| found == line).then_some(())
+    };
+    let found = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| socket::wait_for(line, DEADLINE, has_line)));
+    assert!(found.is_ok(), "{line} is not in:\n{last}");
+}
+
+fn serving_metrics(setup: Setup) -> (Proxy, SocketAddr) {
+    let address = free_address();
+    let setup = setup.set("stats.prometheus.enabled", "true").set("stats.prometheus.bind-to", &address.to_string());
+    (setup.set("stats.prometheus.http-path", "/metrics").start(), address)
+}
+
+#[test]
+fn traffic_with_telegram_is_right_to_the_byte() {
+    let dc = FakeDc::listen();
+    let (proxy, metrics) = serving_metrics(Setup::new().dc(2, dc.address));
+    let (mut up, mut down) = (0, 0);
+    for (number, (sent, received)) in [(1, 0), (0, 1), (70_000, 3), (5, 2_000_001)].into_iter().enumerate() {
+        let mut client = session(proxy.address, 2);
+        client.upload.send(&Pattern::new(1).take(sent));
+        let mut stream = dc.accept();
+        assert_eq!(stream.receive(sent).len(), sent);
+        stream.send(&Pattern::new(2).take(received));
+        assert_eq!(client.download.receive(received).unwrap().len(), received);
+        if number == 0 {
+            wait_for_line(metrics, "mtg_client_connections{ip_family=\"ipv4\"} 1");
+            wait_for_line(metrics, "mtg_telegram_connections{telegram_ip=\"127.0.0.1\",dc=\"2\"} 1");
+        }
+        drop((client, stream));
+        (up, down) = (up + sent, down + received);
+    }
+    let labels = "telegram_ip=\"127.0.0.1\",dc=\"2\"";
+    wait_for_line(metrics, "mtg_client_connections{ip_family=\"ipv4\"} 0");
+    for line in [
+        format!("mtg_telegram_connections{{{labels}}} 0"),
+        format!("mtg_telegram_traffic{{{labels},direction=\"from_client\"}} {up}"),
+        format!("mtg_telegram_traffic{{{labels},direction=\"to_client\"}} {down}"),
+        "mtg_connection_duration_seconds_count 4".to_owned(),
+        "mtg_domain_fronting 0".to_owned(),
+    ] {
+        wait_for_line(metrics, &line);
+    }
+}
+
+#[test]
+fn traffic_of_a_running_connection_shows_before_its_end() {
+    let dc = EchoDc::listen();
+    let (proxy, metrics) = serving_metrics(Setup::new().dc(2, dc.address).set("network.timeout.idle", "4s"));
+    let mut client = session(proxy.address, 2);
+    client.ping(12_345, 1);
+    let labels = "telegram_ip=\"127.0.0.1\",dc=\"2\"";
+    wait_for_line(metrics, &format!("mtg_telegram_traffic{{{labels},direction=\"to_client\"}} 12345"));
+    wait_for_line(metrics, &format!("mtg_telegram_connections{{{labels}}} 1"));
+    client.ping(5, 2);
+    wait_for_line(metrics, &format!("mtg_telegram_traffic{{{labels},direction=\"from_client\"}} 12350"));
+}
+
+#[test]
+fn strangers_are_counted_by_reason_and_to_the_byte() {
+    let front = FakeFront::listen();
+    let (proxy, metrics) = serving_metrics(Setup::new().front(front.address));
+    let mut stranger = socket::connect(proxy.address);
+    stranger.write_all(REQUEST).unwrap();
+    let mut visit = front.visit(REQUEST);
+    visit.send(&[7; 1000]);
+    assert_eq!(socket::read_exactly(&mut stranger, 1000).unwrap(), [7; 1000]);
+    wait_for_line(metrics, "mtg_domain_fronting_connections{ip_family=\"ipv4\"} 1");
+    drop((stranger, visit));
+
+    let bad_key = Hello { key: random(), ..Hello::default() }.sign();
+    let late = Hello { clock_offset_secs: -9000, ..Hello::default() }.sign();
+    for hello in [&bad_key, &late] {
+        let mut stream = socket::connect(proxy.address);
+        stream.write_all(&hello.wire).unwrap();
+        drop(front.visit(&hello.wire[..100]));
+        assert_eq!(socket::read_to_end(&mut stream).0, b"");
+    }
+    drop(socket::connect(proxy.address));
+
+    let sent = REQUEST.len() + bad_key.wire.len() + late.wire.len();
+    for line in [
+        "mtg_domain_fronting_connections{ip_family=\"ipv4\"} 0".to_owned(),
+        "mtg_domain_fronting 3".to_owned(),
+        format!("mtg_domain_fronting_traffic{{direction=\"from_client\"}} {sent}"),
+        "mtg_domain_fronting_traffic{direction=\"to_client\"} 1000".to_owned(),
+        "mtg_handshake_failures{reason=\"not_client_hello\"} 1".to_owned(),
+        "mtg_handshake_failures{reason=\"wrong_digest\"} 1".to_owned(),
+        "mtg_handshake_failures{reason=\"clock_skew\"} 1".to_owned(),
+        "mtg_handshake_failures{reason=\"silent\"} 1".to_owned(),
+        "mtg_connection_duration_seconds_count 4".to_owned(),
+    ] {
+        wait_for_line(metrics, &line);
+    }
+}
+
+#[test]
+fn replays_and_connections_above_the_limit_are_counted() {
+    let (dc, front) = (EchoDc::listen(), FakeFront::listen());
+    let setup = Setup::new().dc(2, dc.address).front(front.address).set("concurrency", "2");
+    let (proxy, metrics) = serving_metrics(setup);
+    let hello = Hello::default().sign();
+    let mut first = socket::connect(proxy.address);
+    first.write_all(&hello.wire).unwrap();
+    assert!(socket::read_exactly(&mut first, 100).is_ok());
+    let mut again = socket::connect(proxy.address);
+    again.write_all(&hello.wire).unwrap();
+    let visit = front.visit(&hello.wire[..100]);
+    wait_for_line(metrics, "mtg_replay_attacks 1");
+    assert_eq!(socket::read_to_end(&mut socket::connect(proxy.address)).0, b"");
+    wait_for_line(metrics, "mtg_concurrency_limited 1");
+    wait_for_line(metrics, "mtg_handshake_failures{reason=\"concurrency_limited\"} 1");
+    drop((first, again, visit));
+}
+
+#[test]
+fn the_server_of_metrics_answers_as_due_and_drops_who_is_slow() {
+    let (_proxy, metrics) = serving_metrics(Setup::new());
+    let (head, body) = http(metrics, "HEAD /metrics HTTP/1.1");
+    assert!(head.contains("\r\nContent-Type: text/plain; version=0.0.4") && body.is_empty(), "{head}");
+    assert!(http(metrics, "GET / HTTP/1.1").0.starts_with("HTTP/1.1 404 "));
+    let (head, _) = http(metrics, "POST /metrics HTTP/1.1\r\nContent-Length: 0");
+    assert!(head.starts_with("HTTP/1.1 405 ") && head.contains("\r\nAllow: GET, HEAD"), "{head}");
+
+    // Eight who say nothing take all places, for a time.
+    let silent: Vec<TcpStream> = (0..8).map(|_| socket::connect(metrics)).collect();
+    scrape(metrics);
+    for mut stream in silent {
+        assert_eq!(socket::read_to_end(&mut stream).0, b"");
+    }
+}
+
+#[test]
+fn a_taken_port_for_metrics_is_an_error() {
+    let taken = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = taken.local_addr().unwrap();
+    let setup = Setup::new().set("stats.prometheus.enabled", "true");
+    let mut proxy = setup.set("stats.prometheus.bind-to", &address.to_string()).spawn(free_address());
+    assert_eq!(proxy.wait(DEADLINE).code(), Some(1));
+    let error = format!("mtg: error: cannot serve metrics on {address}: another program uses this port");
+    socket::wait_for("an error", DEADLINE, || proxy.log().contains(&error).then_some(()));
+}
+
+#[test]
+fn a_statsd_server_has_heard_everything_when_the_proxy_is_gone() {
+    let server = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    server.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    let dc = EchoDc::listen();
+    let setup = Setup::new().dc(2, dc.address).set("stats.statsd.enabled", "true");
+    // A host name, for mtg v2 takes none.
+    let setup = setup.set("stats.statsd.address", &format!("localhost:{}", server.local_addr().unwrap().port()));
+    let mut proxy = setup.set("stats.statsd.tag-format", "graphite").start();
+    let mut client = session(proxy.address, 2);
+    client.ping(1000, 1);
+    proxy.terminate();
+    client.ping(234, 2);
+    drop(client);
+    let status = proxy.wait(DEADLINE);
+    proxy.assert_ended_well(status);
+    let mut lines = Vec::new();
+    let mut buffer = [0; 2048];
+    while let Ok(length) = server.recv(&mut buffer) {
+        assert!(length <= 1432);
+        lines.extend(String::from_utf8(buffer[..length].to_vec()).unwrap().lines().map(str::to_owned));
+    }
+    let sum = |name: &str| -> u64 {
+        let counts = lines.iter().filter_map(|line| line.strip_prefix(name)?.strip_suffix("|c")?.parse::<u64>().ok());
+        counts.sum()
+    };
+    for direction in ["from_client", "to_client"] {
+        let name = format!("mtg.telegram_traffic;telegram_ip=127.0.0.1;dc=2;direction={direction}:");
+        assert_eq!(sum(&name), 1234, "{lines:?}");
+    }
+    let gauges: Vec<_> =
+        lines.iter().filter(|line| line.starts_with("mtg.client_connections;ip_family=ipv4:")).collect();
+    assert_eq!(gauges.last().unwrap().as_str(), "mtg.client_connections;ip_family=ipv4:0|g");
+}

@@ -92,7 +92,6 @@ fn wrong_command_lines_exit_with_64_and_one_line() {
         (&["access", "-p", "65536"], "is not a port"),
         (&["access", "-i", "2001:db8::1"], "--ipv4: \"2001:db8::1\" is not an IPv4 address"),
         (&["access", "-I", "192.0.2.1"], "is not an IPv6 address"),
-        (&["access", "--qr"], "--qr is not in this version yet"),
     ] {
         let (code, lines) = failure(args);
         assert_eq!((code, lines.len()), (Some(64), 1), "{args:?} {lines:?}");

@@ -6,7 +6,7 @@ use std::num::NonZeroU16;
 use super::args::{Command, Flag, Words};
 use super::json::Json;
 use super::link::Link;
-use super::{Failure, address, config_path, note, print};
+use super::{Failure, address, config_path, note, print, qr};
 use crate::config::Config;
 use crate::proto::secret::Secret;
 
@@ -23,7 +23,7 @@ static IPV4: Flag = Flag { short: "-i", long: "--ipv4", value: "IP", about: "the
 static IPV6: Flag = Flag { short: "-I", long: "--ipv6", value: "IP", about: "the IPv6 address to put into links" };
 static PORT: Flag = Flag { short: "-p", long: "--port", value: "N", about: "the port to put into links" };
 static HEX: Flag = Flag { short: "-x", long: "--hex", value: "", about: "secrets of links in hex, not in base64url" };
-static QR: Flag = Flag { short: "", long: "--qr", value: "", about: "draw a QR code (not in this version)" };
+static QR: Flag = Flag { short: "", long: "--qr", value: "", about: "draw QR codes for a terminal, not JSON" };
 
 /// What goes into links as the server.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -61,9 +61,7 @@ fn act(mut words: Words) -> Result<(), Failure> {
     let ipv6 = words.value(&IPV6, "an IPv6 address")?;
     let port: Option<NonZeroU16> = words.value(&PORT, "a port from 1 to 65535")?;
     let hex = words.switch(&HEX);
-    if words.switch(&QR) {
-        return Err(words.fail("--qr is not in this version yet"));
-    }
+    let draws = words.switch(&QR);
     let [config] = words.positionals()?;
     let (config, _) = Config::load(&config_path(config))?;
     let servers = Servers::new(ipv4, ipv6, &config);
@@ -73,20 +71,29 @@ fn act(mut words: Words) -> Result<(), Failure> {
         );
     }
     let port = port.map_or(config.bind_to.port(), NonZeroU16::get);
-    print(&document(&servers, port, &config.secret, hex))
+    let secret = if hex { config.secret.to_hex() } else { config.secret.to_base64() };
+    print(&if draws { drawings(&servers, port, &secret) } else { document(&servers, port, &config.secret, &secret) })
 }
 
-fn document(servers: &Servers, port: u16, secret: &Secret, hex: bool) -> String {
-    let text = if hex { secret.to_hex() } else { secret.to_base64() };
+/// The link and its QR code for each address.
+pub(crate) fn drawings(servers: &Servers, port: u16, secret: &str) -> String {
+    let known = [&servers.ipv4, &servers.ipv6].into_iter().flatten();
+    let links = known.map(|server| Link { server, port, secret }.tg());
+    links.map(|link| format!("{link}\n{}", qr::half_blocks(&link).unwrap_or_default())).collect()
+}
+
+fn document(servers: &Servers, port: u16, secret: &Secret, text: &str) -> String {
     let mut json = Json::new();
     for (family, server) in [("ipv4", &servers.ipv4), ("ipv6", &servers.ipv6)] {
         let Some(server) = server else { continue };
-        let link = Link { server, port, secret: &text };
+        let link = Link { server, port, secret: text };
         json.object(family, |address| {
             address.string("ip", server);
             address.number("port", u64::from(port));
-            address.string("tg_url", &link.tg());
-            address.string("tme_url", &link.tme());
+            for (url, code, link) in [("tg_url", "tg_qrcode", link.tg()), ("tme_url", "tme_qrcode", link.tme())] {
+                address.string(url, &link);
+                address.string(code, &qr::data_uri(&link).unwrap_or_default());
+            }
         });
     }
     json.object("secret", |forms| {
@@ -142,18 +149,28 @@ mod tests {
   }
 }
 "#;
-        assert_eq!(document(&servers("203.0.113.5", "2001:db8::5"), 443, &config().secret, false), expected);
+        let secret = config().secret;
+        let text = document(&servers("203.0.113.5", "2001:db8::5"), 443, &secret, &secret.to_base64());
+        let (codes, others): (Vec<_>, Vec<_>) = text.split_inclusive('\n').partition(|line| line.contains("_qrcode"));
+        assert_eq!(others.concat(), expected);
+        assert_eq!(codes.len(), 4);
+        for (line, name) in codes.iter().zip(["tg_qrcode", "tme_qrcode"].into_iter().cycle()) {
+            let start = format!("    \"{name}\": \"data:image/svg+xml;base64,PHN2ZyB4");
+            assert!(line.starts_with(&start), "{line}");
+        }
+        let keys: Vec<_> = text.lines().filter_map(|line| line.trim().split('"').nth(1)).take(7).collect();
+        assert_eq!(keys, ["ipv4", "ip", "port", "tg_url", "tg_qrcode", "tme_url", "tme_qrcode"]);
     }
 
     #[test]
     fn document_without_an_address_is_the_secret_alone() {
-        let text = document(&Servers::default(), 443, &config().secret, true);
+        let text = document(&Servers::default(), 443, &config().secret, HEX_SECRET);
         assert!(text.starts_with("{\n  \"secret\": {\n    \"hex\""), "{text}");
     }
 
     #[test]
     fn hex_reaches_the_links() {
-        let text = document(&servers("203.0.113.5", ""), 443, &config().secret, true);
+        let text = document(&servers("203.0.113.5", ""), 443, &config().secret, HEX_SECRET);
         assert!(text.contains(&format!("secret={HEX_SECRET}&server=203.0.113.5")), "{text}");
         assert!(!text.contains("ipv6"), "{text}");
     }

@@ -16,6 +16,7 @@ mod help;
 mod json;
 mod link;
 mod nearest;
+mod qr;
 mod run;
 mod secret;
 mod simple_run;

@@ -1,9 +1,10 @@
 //! `mtg simple-run`: the proxy without a file; flags become settings.
 
+use std::io::{self, IsTerminal as _};
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use super::access::Servers;
+use super::access::{self, Servers};
 use super::args::{Command, Flag, Words};
 use super::link::Link;
 use super::{Failure, note, print, secret};
@@ -99,6 +100,9 @@ fn act(words: Words) -> Result<(), Failure> {
             note("no public address is known; put it in the place of ADDRESS");
         }
         print(&links(&servers, config.bind_to.port(), &secret))?;
+        if io::stdout().is_terminal() {
+            print(&access::drawings(&servers, config.bind_to.port(), &secret.to_base64()))?;
+        }
     }
     daemon::run(config, None).map_err(|error| Failure::Work(error.to_string()))
 }

@@ -19,6 +19,7 @@ use super::{DEADLINE, HOST, KEY, hex, socket};
 #[derive(Clone)]
 pub struct Setup {
     lines: Vec<(String, String)>,
+    environment: Vec<(String, String)>,
     open_files: Option<u32>,
 }
 
@@ -35,7 +36,7 @@ pub struct Proxy {
 impl Setup {
     /// The secret of [`KEY`] and [`HOST`], and a front that refuses.
     pub fn new() -> Self {
-        let setup = Self { lines: Vec::new(), open_files: None };
+        let setup = Self { lines: Vec::new(), environment: Vec::new(), open_files: None };
         setup.secret(&KEY, HOST).front(socket::free_address()).set("shutdown-grace", "1s").set("log-level", "debug")
     }
 
@@ -59,6 +60,12 @@ impl Setup {
     pub fn set(mut self, key: &str, value: &str) -> Self {
         self.lines.retain(|(known, _)| known != key);
         self.lines.push((key.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Sets a variable of the environment.
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -104,7 +111,13 @@ impl Setup {
                 shell
             }
         };
-        command.arg("run").arg(file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command
+            .envs(self.environment.iter().cloned())
+            .arg("run")
+            .arg(file)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{}: {error}", binary().display()));
         let stderr = Arc::new(Mutex::new(String::new()));
         std::thread::spawn({
@@ -154,6 +167,14 @@ impl Proxy {
     /// The most memory that it has ever occupied, KiB.
     pub fn peak_memory_kib(&self) -> u64 {
         self.status("VmHWM:")
+    }
+
+    /// Writes another configuration file and sends SIGHUP.
+    pub fn reload(&self, setup: &Setup) {
+        let (file, fresh) = (self.directory.join("mtg.conf"), self.directory.join("fresh.conf"));
+        std::fs::write(&fresh, setup.config(self.address)).unwrap();
+        std::fs::rename(fresh, file).unwrap();
+        kill_process(Pid::from_child(&self.child), Signal::HUP).unwrap();
     }
 
     /// Sends SIGTERM.

@@ -188,9 +188,3 @@ fn a_reader_that_leaves_early_is_no_failure() {
     child.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
     assert_eq!((child.wait().unwrap().code(), errors.as_str()), (Some(0), ""));
 }
-
-#[test]
-fn doctor_says_that_it_is_not_there() {
-    let (code, lines) = failure(&["doctor", "--json", "/etc/mtg.conf"]);
-    assert_eq!((code, lines), (Some(1), vec!["this version has no doctor yet".to_owned()]));
-}

@@ -135,13 +135,13 @@ mod tests {
     "ip": "203.0.113.5",
     "port": 443,
     "tg_url": "tg://proxy?port=443&secret=7gABAgMEBQYHCAkKCwwNDg9mcm9udC5leGFtcGxl&server=203.0.113.5",
-    "tme_url": "https://t.me/proxy?port=443&secret=7gABAgMEBQYHCAkKCwwNDg9mcm9udC5leGFtcGxl&server=203.0.113.5"
+    "tme_url": "https://t.me/proxy?port=443&secret=7gABAgMEBQYHCAkKCwwNDg9mcm9udC5leGFtcGxl&server=203.0.113.5",
   },
   "ipv6": {
     "ip": "2001:db8::5",
     "port": 443,
     "tg_url": "tg://proxy?port=443&secret=7gABAgMEBQYHCAkKCwwNDg9mcm9udC5leGFtcGxl&server=2001%3Adb8%3A%3A5",
-    "tme_url": "https://t.me/proxy?port=443&secret=7gABAgMEBQYHCAkKCwwNDg9mcm9udC5leGFtcGxl&server=2001%3Adb8%3A%3A5"
+    "tme_url": "https://t.me/proxy?port=443&secret=7gABAgMEBQYHCAkKCwwNDg9mcm9udC5leGFtcGxl&server=2001%3Adb8%3A%3A5",
   },
   "secret": {
     "hex": "ee000102030405060708090a0b0c0d0e0f66726f6e742e6578616d706c65",

@@ -35,6 +35,28 @@ impl Json {
         self.text += &value.to_string();
     }
 
+    /// Adds a list of objects that `fill` fills, one for each item.
+    pub(crate) fn array<T>(&mut self, key: &str, items: &[T], fill: impl Fn(&mut Self, &T)) {
+        self.key(key);
+        self.text.push('[');
+        self.depth += 1;
+        for (at, item) in items.iter().enumerate() {
+            self.text += if at == 0 { "" } else { "," };
+            self.new_line();
+            self.text.push('{');
+            self.depth += 1;
+            self.is_empty = true;
+            fill(self, item);
+            self.close();
+        }
+        self.depth = self.depth.saturating_sub(1);
+        if !items.is_empty() {
+            self.new_line();
+        }
+        self.is_empty = false;
+        self.text.push(']');
+    }
+
     /// The text, with a newline at its end.
     pub(crate) fn finish(mut self) -> String {
         self.close();
@@ -94,6 +116,8 @@ mod tests {
             a.number("c", 443);
         });
         json.object("empty", |_| {});
+        json.array("list", &[1, 2], |item, number| item.number("n", *number));
+        json.array("none", &[0; 0], |_, _: &u64| {});
         json.string("d", "");
         let expected = r#"{
   "a": {
@@ -101,6 +125,15 @@ mod tests {
     "c": 443
   },
   "empty": {},
+  "list": [
+    {
+      "n": 1
+    },
+    {
+      "n": 2
+    }
+  ],
+  "none": [],
   "d": ""
 }
 "#;

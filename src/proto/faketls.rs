@@ -10,7 +10,7 @@ use sha2::Sha256;
 use super::handshake::Reason;
 use super::secret::Secret;
 use super::tls::client_hello::{ClientHello, RANDOM_AT};
-use super::tls::{TLS_1_0, content_type, server_hello};
+use super::tls::{RECORD_HEADER, TLS_1_0, content_type, server_hello};
 
 /// Bytes of the random that are the digest alone; the others carry the time.
 const DIGEST_LEN: usize = 28;
@@ -78,6 +78,32 @@ pub(crate) fn sign_reply(reply: &mut [u8], client_random: &[u8; 32], secret: &Se
     if let Some(random) = reply.get_mut(server_hello::RANDOM_AT..).and_then(|rest| rest.first_chunk_mut::<32>()) {
         *random = mac.finalize().into_bytes().into();
     }
+}
+
+/// Signs a hello that is one record, as a client does, and returns its random; none if it is too short to be one.
+/// `now` is Unix time in seconds.
+pub(crate) fn sign_hello(hello: &mut [u8], now: i64, secret: &Secret) -> Option<[u8; 32]> {
+    let place = hello.get_mut(RECORD_HEADER + RANDOM_AT..)?.first_chunk_mut::<32>()?;
+    *place = [0; 32];
+    let mut mac = keyed(secret)?;
+    mac.update(hello);
+    let mut random: [u8; 32] = mac.finalize().into_bytes().into();
+    let time = u32::try_from(now & 0xffff_ffff).unwrap_or_default().to_le_bytes();
+    random.iter_mut().skip(DIGEST_LEN).zip(time).for_each(|(byte, time)| *byte ^= time);
+    *hello.get_mut(RECORD_HEADER + RANDOM_AT..)?.first_chunk_mut::<32>()? = random;
+    Some(random)
+}
+
+/// Says whether a reply to the hello with that random was made with the secret. The reply's random is erased.
+pub(crate) fn is_signed_reply(reply: &mut [u8], client_random: &[u8; 32], secret: &Secret) -> bool {
+    let Some(place) = reply.get_mut(server_hello::RANDOM_AT..).and_then(|rest| rest.first_chunk_mut::<32>()) else {
+        return false;
+    };
+    let random = std::mem::replace(place, [0; 32]);
+    let Some(mut mac) = keyed(secret) else { return false };
+    mac.update(client_random);
+    mac.update(reply);
+    mac.verify_slice(&random).is_ok()
 }
 
 /// HMAC-SHA256 takes keys of any length, so there always is one.
@@ -150,6 +176,20 @@ mod tests {
         let secret: Secret = VECTOR_SECRET.parse().unwrap();
         let record = hex(VECTOR_HELLO);
         assert!(verify(&record[5..], [3, 3], &secret, VECTOR_TIME, TOLERANCE).is_ok());
+    }
+
+    #[test]
+    fn a_hello_that_we_sign_is_a_clients_and_the_reply_to_it_is_known() {
+        let (secret, other): (Secret, _) = (VECTOR_SECRET.parse().unwrap(), Secret::new([1; 16], "a").unwrap());
+        let mut hello = hex(VECTOR_HELLO);
+        let random = sign_hello(&mut hello, VECTOR_TIME + 7, &secret).unwrap();
+        assert_eq!(verify_record(&hello, &secret, VECTOR_TIME).unwrap().time, VECTOR_TIME + 7);
+        let mut reply = [0; 100];
+        sign_reply(&mut reply, &random, &secret);
+        assert!(is_signed_reply(&mut reply.clone(), &random, &secret));
+        assert!(!is_signed_reply(&mut reply.clone(), &random, &other));
+        assert!(!is_signed_reply(&mut reply[..20], &random, &secret));
+        assert_eq!(sign_hello(&mut hello[..40], 0, &secret), None);
     }
 
     #[test]

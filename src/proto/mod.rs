@@ -12,10 +12,12 @@
 pub mod dc;
 pub(crate) mod faketls;
 pub mod handshake;
+pub(crate) mod mtproto;
 pub(crate) mod obfuscated2;
 pub(crate) mod proxy_protocol;
 pub(crate) mod reader;
 pub mod secret;
+pub(crate) mod sntp;
 pub(crate) mod socks5;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -170,7 +170,7 @@ async fn connect_any(shared: &Shared, config: &Config) -> io::Result<TcpStream> 
 }
 
 /// Says whether a front's address is obviously the one that we listen on.
-fn is_ourselves(front: SocketAddr, listening: SocketAddr) -> bool {
+pub(crate) fn is_ourselves(front: SocketAddr, listening: SocketAddr) -> bool {
     let is_wildcard = |ip: IpAddr| ip.is_unspecified();
     front.port() == listening.port()
         && (front.ip() == listening.ip() || is_wildcard(listening.ip()) && front.ip().is_loopback())

@@ -132,7 +132,8 @@ impl Setup {
         Proxy { address, child, stderr, directory, ended: false }
     }
 
-    fn config(&self, address: SocketAddr) -> String {
+    /// The configuration file for a proxy on that address.
+    pub fn config(&self, address: SocketAddr) -> String {
         let mut text = format!("bind-to = {address}\n");
         for (key, value) in &self.lines {
             writeln!(text, "{key} = {}", value.replace("PORT", &address.port().to_string())).unwrap();
@@ -218,7 +219,8 @@ impl Drop for Proxy {
     }
 }
 
-fn binary() -> PathBuf {
+/// The binary under test.
+pub fn binary() -> PathBuf {
     std::env::var_os("MTG_BINARY").map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_mtg")), PathBuf::from)
 }
 

@@ -1,0 +1,114 @@
+//! Whether the clock is right: a client whose clock is more than `tolerate-time-skewness` away is turned down.
+
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use async_io::{Async, Timer};
+
+use super::{Case, Finding};
+use crate::net::deadline;
+use crate::proto::sntp::{self, MESSAGE_LEN};
+
+const SUBJECT: &str = "clock";
+/// Asked one after the other until one answers.
+const SERVERS: [&str; 3] = ["0.pool.ntp.org", "time.cloudflare.com", "time.google.com"];
+const PORT: u16 = 123;
+/// Time for one server.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// Shares of the tolerance from which the clock is a worry, and wrong; in tenths.
+const TENTHS: (u64, u64) = (3, 7);
+
+pub(super) async fn check(case: Arc<Case>) -> Vec<Finding> {
+    let servers: Vec<&str> = match &case.time_server {
+        Some(server) => vec![server],
+        None => SERVERS.to_vec(),
+    };
+    let mut errors = Vec::new();
+    for server in servers {
+        match deadline::within(PATIENCE, ask(&case, server)).await {
+            Some(Ok(offset)) => return vec![judge(&case, offset, server)],
+            Some(Err(error)) => errors.push(format!("{server}: {error}")),
+            None => errors.push(format!("{server}: no answer")),
+        }
+    }
+    if let Some(offset_secs) = telegram_clock(&case).await {
+        return vec![judge(&case, offset_secs * 1000, "Telegram")];
+    }
+    vec![Finding::warn(
+        SUBJECT,
+        format!("nobody tells the time ({})", errors.join("; ")),
+        "compare the output of 'date -u' with a clock that is right",
+    )]
+}
+
+/// How far the server's clock is ahead of ours, milliseconds.
+async fn ask(case: &Case, server: &str) -> io::Result<i64> {
+    let (host, port) = match server.rsplit_once(':') {
+        Some((host, port)) if !host.contains(':') => (host, port.parse().map_err(|_| io::ErrorKind::InvalidInput)?),
+        _ => (server, PORT),
+    };
+    let ip = match host.parse() {
+        Ok(ip) => ip,
+        Err(_) => *case.resolver.resolve(host).await?.first().ok_or(io::ErrorKind::NotFound)?,
+    };
+    let any: SocketAddr =
+        if ip.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() };
+    let socket = Async::<UdpSocket>::bind(any)?;
+    socket.get_ref().connect((ip, port))?;
+    let mut nonce = [0; 8];
+    getrandom::fill(&mut nonce).map_err(io::Error::other)?;
+    let asked = now_millis();
+    socket.send(&sntp::question(nonce)).await?;
+    let mut message = [0; 4 * MESSAGE_LEN];
+    loop {
+        let length = socket.recv(&mut message).await?;
+        if let Some(answer) = sntp::answer(message.get(..length).unwrap_or_default(), nonce) {
+            return Ok(sntp::offset(answer, asked, now_millis()));
+        }
+    }
+}
+
+/// What a data centre's answer said, if one comes before time is over.
+async fn telegram_clock(case: &Case) -> Option<i64> {
+    let look = || *case.telegram_clock.lock().unwrap_or_else(PoisonError::into_inner);
+    let until = case.deadline.checked_sub(Duration::from_secs(1))?;
+    deadline::until(until, async {
+        loop {
+            match look() {
+                Some(offset) => return offset,
+                None => Timer::after(Duration::from_millis(100)).await,
+            };
+        }
+    })
+    .await
+}
+
+fn judge(case: &Case, ahead_millis: i64, server: &str) -> Finding {
+    let (off, tolerance) = (Duration::from_millis(ahead_millis.unsigned_abs()), case.config.tolerate_time_skewness);
+    let side = if ahead_millis > 0 { "behind" } else { "ahead of" };
+    let text = format!("{}.{:01} s {side} {server}", off.as_secs(), off.subsec_millis() / 100);
+    let tenths = u64::try_from(off.as_millis() * 10 / tolerance.as_millis().max(1)).unwrap_or(u64::MAX);
+    let advice = format!(
+        "set the clock by NTP (OpenWrt: /etc/init.d/sysntpd restart; systemd: timedatectl set-ntp true); clients that \
+         differ by more than {} s are turned down",
+        tolerance.as_secs()
+    );
+    match tenths {
+        tenths if tenths < TENTHS.0 => Finding::ok(SUBJECT, text),
+        tenths if tenths < TENTHS.1 => Finding::warn(SUBJECT, text, advice),
+        _ => Finding::fail(SUBJECT, text, advice),
+    }
+}
+
+/// Unix time in milliseconds.
+fn now_millis() -> i64 {
+    let millis = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or_else(|before| -millis(before.duration()), millis)
+}
+
+/// Unix time in seconds.
+pub(super) fn now_secs() -> i64 {
+    now_millis().div_euclid(1000)
+}

@@ -1,0 +1,145 @@
+//! Whether clients find the way in: the port here, the way from the public address, and what the name says about it.
+
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
+use std::sync::Arc;
+
+use super::greeting::{Answerer, greet};
+use super::{Case, Finding};
+use crate::cli::address::reachable;
+use crate::net::connect;
+use crate::proto::dc::DcId;
+
+const PORT: &str = "port";
+const PUBLIC: &str = "public address";
+const NAME: &str = "name";
+
+pub(super) async fn port(case: Arc<Case>) -> Vec<Finding> {
+    let address = case.config.bind_to;
+    vec![match TcpListener::bind(address) {
+        Ok(_) => Finding::warn(
+            PORT,
+            format!("nobody listens on {address}: the proxy does not run"),
+            "start it (OpenWrt: /etc/init.d/mtg start)",
+        ),
+        Err(error) if error.kind() == ErrorKind::AddrNotAvailable => {
+            Finding::fail(PORT, format!("this machine has no address {}", address.ip()), "set bind-to to 0.0.0.0:PORT")
+        }
+        // A port that is taken, or one that only root may take and so cannot be tried.
+        Err(error) => match visit(&case, local(address)).await {
+            Ok(Answerer::Ourselves) => Finding::ok(PORT, format!("the proxy answers on {address}")),
+            Ok(_) => taken(address),
+            Err(refused) if refused.kind() == ErrorKind::ConnectionRefused => Finding::fail(
+                PORT,
+                format!("cannot listen on {address}: {error}"),
+                "start mtg as root or with CAP_NET_BIND_SERVICE, or take a port above 1023",
+            ),
+            Err(_) => taken(address),
+        },
+    }]
+}
+
+fn taken(address: SocketAddr) -> Finding {
+    Finding::fail(
+        PORT,
+        format!("another program listens on {address}, or a proxy with another secret"),
+        "'netstat -ltnp' names it; stop it, restart mtg after a change of the secret, or set another port in bind-to",
+    )
+}
+
+pub(super) async fn public_address(case: Arc<Case>) -> Vec<Finding> {
+    let (ips, own_v4) = (public_ips(&case), own_v4());
+    let port = case.config.bind_to.port();
+    let mut findings = Vec::new();
+    if let Some(own) = own_v4.filter(|ip| is_carrier_grade(*ip)) {
+        findings.push(Finding::warn(
+            "provider",
+            format!("it shares one IPv4 address among its customers ({own}): nobody gets in by IPv4"),
+            "ask it for an address of your own, use IPv6, or run mtg on a server",
+        ));
+    }
+    if ips.is_empty() {
+        findings.push(Finding::warn(
+            PUBLIC,
+            "none is known".to_owned(),
+            "set public-ipv4, public-ipv6 or public-host to what clients shall connect to",
+        ));
+        return findings;
+    }
+    for ip in &ips {
+        let address = SocketAddr::new(*ip, port);
+        findings.push(match visit(&case, address).await {
+            Ok(Answerer::Ourselves) => Finding::ok(PUBLIC, format!("the proxy answers on {address}")),
+            Ok(_) => Finding::fail(
+                PUBLIC,
+                format!("somebody else answers on {address}"),
+                "forward the port to this machine, and to no other",
+            ),
+            Err(error) => Finding::warn(
+                PUBLIC,
+                format!("{address} cannot be reached from here: {error}"),
+                "forward and open this port; some routers never lead back in from inside, so try from another network",
+            ),
+        });
+    }
+    findings.extend(name(&case, &ips).await);
+    findings
+}
+
+/// Compares the addresses of the secret's host with ours.
+async fn name(case: &Case, ips: &[IpAddr]) -> Option<Finding> {
+    let host = case.config.secret.host();
+    // A name without an address is the front's finding.
+    let of_name = case.resolver.resolve(host).await.ok()?;
+    let list = |ips: &[IpAddr]| ips.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(", ");
+    Some(if of_name.iter().any(|ip| ips.contains(ip)) {
+        Finding::ok(NAME, format!("{host} leads to this machine"))
+    } else {
+        Finding::warn(
+            NAME,
+            format!("{host} is at {}, this machine at {}", list(&of_name), list(ips)),
+            "a censor can see that: a name of your own that leads here, with a web site behind it, is safest",
+        )
+    })
+}
+
+/// Greets whoever is there.
+async fn visit(case: &Case, address: SocketAddr) -> io::Result<Answerer> {
+    let (socket, _) = connect::connect(vec![address], case.config.network.timeout.tcp, &case.failures).await?;
+    let preface: &[u8] = if case.config.proxy_protocol_listener { b"PROXY UNKNOWN\r\n" } else { b"" };
+    greet(socket, preface, &case.config.secret).await
+}
+
+/// Where a listener is reached from the same machine.
+fn local(address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => (Ipv4Addr::LOCALHOST, address.port()).into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => (Ipv6Addr::LOCALHOST, address.port()).into(),
+        _ => address,
+    }
+}
+
+/// The addresses that clients connect to, as far as they are known.
+fn public_ips(case: &Case) -> Vec<IpAddr> {
+    let config = &case.config;
+    let own = reachable(config.bind_to);
+    let v4 = config.public_ipv4.or(own.0).map(IpAddr::V4);
+    v4.into_iter().chain(config.public_ipv6.or(own.1).map(IpAddr::V6)).collect()
+}
+
+/// The IPv4 address that the kernel would send from. Connecting a UDP socket asks for a route and sends nothing.
+fn own_v4() -> Option<Ipv4Addr> {
+    let target = DcId::DEFAULT.addresses().find(SocketAddr::is_ipv4)?;
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    socket.connect(target).ok()?;
+    match socket.local_addr().ok()?.ip() {
+        IpAddr::V4(ip) => Some(ip),
+        IpAddr::V6(_) => None,
+    }
+}
+
+/// Source: RFC 6598.
+fn is_carrier_grade(ip: Ipv4Addr) -> bool {
+    let [a, b, ..] = ip.octets();
+    a == 100 && b & 0xc0 == 64
+}

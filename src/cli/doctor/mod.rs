@@ -1,0 +1,245 @@
+//! `mtg doctor`: finds out what keeps the proxy from working, and says what to do.
+//!
+//! The checks run side by side. Each returns findings and never more than an address or a host name of the
+//! configuration: what doctor prints is made to be shown to others.
+
+mod clock;
+mod entrance;
+mod front;
+mod greeting;
+mod machine;
+mod telegram;
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use smol::Executor;
+
+use super::args::{Command, Flag, Words};
+use super::json::Json;
+use super::{Failure, config_path, print};
+use crate::config::{Config, Warnings};
+use crate::net::connect::Failures;
+use crate::net::deadline;
+use crate::net::resolve::Resolver;
+
+pub(crate) static COMMAND: Command = Command {
+    name: "doctor",
+    arguments: &["[CONFIG]"],
+    about: "find out what keeps the proxy from working",
+    flags: &[&JSON, &TIME_SERVER],
+    notes,
+    act,
+};
+
+static JSON: Flag = Flag { short: "", long: "--json", value: "", about: "findings for programs" };
+static TIME_SERVER: Flag =
+    Flag { short: "", long: "--time-server", value: "HOST[:PORT]", about: "ask this one for the time (SNTP)" };
+
+/// Time for everything.
+const LIMIT: Duration = Duration::from_secs(15);
+
+/// What all checks know.
+struct Case {
+    config: Config,
+    warnings: Warnings,
+    time_server: Option<String>,
+    resolver: Resolver,
+    failures: Failures,
+    deadline: Instant,
+    /// How far Telegram's clock is ahead of ours, seconds, once a data centre has answered.
+    telegram_clock: Mutex<Option<i64>>,
+}
+
+/// What a check found out about one thing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Finding {
+    subject: String,
+    grade: Grade,
+    text: String,
+    /// What to do; empty if nothing.
+    advice: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Grade {
+    Ok,
+    Warn,
+    Fail,
+}
+
+/// A check: what it looks at, and the look.
+type Check = (String, Pin<Box<dyn Future<Output = Vec<Finding>> + Send>>);
+
+fn act(mut words: Words) -> Result<(), Failure> {
+    let time_server = words.text(&TIME_SERVER)?;
+    let as_json = words.switch(&JSON);
+    let [config] = words.positionals()?;
+    let (config, warnings) = Config::load(&config_path(config))?;
+    let case = Arc::new(Case {
+        config,
+        warnings,
+        time_server,
+        resolver: Resolver::default(),
+        failures: Failures::default(),
+        deadline: Instant::now() + LIMIT,
+        telegram_clock: Mutex::default(),
+    });
+    let shows_progress = !as_json && io::stdout().is_terminal();
+    let findings = async_io::block_on(examine(&case, shows_progress));
+    print(&if as_json { json(&findings) } else { text(&findings) })?;
+    match findings.iter().filter(|finding| finding.grade == Grade::Fail).count() {
+        0 => Ok(()),
+        1 => Err(Failure::Work("one check failed".to_owned())),
+        count => Err(Failure::Work(format!("{count} checks failed"))),
+    }
+}
+
+/// All checks, in the order of the report.
+fn checks(case: &Arc<Case>) -> Vec<Check> {
+    fn check<F: Future<Output = Vec<Finding>> + Send + 'static>(
+        case: &Arc<Case>,
+        subject: &str,
+        look: fn(Arc<Case>) -> F,
+    ) -> Check {
+        (subject.to_owned(), Box::pin(look(case.clone())))
+    }
+    let mut checks = vec![
+        check(case, "configuration", machine::configuration),
+        check(case, "open files", machine::open_files),
+        check(case, "clock", clock::check),
+        check(case, "port", entrance::port),
+        check(case, "public address", entrance::public_address),
+        check(case, "front", front::check),
+    ];
+    checks.extend(telegram::checks(case));
+    checks
+}
+
+/// Runs all checks side by side.
+async fn examine(case: &Arc<Case>, shows_progress: bool) -> Vec<Finding> {
+    let running = Mutex::new(Vec::new());
+    let executor = Executor::new();
+    let tasks: Vec<_> = checks(case)
+        .into_iter()
+        .map(|(subject, look)| {
+            note(&running, |subjects| subjects.push(subject.clone()), shows_progress);
+            let running = &running;
+            executor.spawn(async move {
+                let found = deadline::until(case.deadline, look).await;
+                note(running, |subjects| subjects.retain(|other| *other != subject), shows_progress);
+                found.unwrap_or_else(|| {
+                    let text = format!("no result within {} seconds", LIMIT.as_secs());
+                    vec![Finding::fail(&subject, text, "see whether this machine has a working internet connection")]
+                })
+            })
+        })
+        .collect();
+    let all = async {
+        let mut findings = Vec::new();
+        for task in tasks {
+            findings.extend(task.await);
+        }
+        findings
+    };
+    executor.run(all).await
+}
+
+/// Changes what is running and shows it in a line of its own, which the report overwrites.
+fn note(running: &Mutex<Vec<String>>, change: impl FnOnce(&mut Vec<String>), shows: bool) {
+    let mut running = running.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    change(&mut running);
+    if shows {
+        let line = if running.is_empty() { String::new() } else { format!("checking: {}", running.join(", ")) };
+        let line: String = line.chars().take(78).collect();
+        let _ = write!(io::stdout(), "\r\x1b[K{line}");
+        let _ = io::stdout().flush();
+    }
+}
+
+fn text(findings: &[Finding]) -> String {
+    let mut text = String::new();
+    for Finding { subject, grade, text: found, advice } in findings {
+        text += &format!("{:<4} {subject}: {found}\n", grade.as_str());
+        if !advice.is_empty() {
+            text += &format!("     -> {advice}\n");
+        }
+    }
+    text
+}
+
+fn json(findings: &[Finding]) -> String {
+    let worst = findings.iter().map(|finding| finding.grade).max().unwrap_or(Grade::Ok);
+    let mut json = Json::new();
+    json.string("result", worst.as_str());
+    json.array("findings", findings, |json, finding| {
+        json.string("subject", &finding.subject);
+        json.string("grade", finding.grade.as_str());
+        json.string("text", &finding.text);
+        json.string("advice", &finding.advice);
+    });
+    json.finish()
+}
+
+fn notes() -> String {
+    "CONFIG is /etc/mtg.conf if it is left out. Each finding is ok, warn or fail, and says what to do.\n\
+     It takes 15 seconds at most. The exit code is 1 if anything fails. No secret and no password is\n\
+     shown. The proxy may be running or not."
+        .to_owned()
+}
+
+impl Grade {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Warn => "warn",
+            Self::Fail => "fail",
+        }
+    }
+}
+
+impl Finding {
+    fn ok(subject: &str, text: impl Into<String>) -> Self {
+        Self { subject: subject.to_owned(), grade: Grade::Ok, text: text.into(), advice: String::new() }
+    }
+
+    fn warn(subject: &str, text: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { grade: Grade::Warn, advice: advice.into(), ..Self::ok(subject, text) }
+    }
+
+    fn fail(subject: &str, text: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { grade: Grade::Fail, advice: advice.into(), ..Self::ok(subject, text) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reports_say_what_to_do() {
+        let findings = [Finding::ok("clock", "right"), Finding::fail("front", "it is \"away\"", "bring it back")];
+        assert_eq!(text(&findings), "ok   clock: right\nfail front: it is \"away\"\n     -> bring it back\n");
+        let expected = r#"{
+  "result": "fail",
+  "findings": [
+    {
+      "subject": "clock",
+      "grade": "ok",
+      "text": "right",
+      "advice": ""
+    },
+    {
+      "subject": "front",
+      "grade": "fail",
+      "text": "it is \"away\"",
+      "advice": "bring it back"
+    }
+  ]
+}
+"#;
+        assert_eq!(json(&findings), expected);
+    }
+}

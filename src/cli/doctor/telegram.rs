@@ -1,0 +1,132 @@
+//! Whether each data centre answers as one: a port that takes connections proves nothing, where censors answer too.
+
+use std::io;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use aes::cipher::StreamCipher as _;
+use async_io::Async;
+use futures_lite::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use super::clock::now_secs;
+use super::{Case, Check, Finding};
+use crate::config::{Host, Upstream};
+use crate::net::{connect, deadline};
+use crate::proto::dc::DcId;
+use crate::proto::mtproto::{self, ANSWER_MAX, LENGTH_LEN};
+use crate::proto::obfuscated2::{DcFrame, Tag};
+use crate::proxy::candidates;
+
+/// The numbers that clients ask for; the last is for pictures and videos only.
+const NUMBERS: [i16; 6] = [1, 2, 3, 4, 5, 203];
+const MEDIA_ONLY: i16 = 203;
+/// Time for the answer of a data centre that has been reached.
+const ANSWER: Duration = Duration::from_secs(5);
+
+/// One check for each data centre and each proxy on the way.
+pub(super) fn checks(case: &Arc<Case>) -> Vec<Check> {
+    let mut checks: Vec<Check> = Vec::new();
+    for (number, upstream) in case.config.network.proxies.iter().enumerate() {
+        if let Upstream::Socks5(proxy) = upstream {
+            let subject = format!("proxy {}", number + 1);
+            let look = reach_proxy(case.clone(), subject.clone(), proxy.host.clone(), proxy.port);
+            checks.push((subject, Box::pin(look)));
+        }
+    }
+    for number in NUMBERS {
+        let subject = format!("DC {number}");
+        checks.push((subject.clone(), Box::pin(check(case.clone(), subject, DcId::new(number)))));
+    }
+    checks
+}
+
+async fn reach_proxy(case: Arc<Case>, subject: String, host: Host, port: u16) -> Vec<Finding> {
+    let reached = async {
+        let (ips, name) = match host {
+            Host::Ip(ip) => (vec![ip], ip.to_string()),
+            Host::Name(name) => (case.resolver.resolve(&name).await?, name),
+        };
+        let addresses = ips.into_iter().map(|ip| SocketAddr::new(ip, port)).collect();
+        connect::connect(addresses, case.config.network.timeout.tcp, &case.failures).await.map(|_| name)
+    };
+    vec![match reached.await {
+        Ok(name) => Finding::ok(&subject, format!("{name}:{port} can be reached")),
+        Err(error) => {
+            Finding::fail(&subject, format!("cannot be reached: {error}"), "see whether it runs, and network.proxies")
+        }
+    }]
+}
+
+async fn check(case: Arc<Case>, subject: String, dc: DcId) -> Vec<Finding> {
+    let began = Instant::now();
+    let Some((_, addresses)) = candidates(&case.config, dc).filter(|(_, addresses)| !addresses.is_empty()) else {
+        let advice = "set prefer-ip to prefer-ipv4 or prefer-ipv6";
+        return vec![Finding::fail(&subject, "has no address of the allowed family", advice)];
+    };
+    let (socket, address) = match reach(&case, addresses).await {
+        Ok(reached) => reached,
+        Err(error) => return vec![lost(&subject, dc, format!("cannot be reached: {error}"), UNREACHABLE)],
+    };
+    let answer = match Async::new(socket) {
+        Ok(socket) => deadline::within(ANSWER, ask(&socket, dc)).await,
+        Err(error) => Some(Err(error)),
+    };
+    let millis = began.elapsed().as_millis();
+    vec![match answer {
+        Some(Ok(clock)) => {
+            *case.telegram_clock.lock().unwrap_or_else(PoisonError::into_inner) = Some(clock - now_secs());
+            Finding::ok(&subject, format!("answers as Telegram at {} in {millis} ms", address.ip()))
+        }
+        Some(Err(error)) => {
+            lost(&subject, dc, format!("{} does not answer as Telegram: {error}", address.ip()), FOREIGN)
+        }
+        None => lost(&subject, dc, format!("{} takes the connection and says nothing", address.ip()), FOREIGN),
+    }]
+}
+
+const UNREACHABLE: &str = "the provider may block Telegram, or the firewall of this machine; a SOCKS5 proxy abroad \
+                           (network.proxies) is a way around";
+const FOREIGN: &str = "somebody on the way answers in place of Telegram; a SOCKS5 proxy abroad (network.proxies) is a \
+                       way around";
+
+fn lost(subject: &str, dc: DcId, text: String, advice: &str) -> Finding {
+    if dc.number() == MEDIA_ONLY {
+        Finding::warn(subject, text, format!("only some media are affected; {advice}"))
+    } else {
+        Finding::fail(subject, text, advice)
+    }
+}
+
+/// Connects as the proxy would.
+async fn reach(case: &Case, addresses: Vec<SocketAddr>) -> io::Result<(TcpStream, SocketAddr)> {
+    connect::connect(addresses, case.config.network.timeout.tcp, &case.failures).await
+}
+
+/// Asks the first question of MTProto and returns the data centre's clock, Unix time in seconds.
+async fn ask(mut socket: &Async<TcpStream>, dc: DcId) -> io::Result<i64> {
+    let mut nonce = [0; 16];
+    getrandom::fill(&mut nonce).map_err(io::Error::other)?;
+    let mut fill = |bytes: &mut [u8]| {
+        // The question is not a secret: bytes that stay zero would be as good.
+        let _ = getrandom::fill(bytes);
+    };
+    let DcFrame { bytes, mut to_dc, from_dc } = DcFrame::new(Tag::Intermediate, dc, None, &mut fill);
+    let mut question = mtproto::req_pq(&nonce, now_secs());
+    to_dc.apply_keystream(&mut question);
+    let wire = [bytes.as_slice(), &question].concat();
+    socket.write_all(&wire).await?;
+
+    let mut from_dc = from_dc.stream();
+    let mut length = [0; LENGTH_LEN];
+    socket.read_exact(&mut length).await?;
+    from_dc.apply_keystream(&mut length);
+    let length = usize::try_from(u32::from_le_bytes(length)).unwrap_or(usize::MAX);
+    if length > ANSWER_MAX {
+        return Err(io::Error::other("not an answer of a data centre"));
+    }
+    let mut packet = vec![0; length];
+    socket.read_exact(&mut packet).await?;
+    from_dc.apply_keystream(&mut packet);
+    mtproto::res_pq(&packet, &nonce).ok_or_else(|| io::Error::other("not an answer of a data centre"))
+}

@@ -63,7 +63,7 @@ use listener::Listener;
 use loops::Loops;
 use relay::{Budget, Relay};
 use reporting::Reporting;
-use route::Routes;
+pub(crate) use route::{Means, NoRoute, Routes};
 use visit::{Recorder, Visit};
 
 /// A running proxy.
@@ -245,7 +245,7 @@ const THREADS_MAX: usize = 4;
 /// Time between two looks at what is still running.
 const DRAIN_STEP: Duration = Duration::from_millis(50);
 
-fn keep_alive(network: &Network) -> KeepAlive {
+pub(crate) fn keep_alive(network: &Network) -> KeepAlive {
     let wanted = network.keep_alive;
     let count = u32::from(wanted.count);
     KeepAlive { is_on: !wanted.disabled, idle: wanted.idle, interval: wanted.interval, count }

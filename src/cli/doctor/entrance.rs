@@ -7,7 +7,6 @@ use std::sync::Arc;
 use super::greeting::{Answerer, greet};
 use super::{Case, Finding};
 use crate::cli::address::reachable;
-use crate::net::connect;
 use crate::proto::dc::DcId;
 
 const PORT: &str = "port";
@@ -105,7 +104,7 @@ async fn name(case: &Case, ips: &[IpAddr]) -> Option<Finding> {
 
 /// Greets whoever is there.
 async fn visit(case: &Case, address: SocketAddr) -> io::Result<Answerer> {
-    let (socket, _) = connect::connect(vec![address], case.config.network.timeout.tcp, &case.failures).await?;
+    let (socket, _) = case.dialer.connect(vec![address], case.config.network.timeout.tcp).await?;
     let preface: &[u8] = if case.config.proxy_protocol_listener { b"PROXY UNKNOWN\r\n" } else { b"" };
     greet(socket, preface, &case.config.secret).await
 }

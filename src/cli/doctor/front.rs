@@ -7,7 +7,6 @@ use std::sync::Arc;
 use super::greeting::{Answerer, greet};
 use super::{Case, Finding};
 use crate::config::Host;
-use crate::net::connect;
 use crate::proto::tls::first_flight::FirstFlight;
 use crate::proto::tls::group::X25519_MLKEM768;
 use crate::proxy::is_ourselves;
@@ -31,7 +30,7 @@ pub(super) async fn check(case: Arc<Case>) -> Vec<Finding> {
     if addresses.iter().any(|&address| is_ourselves(address, case.config.bind_to)) {
         return vec![Finding::fail(SUBJECT, format!("{name}: {LOOP}"), LOOP_ADVICE)];
     }
-    let reached = connect::connect(addresses, case.config.network.timeout.tcp, &case.failures).await;
+    let reached = case.dialer.connect(addresses, case.config.network.timeout.tcp).await;
     let (socket, address) = match reached {
         Ok(reached) => reached,
         Err(error) => {
@@ -46,6 +45,10 @@ pub(super) async fn check(case: Arc<Case>) -> Vec<Finding> {
     match greet(socket, &preface(&case), &case.config.secret).await {
         Ok(Answerer::Ourselves) => vec![Finding::fail(SUBJECT, format!("{name}: {LOOP}"), LOOP_ADVICE)],
         Ok(Answerer::Server(flight)) => grade(&name, address, &flight),
+        Ok(Answerer::Refusing(alert)) => {
+            let host = case.config.secret.host();
+            vec![not_tls(&name, &format!("it refuses a browser that asks for {host} (TLS alert {alert})"))]
+        }
         Ok(Answerer::Other) => vec![not_tls(&name, "it answers, but not in TLS 1.3")],
         Err(error) => vec![not_tls(&name, &format!("it does not answer in TLS: {error}"))],
     }
@@ -86,7 +89,8 @@ fn grade(name: &str, address: SocketAddr, flight: &FirstFlight) -> Vec<Finding> 
         findings.push(Finding::warn(
             "front's answer",
             format!("it comes in {} records where mtg's comes in one", flight.records.len()),
-            "a host whose answer is one record, as that of nginx, is a better hiding place",
+            "whoever compares can see that; the web servers of large providers often answer in one record, nginx and Apache \
+             do not",
         ));
     }
     findings

@@ -27,6 +27,8 @@ pub(super) enum Answerer {
     Ourselves,
     /// A TLS 1.3 server.
     Server(FirstFlight),
+    /// Somebody who wants nothing of this hello, with the number of a TLS alert (RFC 8446 section 6).
+    Refusing(u8),
     /// Somebody who does not speak TLS 1.3, or not with us.
     Other,
 }
@@ -53,7 +55,11 @@ pub(super) async fn greet(socket: TcpStream, preface: &[u8], secret: &Secret) ->
     if faketls::is_signed_reply(&mut flight, &random, secret) {
         return Ok(Answerer::Ourselves);
     }
-    Ok(server.map_or(Answerer::Other, Answerer::Server))
+    Ok(match (server, flight.as_slice()) {
+        (Ok(server), _) => Answerer::Server(server),
+        (Err(_), &[0x15, 0x03, _, 0x00, 0x02, _, alert, ..]) => Answerer::Refusing(alert),
+        _ => Answerer::Other,
+    })
 }
 
 /// Reads until the other end waits for us.

@@ -21,9 +21,10 @@ use super::args::{Command, Flag, Words};
 use super::json::Json;
 use super::{Failure, config_path, print};
 use crate::config::{Config, Warnings};
-use crate::net::connect::Failures;
+use crate::net::connect::Dialer;
 use crate::net::deadline;
 use crate::net::resolve::Resolver;
+use crate::proxy::keep_alive;
 
 pub(crate) static COMMAND: Command = Command {
     name: "doctor",
@@ -47,7 +48,7 @@ struct Case {
     warnings: Warnings,
     time_server: Option<String>,
     resolver: Resolver,
-    failures: Failures,
+    dialer: Dialer,
     deadline: Instant,
     /// How far Telegram's clock is ahead of ours, seconds, once a data centre has answered.
     telegram_clock: Mutex<Option<i64>>,
@@ -78,12 +79,14 @@ fn act(mut words: Words) -> Result<(), Failure> {
     let as_json = words.switch(&JSON);
     let [config] = words.positionals()?;
     let (config, warnings) = Config::load(&config_path(config))?;
+    let network = &config.network;
+    let dialer = Dialer::new(keep_alive(network), (network.bind_ipv4, network.bind_ipv6));
     let case = Arc::new(Case {
         config,
         warnings,
         time_server,
         resolver: Resolver::default(),
-        failures: Failures::default(),
+        dialer,
         deadline: Instant::now() + LIMIT,
         telegram_clock: Mutex::default(),
     });

@@ -12,11 +12,11 @@ use futures_lite::{AsyncReadExt as _, AsyncWriteExt as _};
 use super::clock::now_secs;
 use super::{Case, Check, Finding};
 use crate::config::{Host, Upstream};
-use crate::net::{connect, deadline};
+use crate::net::deadline;
 use crate::proto::dc::DcId;
 use crate::proto::mtproto::{self, ANSWER_MAX, LENGTH_LEN};
 use crate::proto::obfuscated2::{DcFrame, Tag};
-use crate::proxy::candidates;
+use crate::proxy::{Means, NoRoute, Routes, candidates};
 
 /// The numbers that clients ask for; the last is for pictures and videos only.
 const NUMBERS: [i16; 6] = [1, 2, 3, 4, 5, 203];
@@ -48,7 +48,7 @@ async fn reach_proxy(case: Arc<Case>, subject: String, host: Host, port: u16) ->
             Host::Name(name) => (case.resolver.resolve(&name).await?, name),
         };
         let addresses = ips.into_iter().map(|ip| SocketAddr::new(ip, port)).collect();
-        connect::connect(addresses, case.config.network.timeout.tcp, &case.failures).await.map(|_| name)
+        case.dialer.connect(addresses, case.config.network.timeout.tcp).await.map(|_| name)
     };
     vec![match reached.await {
         Ok(name) => Finding::ok(&subject, format!("{name}:{port} can be reached")),
@@ -64,7 +64,7 @@ async fn check(case: Arc<Case>, subject: String, dc: DcId) -> Vec<Finding> {
         let advice = "set prefer-ip to prefer-ipv4 or prefer-ipv6";
         return vec![Finding::fail(&subject, "has no address of the allowed family", advice)];
     };
-    let (socket, address) = match reach(&case, addresses).await {
+    let (socket, address) = match reach(&case, &addresses).await {
         Ok(reached) => reached,
         Err(error) => return vec![lost(&subject, dc, format!("cannot be reached: {error}"), UNREACHABLE)],
     };
@@ -98,9 +98,11 @@ fn lost(subject: &str, dc: DcId, text: String, advice: &str) -> Finding {
     }
 }
 
-/// Connects as the proxy would.
-async fn reach(case: &Case, addresses: Vec<SocketAddr>) -> io::Result<(TcpStream, SocketAddr)> {
-    connect::connect(addresses, case.config.network.timeout.tcp, &case.failures).await
+/// Connects as the proxy would, over its SOCKS5 proxies if there are any.
+async fn reach(case: &Case, addresses: &[SocketAddr]) -> Result<(TcpStream, SocketAddr), NoRoute> {
+    let limit = case.config.network.timeout.tcp;
+    let means = Means { resolver: &case.resolver, dialer: &case.dialer, limit };
+    Routes::new(&case.config.network.proxies).connect(&means, addresses).await
 }
 
 /// Asks the first question of MTProto and returns the data centre's clock, Unix time in seconds.

@@ -18,9 +18,9 @@ class LoopThread:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
 
-    def run(self, coroutine: Coroutine[object, object, T]) -> T:
-        """Run one coroutine in the loop and wait for its result."""
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(STEP_SECS)
+    def run(self, coroutine: Coroutine[object, object, T], secs: float = STEP_SECS) -> T:
+        """Run one coroutine in the loop and wait so long for its result."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(secs)
 
     def __enter__(self) -> LoopThread:
         self._thread.start()

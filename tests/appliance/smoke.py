@@ -19,7 +19,8 @@ import mtg
 from loop_thread import LoopThread
 from score import Failed, Score, equal
 
-PROXY = ("127.0.0.1", 3128)
+HOST = "127.0.0.1"
+PROXY = (HOST, 3128)
 # 203.0.113.0/24 is for documentation.
 PUBLIC_IP = "203.0.113.5"
 COMMAND_SECS = 30
@@ -79,7 +80,7 @@ class Commands:
 
 def serve(binary: Path, work: Path, fast_mode: str, score: Score, loop: LoopThread, visits: Visits) -> None:
     """All visits to one running proxy, and its end."""
-    config = [*settings("127.0.0.1"), ("fast-mode", fast_mode)]
+    config = [*settings(HOST), ("fast-mode", fast_mode)]
     with mtg.Mtg(binary, work, PROXY).run(config) as proxy:
         visits.all(score, loop, f"fast-mode = {fast_mode}")
         proxy.stop()
@@ -95,7 +96,7 @@ def main() -> int:
     Commands(options.mtg, work).all(score)
     with LoopThread() as loop:
         visits = Visits(PROXY)
-        loop.run(visits.listen())
+        loop.run(visits.listen(HOST))
         for fast_mode in ("true", "false"):
             claim = f"fast-mode = {fast_mode}: mtg starts, serves and ends well"
             score.check(claim, partial(serve, options.mtg, work, fast_mode, score, loop, visits))

@@ -8,11 +8,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-import sys
 import time
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "realclient"))
+import borrowed  # noqa: F401
 
 import faketls
 from faketls import FakeTlsClient
@@ -26,7 +24,8 @@ SECRET = faketls.Secret(bytes.fromhex("00112233445566778899aabbccddeeff"), "fron
 WRONG_SECRET = faketls.Secret(bytes.fromhex("55447766114422338899aabbccddeeff"), SECRET.host)
 DC = 2
 DC_PORT = 9000
-FRONT_PORT = 8443
+# Not the port of the packages, which listen on all addresses.
+FRONT_PORT = 8444
 TRANSFER_BYTES = 8 << 20
 IDLE_SECS = 2
 # An emulated processor that shares its core takes its time.
@@ -56,10 +55,10 @@ class Visits:
         self._dc = SoakDc(self._pace)
         self._front = FixedFront()
 
-    async def listen(self) -> None:
+    async def listen(self, host: str) -> None:
         """Start the DC and the front."""
-        await self._dc.listen("0.0.0.0", DC_PORT)
-        await self._front.listen("0.0.0.0", FRONT_PORT)
+        await self._dc.listen(host, DC_PORT)
+        await self._front.listen(host, FRONT_PORT)
 
     def all(self, score: Score, loop: LoopThread, where: str) -> None:
         """Every visit, each as one check."""

@@ -47,3 +47,8 @@ binary_of() {
 source_date_epoch() {
     echo "${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || echo 1767225600)}"
 }
+
+# The version in Cargo.toml.
+cargo_version() {
+    sed -n '/^version = /{s/.*"\(.*\)"/\1/p;q}' Cargo.toml
+}

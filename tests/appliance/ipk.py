@@ -37,6 +37,7 @@ FILES = {
     "./etc/uci-defaults/95-mtg": 0o644,
     "./lib/upgrade/keep.d/mtg": 0o644,
     "./usr/bin/mtg": 0o755,
+    "./usr/lib/mtg/first-secret": 0o755,
 }
 CONTROL = {"./control": 0o644, "./conffiles": 0o644, "./postinst": 0o755, "./prerm": 0o755}
 WAIT_SECS = 20

@@ -7,15 +7,14 @@ cpu_of() {
         # The default has a floating-point unit, and routers have none.
         mips-*) echo mips 24Kc ;;
         mipsel-*) echo mipsel 24Kc ;;
-        # No NEON and no hardware division.
-        armv7-*hf) echo arm cortex-a9 ;;
+        # No hardware division.
         armv7-*) echo arm cortex-a9 ;;
         arm-*) echo arm arm1176 ;;
         armv5te-*) echo arm arm926 ;;
         aarch64-*) echo aarch64 cortex-a53 ;;
         i586-*) echo i386 pentium ;;
         riscv64gc-*) echo riscv64 rv64 ;;
-        x86_64-*) echo x86_64 qemu64 ;;
+        x86_64-*) echo x86_64 Nehalem ;;
     esac
 }
 

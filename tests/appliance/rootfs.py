@@ -1,0 +1,122 @@
+"""The archive for servers: unpacked, its unit checked by systemd, its first secret made.
+
+Usage: rootfs.py ARCHIVE, as root; the binary in it is for this machine. The last line is `N passed, N failed`.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+from functools import partial
+from pathlib import Path
+
+import borrowed  # noqa: F401
+
+from score import Failed, Score, equal
+
+ROOT = Path(__file__).resolve().parents[2]
+WORK = ROOT / "target/appliance/server"
+SYSTEMD = Path("/lib/systemd/system")
+# systemd's own measure of how much a service may do, from 0 to 10.
+MOST_EXPOSURE = 2.0
+COMMAND_SECS = 60
+GROUP = 990
+
+
+def is_unpacked(archive: Path) -> None:
+    """Only files, all of root; no entry for a folder, which would change the server's."""
+    shutil.rmtree(WORK, ignore_errors=True)
+    with tarfile.open(fileobj=io.BytesIO(gzip.decompress(archive.read_bytes()))) as packed:
+        for member in packed:
+            equal((member.isfile(), member.uid, member.gid), (True, 0, 0), f"file of root: {member.name}")
+            if member.name.startswith("etc/") and member.name != "etc/init.d/mtg":
+                raise Failed(f"{member.name} would be written over what the owner has set")
+        packed.extractall(WORK, filter="tar")
+
+
+def systemd_takes_the_unit() -> None:
+    """No unknown or wrong line in it, and no unit missing that it names."""
+    for unit in SYSTEMD.glob("*.target"):
+        target = WORK / "usr/lib/systemd/system" / unit.name
+        if not target.exists():
+            shutil.copy(unit, target)
+    for program in ("bin/kill", "usr/bin/sh"):
+        (WORK / program).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy("/bin/kill", WORK / program)
+    printed = _systemd_analyze("verify", "--recursive-errors=no", f"--root={WORK}", "mtg.service")
+    complaints = [line for line in printed.splitlines() if "mtg" in line]
+    equal(complaints, [], "complaints")
+
+
+def systemd_finds_little_exposure() -> None:
+    """A service that needs one port needs little else."""
+    printed = _systemd_analyze("security", "--offline=true", f"--root={WORK}", "mtg.service")
+    found = re.search(r"Overall exposure level for mtg\.service: ([\d.]+)", printed)
+    if not found or float(found.group(1)) > MOST_EXPOSURE:
+        raise Failed(f"exposure {found.group(1) if found else printed}, at most {MOST_EXPOSURE}")
+
+
+def first_secret_is_made() -> None:
+    """Once, readable for the service's group and nobody else."""
+    (WORK / "etc/group").write_text(f"root:x:0:\nmtg:x:{GROUP}:\n", "ascii")
+    (WORK / "etc/passwd").write_text("root:x:0:0:root:/:/bin/sh\n", "ascii")
+    shutil.copy("/bin/busybox", WORK / "usr/bin/busybox")
+    for applet in "awk chmod chown grep ls mv sh".split():
+        (WORK / "usr/bin" / applet).unlink(missing_ok=True)
+        os.symlink("busybox", WORK / "usr/bin" / applet)
+    shutil.rmtree(WORK / "bin")
+    os.symlink("usr/bin", WORK / "bin")
+    conf = WORK / "etc/mtg.conf"
+    shutil.copy(WORK / "usr/share/mtg/mtg.conf", conf)
+    _make_secret()
+    made = conf.read_text("ascii")
+    equal(len(re.findall(r"^secret = \S{30,}$", made, re.MULTILINE)), 1, "secrets")
+    equal((conf.stat().st_mode & 0o777, conf.stat().st_uid, conf.stat().st_gid), (0o640, 0, GROUP), "mode and owner")
+    _make_secret()
+    equal(conf.read_text("ascii"), made, "file after a second time")
+    _run(["chroot", str(WORK), "/usr/bin/mtg", "run", "--check"])
+
+
+def _make_secret() -> None:
+    _run(["chroot", str(WORK), "/usr/lib/mtg/first-secret", "/etc/mtg.conf", "www.example.com", "mtg"])
+
+
+def _systemd_analyze(*arguments: str) -> str:
+    done = subprocess.run(
+        ["systemd-analyze", "--no-pager", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        timeout=COMMAND_SECS,
+        check=False,
+    )
+    return done.stdout
+
+
+def _run(command: list[str]) -> None:
+    environment = {"PATH": "/usr/bin:/bin:/usr/sbin:/sbin"}
+    done = subprocess.run(
+        command, capture_output=True, encoding="utf-8", timeout=COMMAND_SECS, env=environment, check=False
+    )
+    if done.returncode:
+        raise Failed(f"{' '.join(command)}: exit code {done.returncode}: {done.stderr.strip()}")
+
+
+def main(archive: str) -> int:
+    """Run all checks."""
+    score = Score()
+    score.check("the archive unpacks and leaves /etc alone", partial(is_unpacked, Path(archive)))
+    score.check("systemd takes the unit", systemd_takes_the_unit)
+    score.check("systemd finds little that the service may do", systemd_finds_little_exposure)
+    score.check("the first start makes a secret, and only the first", first_secret_is_made)
+    return score.finish()
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from command import run
 from visits import SECRET, Visits, settings
 
 import loopback_only
@@ -93,12 +94,7 @@ class Podman:
 
     def podman(self, arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
         """Run podman itself; it must succeed."""
-        done = subprocess.run(
-            [*self._base, *arguments], capture_output=True, encoding="utf-8", timeout=COMMAND_SECS, check=False
-        )
-        if done.returncode:
-            raise Failed(f"podman {arguments[0]}: {done.stderr.strip()}")
-        return done
+        return run([*self._base, *arguments])
 
     def command(self, options: Sequence[str], arguments: Sequence[str]) -> list[str]:
         """A container's command line, as strict as the README advises. The machine may not allow higher limits."""
@@ -108,17 +104,7 @@ class Podman:
 
     def run(self, options: Sequence[str], arguments: Sequence[str], code: int) -> subprocess.CompletedProcess[str]:
         """Run a container to its end."""
-        done = subprocess.run(
-            self.command(options, arguments),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            encoding="utf-8",
-            timeout=COMMAND_SECS,
-            check=False,
-        )
-        if done.returncode != code:
-            raise Failed(f"exit code {done.returncode}, wanted {code}: {done.stderr.strip()}")
-        return done
+        return run(self.command(options, arguments), code)
 
 
 def explains_itself(podman: Podman) -> None:

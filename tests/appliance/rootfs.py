@@ -16,7 +16,7 @@ import tarfile
 from functools import partial
 from pathlib import Path
 
-import borrowed  # noqa: F401
+from command import run
 
 from score import Failed, Score, equal
 
@@ -80,11 +80,15 @@ def first_secret_is_made() -> None:
     equal((conf.stat().st_mode & 0o777, conf.stat().st_uid, conf.stat().st_gid), (0o640, 0, GROUP), "mode and owner")
     _make_secret()
     equal(conf.read_text("ascii"), made, "file after a second time")
-    _run(["chroot", str(WORK), "/usr/bin/mtg", "run", "--check"])
+    _in_chroot("/usr/bin/mtg", "run", "--check")
 
 
 def _make_secret() -> None:
-    _run(["chroot", str(WORK), "/usr/lib/mtg/first-secret", "/etc/mtg.conf", "www.example.com", "mtg"])
+    _in_chroot("/usr/lib/mtg/first-secret", "/etc/mtg.conf", "www.example.com", "mtg")
+
+
+def _in_chroot(*command: str) -> None:
+    run(["chroot", WORK, *command], env={"PATH": "/usr/bin:/bin:/usr/sbin:/sbin"})
 
 
 def _systemd_analyze(*arguments: str) -> str:
@@ -97,15 +101,6 @@ def _systemd_analyze(*arguments: str) -> str:
         check=False,
     )
     return done.stdout
-
-
-def _run(command: list[str]) -> None:
-    environment = {"PATH": "/usr/bin:/bin:/usr/sbin:/sbin"}
-    done = subprocess.run(
-        command, capture_output=True, encoding="utf-8", timeout=COMMAND_SECS, env=environment, check=False
-    )
-    if done.returncode:
-        raise Failed(f"{' '.join(command)}: exit code {done.returncode}: {done.stderr.strip()}")
 
 
 def main(archive: str) -> int:

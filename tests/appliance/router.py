@@ -10,15 +10,12 @@ import subprocess
 import tarfile
 from pathlib import Path
 
-import borrowed  # noqa: F401
-
-from score import Failed
+from command import run
 
 STANDINS = Path(__file__).resolve().parent / "standin"
 BUSYBOX = Path("/bin/busybox")
 # Debian's busybox has them, OpenWrt's has not.
 MISSING_APPLETS = "stat timeout install od xxd base64 nohup realpath diff nproc paste comm shuf tac rev su watch".split()
-STEP_SECS = 60
 
 
 class Router:
@@ -86,32 +83,21 @@ class Router:
     def run(self, command: str, code: int = 0, **env: str) -> str:
         """Run a line in the router's own shell; return what it printed."""
         full = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "IPKG_INSTROOT": "", **env}
-        return _run(["chroot", str(self.root), "/bin/sh", "-c", command], code, full)
+        return _printed(["chroot", str(self.root), "/bin/sh", "-c", command], code, full)
 
     def offline(self, script: str, code: int = 0) -> str:
         """Run one of the package's scripts from outside, as an image builder does."""
         full = {"PATH": os.environ["PATH"], "IPKG_INSTROOT": str(self.root), "PKG_ROOT": "/"}
-        return _run(["sh", str(self.root / "usr/lib/opkg/info" / script)], code, full)
+        return _printed(["sh", str(self.root / "usr/lib/opkg/info" / script)], code, full)
 
     def read(self, path: str) -> str:
         """The text of a file."""
         return (self.root / path.lstrip("/")).read_text("utf-8")
 
 
-def _run(command: list[str], code: int, env: dict[str, str]) -> str:
-    done = subprocess.run(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        encoding="utf-8",
-        timeout=STEP_SECS,
-        env=env,
-        check=False,
-    )
-    if done.returncode != code:
-        raise Failed(f"{command[-1]}: exit code {done.returncode}, wanted {code}: {done.stdout.strip()}")
-    return done.stdout
+def _printed(command: list[str], code: int, env: dict[str, str]) -> str:
+    done = run(command, code, env)
+    return done.stdout + done.stderr
 
 
 def _members(packed: bytes) -> dict[str, bytes]:

@@ -6,24 +6,23 @@ Usage: smoke.py --mtg RUNNER [--work FOLDER]. The last line is `N passed, N fail
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from command import run
 from visits import SECRET, Visits, settings
 
 import loopback_only
 import mtg
 from loop_thread import LoopThread
-from score import Failed, Score, equal
+from score import Score, equal
 
 HOST = "127.0.0.1"
 PROXY = (HOST, 3128)
 # 203.0.113.0/24 is for documentation.
 PUBLIC_IP = "203.0.113.5"
-COMMAND_SECS = 30
 
 
 class Commands:
@@ -65,17 +64,7 @@ class Commands:
         return str(path)
 
     def _run(self, arguments: Sequence[str], code: int = 0) -> str:
-        done = subprocess.run(
-            [self._binary, *arguments],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            encoding="utf-8",
-            timeout=COMMAND_SECS,
-            check=False,
-        )
-        if done.returncode != code:
-            raise Failed(f"exit code {done.returncode}, wanted {code}: {done.stderr.strip()}")
-        return done.stdout
+        return run([self._binary, *arguments], code).stdout
 
 
 def serve(binary: Path, work: Path, fast_mode: str, score: Score, loop: LoopThread, visits: Visits) -> None:

@@ -104,6 +104,7 @@ fn an_embedding_program_sees_everything_and_dials_itself() {
     let mut stranger = socket::connect(proxy.address);
     stranger.write_all(REQUEST).unwrap();
     let mut visit = front.visit(REQUEST);
+    visit.expect(REQUEST);
     visit.send(b"bye");
     drop(visit);
     assert_eq!(socket::read_to_end(&mut stranger).0, b"bye");
@@ -153,7 +154,7 @@ fn an_embedding_program_sees_everything_and_dials_itself() {
 
 #[test]
 fn an_embedded_proxy_takes_another_configuration() {
-    let (dc, front) = (EchoDc::listen(), FakeFront::listen());
+    let (dc, front) = (EchoDc::listen(), FakeFront::listen().answer_all(b"HTTP/1.1 400 Bad Request\r\n\r\n"));
     let dial = || Detour { dc: dc.address, front: front.address, asked: Arc::default() };
     let hooks = Hooks { dial: Some(Arc::new(dial())), ..Hooks::default() };
     let proxy = Proxy::with(config(), hooks).unwrap();

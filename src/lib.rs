@@ -2,7 +2,7 @@
 //!
 //! # The story
 //! A client connects and sends what looks like the first message of a TLS handshake with some web site. If a digest
-//! in it was made with the proxy's [`Secret`](proto::secret::Secret), we answer as that site's server would, learn which of Telegram's
+//! in it was made with the proxy's [`Secret`], we answer as that site's server would, learn which of Telegram's
 //! data centres the client wants, connect to it, and pass bytes until both are done. Whoever else comes is passed
 //! on to the web site itself, byte for byte, and never learns that we exist. `proxy/mod.rs` tells this in code.
 //!

@@ -99,7 +99,7 @@ pub(crate) fn is_signed_reply(reply: &mut [u8], client_random: &[u8; 32], secret
     let Some(place) = reply.get_mut(server_hello::RANDOM_AT..).and_then(|rest| rest.first_chunk_mut::<32>()) else {
         return false;
     };
-    let random = std::mem::replace(place, [0; 32]);
+    let random = std::mem::take(place);
     let Some(mut mac) = keyed(secret) else { return false };
     mac.update(client_random);
     mac.update(reply);

@@ -56,7 +56,7 @@ fn unix_millis(time: [u8; 8]) -> i64 {
     let fraction = i64::from(u32::from_be_bytes([f0, f1, f2, f3]));
     // The count starts anew in 2036; times before 1968 are of the next era.
     let era = if seconds < 1 << 31 { 1 << 32 } else { 0 };
-    (seconds + era - EPOCH) * 1000 + (fraction * 1000 >> 32)
+    (seconds + era - EPOCH) * 1000 + ((fraction * 1000) >> 32)
 }
 
 #[cfg(test)]

@@ -8,7 +8,9 @@ use super::json::Json;
 use super::link::Link;
 use super::{Failure, address, config_path, note, print, qr};
 use crate::config::Config;
+use crate::net::public_ip::Ips;
 use crate::proto::secret::Secret;
+use crate::proxy::names;
 
 pub(crate) static COMMAND: Command = Command {
     name: "access",
@@ -35,19 +37,21 @@ pub(crate) struct Servers {
 }
 
 impl Servers {
-    /// What the user said wins, then the configuration, then the machine's own addresses.
-    pub(crate) fn new(ipv4: Option<Ipv4Addr>, ipv6: Option<Ipv6Addr>, config: &Config) -> Self {
+    /// What the user said wins, then the configuration, then what `found` says: it is asked only if needed.
+    pub(crate) fn new(
+        ipv4: Option<Ipv4Addr>,
+        ipv6: Option<Ipv6Addr>,
+        config: &Config,
+        found: impl FnOnce(&Config) -> Ips,
+    ) -> Self {
         let host = config.public_host.clone().filter(|_| ipv4.is_none() && ipv6.is_none());
         let ipv6 = ipv6.or(config.public_ipv6);
         if let Some(host) = host {
             return Self { ipv4: Some(host), ipv6: ipv6.map(|ip| ip.to_string()) };
         }
         let ipv4 = ipv4.or(config.public_ipv4);
-        let own = match (ipv4, ipv6) {
-            (Some(_), Some(_)) => (None, None),
-            _ => address::reachable(config.bind_to),
-        };
-        Self { ipv4: ipv4.or(own.0).map(|ip| ip.to_string()), ipv6: ipv6.or(own.1).map(|ip| ip.to_string()) }
+        let found = if ipv4.is_some() && ipv6.is_some() { Ips::default() } else { found(config) };
+        Self { ipv4: ipv4.or(found.v4).map(|ip| ip.to_string()), ipv6: ipv6.or(found.v6).map(|ip| ip.to_string()) }
     }
 
     /// No link can be made.
@@ -64,7 +68,7 @@ fn act(mut words: Words) -> Result<(), Failure> {
     let draws = words.switch(&QR);
     let [config] = words.positionals()?;
     let (config, _) = Config::load(&config_path(config))?;
-    let servers = Servers::new(ipv4, ipv6, &config);
+    let servers = Servers::new(ipv4, ipv6, &config, look_up);
     if servers.is_empty() {
         note(
             "no public address is known; give one with --ipv4 or --ipv6, or set public-host, public-ipv4 or public-ipv6",
@@ -73,6 +77,18 @@ fn act(mut words: Words) -> Result<(), Failure> {
     let port = port.map_or(config.bind_to.port(), NonZeroU16::get);
     let secret = if hex { config.secret.to_hex() } else { config.secret.to_base64() };
     print(&if draws { drawings(&servers, port, &secret) } else { document(&servers, port, &config.secret, &secret) })
+}
+
+/// The addresses that the internet sees; notes what stands in the way of those who want to come in.
+fn look_up(config: &Config) -> Ips {
+    let resolver = names::resolver(config);
+    let found = async_io::block_on(address::look_up(config, &resolver));
+    if found.is_behind_carrier_nat() {
+        note(
+            "this machine is behind carrier-grade NAT (100.64.0.0/10), nobody gets in by IPv4; use IPv6 or ask the provider for a public address",
+        );
+    }
+    found.public
 }
 
 /// The link and its QR code for each address.
@@ -108,8 +124,10 @@ fn notes() -> String {
      - that of the flag;\n\
      - public-host, shown as \"ipv4\" though it stands for both (not with --ipv4 or --ipv6);\n\
      - public-ipv4 and public-ipv6;\n\
-     - an address of this machine, if it is a global one.\n\
-     No other machine is asked. The port is that of bind-to if no flag says otherwise."
+     - an address of this machine, if it is a global one;\n\
+     - what a STUN server sees (network.stun-servers);\n\
+     - what a web page shows (network.public-ip-urls).\n\
+     The port is that of bind-to if no flag says otherwise."
         .to_owned()
 }
 
@@ -126,6 +144,10 @@ mod tests {
     fn servers(ipv4: &str, ipv6: &str) -> Servers {
         let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
         Servers { ipv4: some(ipv4), ipv6: some(ipv6) }
+    }
+
+    fn nothing(_: &Config) -> Ips {
+        Ips::default()
     }
 
     #[test]
@@ -181,12 +203,15 @@ mod tests {
         let mut config = config();
         config.public_ipv4 = Some(Ipv4Addr::new(203, 0, 113, 9));
         config.public_ipv6 = Some("2001:db8::9".parse().unwrap());
-        assert_eq!(Servers::new(None, None, &config), servers("203.0.113.9", "2001:db8::9"));
-        assert_eq!(Servers::new(Some(v4), None, &config), servers("203.0.113.5", "2001:db8::9"));
+        assert_eq!(Servers::new(None, None, &config, nothing), servers("203.0.113.9", "2001:db8::9"));
+        assert_eq!(Servers::new(Some(v4), None, &config, nothing), servers("203.0.113.5", "2001:db8::9"));
         config.public_host = Some("home.example".to_owned());
-        assert_eq!(Servers::new(None, None, &config), servers("home.example", "2001:db8::9"));
-        assert_eq!(Servers::new(Some(v4), Some(v6), &config), servers("203.0.113.5", "2001:db8::5"));
+        assert_eq!(Servers::new(None, None, &config, nothing), servers("home.example", "2001:db8::9"));
+        assert_eq!(Servers::new(Some(v4), Some(v6), &config, nothing), servers("203.0.113.5", "2001:db8::5"));
         config.public_ipv6 = None;
-        assert_eq!(Servers::new(None, None, &config), servers("home.example", ""));
+        assert_eq!(Servers::new(None, None, &config, |_| panic!("not needed")), servers("home.example", ""));
+        (config.public_host, config.public_ipv4) = (None, None);
+        let found = |_: &Config| Ips { v4: Some(v4), v6: Some(v6) };
+        assert_eq!(Servers::new(None, None, &config, found), servers("203.0.113.5", "2001:db8::5"));
     }
 }

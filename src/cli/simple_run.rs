@@ -11,6 +11,7 @@ use super::{Failure, note, print, secret};
 use crate::config::{Config, ConfigErrors};
 use crate::daemon;
 use crate::log as logging;
+use crate::net::public_ip;
 use crate::proto::secret::Secret;
 
 pub(crate) static COMMAND: Command = Command {
@@ -172,7 +173,7 @@ fn secret_or_host(text: &str) -> Result<(Secret, bool), Failure> {
 
 fn servers(config: &Config) -> Servers {
     match config.bind_to.ip() {
-        ip if ip.is_unspecified() => Servers::new(None, None, config),
+        ip if ip.is_unspecified() => Servers::new(None, None, config, |config| public_ip::own_global(config.bind_to)),
         IpAddr::V4(ip) => Servers { ipv4: Some(ip.to_string()), ipv6: None },
         IpAddr::V6(ip) => Servers { ipv4: None, ipv6: Some(ip.to_string()) },
     }

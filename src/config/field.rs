@@ -31,12 +31,14 @@ pub(super) enum Field {
     DnsName(Slot<Option<String>>),
     Host(Slot<Option<Host>>),
     HostPort(Slot<Option<(Host, u16)>>),
+    HostPorts(Slot<Vec<(Host, u16)>>),
     StatsdPrefix(Slot<String>),
     PrometheusPrefix(Slot<String>),
     Path(Slot<String>),
     PreferIp,
     LogLevel,
     Debug,
+    AutoUpdate,
     Reject,
     TagFormat,
     Dns,
@@ -44,6 +46,7 @@ pub(super) enum Field {
     Proxies,
     ListUrls(Slot<Vec<ListUrl>>),
     HttpsUrls(Slot<Vec<String>>),
+    PageUrls(Slot<Vec<String>>),
     Cidrs(Slot<Vec<Cidr>>),
     /// The DC's number is the last part of the key.
     DcAddresses,
@@ -73,6 +76,7 @@ impl Field {
             Self::Secret => config.secret = text.parse().map_err(ValueError::Secret)?,
             Self::Address(slot) => *slot(config) = address(text)?,
             Self::Bool(slot) => *slot(config) = boolean(text)?,
+            Self::AutoUpdate => config.auto_update = uri::auto_update(boolean(text)?)?,
             Self::Debug if boolean(text)? => config.log_level = log::LevelFilter::Debug,
             Self::Debug | Self::Unused => {}
             Self::Count(slot) | Self::Port(slot) => put(slot(config), value::count(text)?, 0),
@@ -100,6 +104,7 @@ impl Field {
         match self {
             Self::Address(slot) => carry(slot, from, to),
             Self::Bool(slot) => carry(slot, from, to),
+            Self::AutoUpdate => carry(|config| &mut config.auto_update, from, to),
             Self::Count(slot) | Self::Port(slot) => carry(slot, from, to),
             Self::OptionalCount(slot) => carry(slot, from, to),
             Self::Limit(slot) => carry(slot, from, to),
@@ -125,6 +130,7 @@ impl Field {
             }
             Self::Host(slot) => *slot(config) = Some(value::host(text)?),
             Self::HostPort(slot) => *slot(config) = Some(value::host_port(text)?),
+            Self::HostPorts(slot) => slot(config).push(value::host_port(text)?),
             Self::StatsdPrefix(slot) => *slot(config) = value::metric_prefix(text)?,
             Self::PrometheusPrefix(_) if text.starts_with(|c: char| c.is_ascii_digit()) => {
                 return Err(ValueError::Because("Prometheus wants a letter first"));
@@ -136,6 +142,7 @@ impl Field {
             Self::Proxies => config.network.proxies.push(uri::upstream(text)?),
             Self::ListUrls(slot) => slot(config).push(uri::list_url(text)?),
             Self::HttpsUrls(slot) => slot(config).push(uri::https_url(text)?),
+            Self::PageUrls(slot) => slot(config).push(uri::page_url(text)?),
             Self::Cidrs(slot) => slot(config).push(value::cidr(text)?),
             Self::DcAddresses => {
                 let dc = dc_number(key).ok_or(ValueError::Because(DC_NUMBERS))?;
@@ -151,7 +158,7 @@ impl Field {
         match self {
             Self::Secret => "a FakeTLS secret in hex or base64url",
             Self::Address(_) | Self::DcAddresses => "ip:port (an IPv6 address in brackets)",
-            Self::Bool(_) | Self::Debug => "true or false",
+            Self::Bool(_) | Self::Debug | Self::AutoUpdate => "true or false",
             Self::Count(_) | Self::OptionalCount(_) => "a whole number from 1 to 65535",
             Self::Limit(_) => "a whole number from 0 to 4294967295",
             Self::Port(_) => "a port from 1 to 65535",
@@ -161,7 +168,7 @@ impl Field {
             Self::Ipv6(_) => "an IPv6 address",
             Self::DnsName(_) => "a host name",
             Self::Host(_) => "a host name or an IP address",
-            Self::HostPort(_) => "host:port (an IPv6 address in brackets)",
+            Self::HostPort(_) | Self::HostPorts(_) => "host:port (an IPv6 address in brackets)",
             Self::StatsdPrefix(_) | Self::PrometheusPrefix(_) => "a word of lower-case letters and digits",
             Self::Path(_) => "a path such as /metrics",
             Self::PreferIp => "prefer-ipv4, prefer-ipv6, only-ipv4 or only-ipv6",
@@ -173,6 +180,7 @@ impl Field {
             Self::Proxies => "a URL socks5://[user:password@]host[:port]",
             Self::ListUrls(_) => "a file or an http:// or https:// URL",
             Self::HttpsUrls(_) => "an https:// URL",
+            Self::PageUrls(_) => "an http:// or https:// URL",
             Self::Cidrs(_) => "a network such as 192.0.2.0/24 or an IP address",
             Self::Unused => "a number",
         }
@@ -180,7 +188,16 @@ impl Field {
 
     /// Whether the key may be given more than once.
     pub(super) fn is_list(self) -> bool {
-        matches!(self, Self::Proxies | Self::ListUrls(_) | Self::HttpsUrls(_) | Self::Cidrs(_) | Self::DcAddresses)
+        matches!(
+            self,
+            Self::Proxies
+                | Self::HostPorts(_)
+                | Self::ListUrls(_)
+                | Self::HttpsUrls(_)
+                | Self::PageUrls(_)
+                | Self::Cidrs(_)
+                | Self::DcAddresses
+        )
     }
 
     /// Whether a value of the key must not be shown to anybody.

@@ -143,8 +143,7 @@ pub(super) static KEYS: &[KeySpec] = &[
         Is("false"),
         "serve an unknown DC number by DC 2 instead of closing",
     ),
-    key("auto-update", Bool(|c| &mut c.auto_update), Is("false"), "learn the addresses of DCs from Telegram")
-        .status(NotYet("")),
+    key("auto-update", AutoUpdate, Is("false"), "learn further addresses of the CDN (DC 203) from Telegram's web site"),
     live(
         "dc-override.<n>",
         DcAddresses,
@@ -199,8 +198,7 @@ pub(super) static KEYS: &[KeySpec] = &[
         "old name of domain-fronting.proxy-protocol",
     )
     .status(Deprecated("domain-fronting.proxy-protocol")),
-    key("network.dns", Dns, Is("system"), "which resolver is asked; 'system' is resolv.conf and hosts")
-        .status(NotYet("the resolver of the system is asked")),
+    key("network.dns", Dns, Is("system"), "which resolver is asked; 'system' is resolv.conf and hosts"),
     key("network.doh-ip", DohIp, Unset("none"), "old way to set network.dns").status(Deprecated("network.dns")),
     live(
         "network.proxies",
@@ -208,8 +206,25 @@ pub(super) static KEYS: &[KeySpec] = &[
         Unset("none"),
         "SOCKS5 proxies on the way to Telegram; an empty element is a direct connection; may be repeated",
     ),
+    live(
+        "network.stun-servers",
+        HostPorts(|c| &mut c.network.stun_servers),
+        Unset("three public ones"),
+        "who tells 'access' and 'doctor' our public address; never asked by 'run'; may be repeated",
+    ),
+    live(
+        "network.public-ip-urls",
+        PageUrls(|c| &mut c.network.public_ip_urls),
+        Unset("two public ones"),
+        "pages that show the visitor's address, asked if no STUN server answers; may be repeated",
+    ),
     live("network.timeout.tcp", Duration(|c| &mut c.network.timeout.tcp), Is("5s"), "for one attempt to connect"),
-    live("network.timeout.http", Duration(|c| &mut c.network.timeout.http), Is("10s"), "for one whole HTTP request"),
+    live(
+        "network.timeout.http",
+        Duration(|c| &mut c.network.timeout.http),
+        Is("10s"),
+        "until an HTTP server answers, and for each pause in its answer",
+    ),
     live(
         "network.timeout.handshake",
         Duration(|c| &mut c.network.timeout.handshake),
@@ -283,64 +298,55 @@ pub(super) static KEYS: &[KeySpec] = &[
         Reject,
         Is("close"),
         "what happens to blocked addresses and those over a limit: close, or front (they see the web site)",
-    )
-    .status(NotYet("such connections are closed")),
+    ),
     live(
         "defense.blocklist.enabled",
         Bool(|c| &mut c.defense.blocklist.enabled),
         Is("false"),
         "use the list of who may not connect",
-    )
-    .status(NotYet("nobody is blocked")),
+    ),
     live(
         "defense.blocklist.urls",
         ListUrls(|c| &mut c.defense.blocklist.urls),
         Unset("none"),
         "where the list is: files and URLs, one IP address or network per line; may be repeated",
-    )
-    .status(NotYet("")),
+    ),
     live(
         "defense.blocklist.update-each",
         Duration(|c| &mut c.defense.blocklist.update_each),
         Is("6h"),
         "how often it is loaded again",
-    )
-    .status(NotYet("")),
+    ),
     live(
         "defense.blocklist.download-concurrency",
         Count(|c| &mut c.defense.blocklist.download_concurrency),
         Is("1"),
         "sources that are loaded at the same time",
-    )
-    .status(NotYet("")),
+    ),
     live(
         "defense.allowlist.enabled",
         Bool(|c| &mut c.defense.allowlist.enabled),
         Is("false"),
         "use the list of who may connect, and nobody else",
-    )
-    .status(NotYet("EVERYBODY may connect")),
+    ),
     live(
         "defense.allowlist.urls",
         ListUrls(|c| &mut c.defense.allowlist.urls),
         Unset("none"),
         "where the list is: files and URLs, one IP address or network per line; may be repeated",
-    )
-    .status(NotYet("")),
+    ),
     live(
         "defense.allowlist.update-each",
         Duration(|c| &mut c.defense.allowlist.update_each),
         Is("6h"),
         "how often it is loaded again",
-    )
-    .status(NotYet("")),
+    ),
     live(
         "defense.allowlist.download-concurrency",
         Count(|c| &mut c.defense.allowlist.download_concurrency),
         Is("1"),
         "sources that are loaded at the same time",
-    )
-    .status(NotYet("")),
+    ),
     key(
         "defense.doppelganger.enabled",
         Bool(|c| &mut c.defense.doppelganger.enabled),

@@ -195,6 +195,15 @@ impl<'a> Loader<'a> {
         {
             self.warn(&place, "defense.blocklist.enabled is true without defense.blocklist.urls, so nobody is blocked");
         }
+        if let Some(place) = place_of("defense.allowlist.enabled")
+            && config.defense.allowlist.enabled
+            && config.defense.allowlist.urls.is_empty()
+        {
+            self.warn(
+                &place,
+                "defense.allowlist.enabled is true without defense.allowlist.urls, so NOBODY may connect",
+            );
+        }
         if let Some(place) = place_of("stats.statsd.enabled")
             && config.stats.statsd.enabled
             && place_of("stats.statsd.address").is_none()
@@ -321,6 +330,18 @@ mod tests {
                 "network.proxies = http://u:p@h",
                 "network.proxies: this value is not a URL socks5://[user:password@]host[:port]: only socks5:// is supported",
             ),
+            ("bind-to = 1.1.1.1:1", "bind-to is set twice, first in line 2"),
+            ("stats.statsd.enabled = true", "stats.statsd.enabled is true, but stats.statsd.address is missing"),
+            ("urls", "neither 'key = value' nor '[section]'"),
+        ] {
+            assert_eq!(complaints(text), [format!("f:3: {error}")]);
+        }
+    }
+
+    #[test]
+    #[cfg(not(feature = "tls"))]
+    fn what_needs_tls_is_refused_with_the_alternative() {
+        for (text, error) in [
             (
                 "network.dns = tls://dns.google",
                 "network.dns: \"tls://dns.google\" needs TLS, which this build does not have: take the mtg-tls build, or use udp://IP",
@@ -333,9 +354,10 @@ mod tests {
                 "defense.blocklist.urls = https://a.b/c",
                 "defense.blocklist.urls: \"https://a.b/c\" needs TLS, which this build does not have: take the mtg-tls build, or use a local file",
             ),
-            ("bind-to = 1.1.1.1:1", "bind-to is set twice, first in line 2"),
-            ("stats.statsd.enabled = true", "stats.statsd.enabled is true, but stats.statsd.address is missing"),
-            ("urls", "neither 'key = value' nor '[section]'"),
+            (
+                "auto-update = true",
+                "auto-update: \"true\" needs TLS, which this build does not have: take the mtg-tls build, or remove the line, the built-in addresses serve",
+            ),
         ] {
             assert_eq!(complaints(text), [format!("f:3: {error}")]);
         }
@@ -442,8 +464,7 @@ mod tests {
     #[test]
     fn what_has_no_effect_yet_is_said_bluntly_unless_it_changes_nothing() {
         for (text, words) in [
-            ("defense.allowlist.enabled = true", "EVERYBODY may connect"),
-            ("auto-update = true", "auto-update has no effect yet in this version"),
+            ("defense.allowlist.enabled = true", "so NOBODY may connect"),
             ("defense.anti-replay.error-rate = 0.001", "has no effect: the table"),
             ("tolerate-time-skewness = 61m", "more than an hour"),
         ] {

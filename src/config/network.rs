@@ -60,6 +60,10 @@ pub struct Network {
     pub bind_ipv6: Option<Ipv6Addr>,
     /// `reuse-port`: another mtg may listen on the same port.
     pub reuse_port: bool,
+    /// `stun-servers`: who tells `access` and `doctor` our public address; empty = some public ones.
+    pub stun_servers: Vec<(Host, u16)>,
+    /// `public-ip-urls`: pages that do the same; empty = some public ones.
+    pub public_ip_urls: Vec<String>,
 }
 
 impl Default for Network {
@@ -72,6 +76,8 @@ impl Default for Network {
             bind_ipv4: None,
             bind_ipv6: None,
             reuse_port: false,
+            stun_servers: Vec::new(),
+            public_ip_urls: Vec::new(),
         }
     }
 }
@@ -129,7 +135,7 @@ impl fmt::Debug for Upstream {
 pub struct Timeouts {
     /// `tcp`: one connection attempt.
     pub tcp: Duration,
-    /// `http`: one whole HTTP request.
+    /// `http`: until an HTTP server answers, and each pause in its answer.
     pub http: Duration,
     /// `handshake`: from a client's first byte to its obfuscated2 frame.
     pub handshake: Duration,

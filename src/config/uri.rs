@@ -7,7 +7,7 @@ use super::value::{self, ValueError};
 use super::{Dns, Host, ListUrl, Socks5, Upstream};
 
 /// Whether this build can speak TLS as a client. What needs it is refused instead of ignored.
-const HAS_TLS: bool = false;
+const HAS_TLS: bool = cfg!(feature = "tls");
 
 /// `network.dns`: `system`, an IPv4 address, or a URL `udp://`, `tls://`, `https://`.
 pub(super) fn dns(text: &str) -> Result<Dns, ValueError> {
@@ -86,6 +86,24 @@ pub(super) fn https_url(text: &str) -> Result<String, ValueError> {
     }
     check_web_address(rest)?;
     needs_tls(text.to_owned(), "remove the line")
+}
+
+/// `auto-update`: Telegram's web site speaks TLS only.
+pub(super) fn auto_update(is_wanted: bool) -> Result<bool, ValueError> {
+    if is_wanted { needs_tls(true, "remove the line, the built-in addresses serve") } else { Ok(false) }
+}
+
+/// An element of `network.public-ip-urls`.
+pub(super) fn page_url(text: &str) -> Result<String, ValueError> {
+    match text.split_once("://") {
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => {
+            check_web_address(rest).map(|()| text.to_owned())
+        }
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("https") => {
+            check_web_address(rest).and_then(|()| needs_tls(text.to_owned(), "use an http:// URL"))
+        }
+        _ => Err(ValueError::Invalid),
+    }
 }
 
 /// An element of `defense.*list.urls`: a URL, else a file. Whether the file is there is seen when it is loaded.
@@ -219,13 +237,32 @@ mod tests {
         assert_eq!(dns("system"), Ok(Dns::System));
     }
 
+    /// The value in a build with TLS, the refusal in one without.
+    fn is_as_built<T: PartialEq>(result: Result<T, ValueError>, value: T) -> bool {
+        if HAS_TLS { result == Ok(value) } else { matches!(result, Err(ValueError::NeedsTls(_))) }
+    }
+
     #[test]
-    fn resolvers_over_tls_are_refused_as_such() {
-        for text in ["tls://dns.google", "tls://1.1.1.1:853", "https://1.1.1.1", "https://host/path", "https://[::1]/"]
-        {
-            assert!(matches!(dns(text), Err(ValueError::NeedsTls(_))), "{text}");
+    fn what_needs_tls_is_refused_as_such_by_a_build_without() {
+        let https = |host: &str, path: &str| Dns::Https(value::host(host).unwrap(), 443, path.into());
+        for (text, resolver) in [
+            ("tls://dns.google", Dns::Tls(Host::Name("dns.google".into()), 853)),
+            ("tls://1.1.1.1:8853", Dns::Tls(value::host("1.1.1.1").unwrap(), 8853)),
+            ("https://1.1.1.1", https("1.1.1.1", "/dns-query")),
+            ("https://host/path{?dns}", https("host", "/path")),
+            ("https://[::1]/", https("::1", "/")),
+        ] {
+            assert!(is_as_built(dns(text), resolver), "{text}");
         }
-        assert!(matches!(doh_ip("::1"), Err(ValueError::NeedsTls(_))));
+        assert!(is_as_built(doh_ip("::1"), https("::1", "/dns-query")));
+        assert!(is_as_built(auto_update(true), true));
+        assert_eq!(auto_update(false), Ok(false));
+        assert!(is_as_built(list_url("https://a.b/c"), ListUrl::Url("https://a.b/c".into())));
+        for text in ["https://a.b", "https://u:p@a.b:8443/c?d#e", "HTTPS://[::1]/"] {
+            assert!(is_as_built(https_url(text), text.into()), "{text}");
+            assert!(is_as_built(page_url(text), text.into()), "{text}");
+        }
+        assert_eq!(page_url("http://a.b/ip"), Ok("http://a.b/ip".into()));
     }
 
     #[test]
@@ -307,7 +344,6 @@ mod tests {
         assert_eq!(list_url("/etc/mtg/a.netset"), Ok(ListUrl::File("/etc/mtg/a.netset".into())));
         assert_eq!(list_url("a.netset"), Ok(ListUrl::File("a.netset".into())));
         assert_eq!(list_url("http://a.b/c?d"), Ok(ListUrl::Url("http://a.b/c?d".into())));
-        assert!(matches!(list_url("https://a.b/c"), Err(ValueError::NeedsTls(_))));
         for text in ["", "ftp://a.b/c", "file:///etc/mtg", "http://", "http:///c", "http://a.b/ c", "a\0b"] {
             assert!(matches!(list_url(text), Err(ValueError::Invalid | ValueError::Because(_))), "{text}");
         }
@@ -315,11 +351,10 @@ mod tests {
 
     #[test]
     fn pages_are_https_urls() {
-        for text in ["https://a.b", "https://u:p@a.b:8443/c?d#e", "HTTPS://[::1]/"] {
-            assert!(matches!(https_url(text), Err(ValueError::NeedsTls(_))), "{text}");
-        }
-        for text in ["", "a.b", "http://a.b", "https://", "https:///c", "https://a b"] {
+        assert_eq!(https_url("http://a.b"), Err(ValueError::Invalid));
+        for text in ["", "a.b", "ftp://a.b", "https://", "https:///c", "https://a b"] {
             assert!(matches!(https_url(text), Err(ValueError::Invalid | ValueError::Because(_))), "{text}");
+            assert!(matches!(page_url(text), Err(ValueError::Invalid | ValueError::Because(_))), "{text}");
         }
     }
 }

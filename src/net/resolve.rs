@@ -1,67 +1,499 @@
-//! Names to addresses, through the system's resolver, with a short memory.
+//! Names to addresses, with a memory.
+//!
+//! Which addresses a name has is asked of the system or of one name server. For the system that is `getaddrinfo` on a
+//! thread of its own: the C library that we are linked with, musl, knows `hosts` and all of `resolv.conf` (several
+//! servers, search, ndots, timeout, attempts), asks for both families at once and repeats a truncated answer over TCP,
+//! without modules that would have to be loaded. It does not tell how long its answers are good, and cannot be stopped: a
+//! thread lasts as long as `resolv.conf` says, whatever our deadline; a name has one, or a few while no server answers.
 
 use std::collections::HashMap;
+use std::future::{Future, poll_fn};
 use std::io;
-use std::net::IpAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
-/// How long an answer is used without asking again. The system's resolver does not tell its TTL.
-const FRESH: Duration = Duration::from_secs(60);
+use async_io::Timer;
+use futures_lite::FutureExt as _;
+
+use super::deadline;
+use super::name_server::NameServer;
+#[cfg(feature = "tls")]
+use super::name_server::Secured;
+#[cfg(feature = "tls")]
+use super::url::Url;
+use crate::proto::dns::{Addresses, Family};
+
+/// Names that are remembered.
+const NAMES_MAX: usize = 150;
+/// How long an answer of the system is used.
+const SYSTEM_TTL: Duration = Duration::from_secs(60);
+/// The least and the most that an answer is used: whoever knocks at our door shall not make us ask for each knock, and
+/// nobody waits longer than an hour for a change.
+const TTL: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60 * 60));
+/// How long half an answer is used, that of one family without the other.
+const HALF_TTL: Duration = Duration::from_secs(60);
 /// How long an answer is used when no new one can be had.
 const STALE: Duration = Duration::from_secs(24 * 60 * 60);
-/// Names that are remembered.
-const NAMES_MAX: usize = 64;
+/// For one look-up.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The same where there is an old answer to go on with.
+const PATIENCE_WITH_ANSWER: Duration = Duration::from_secs(1);
+/// Time between a failure and the next attempt, with and without an old answer to go on with.
+const RETRY: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(1));
+/// How long the second family is waited for when the first has answered.
+const SECOND_FAMILY: Duration = Duration::from_millis(300);
 
-/// A resolver with its memory.
-#[derive(Debug, Default)]
+/// Whom to ask, and what was answered.
 pub(crate) struct Resolver {
-    known: Mutex<HashMap<String, Answer>>,
+    source: Source,
+    known: Mutex<HashMap<String, Entry>>,
 }
 
-#[derive(Clone, Debug)]
+enum Source {
+    System,
+    Server(NameServer),
+    #[cfg(not(feature = "tls"))]
+    Nobody,
+}
+
+/// What is known of a name.
+#[derive(Default)]
+struct Entry {
+    answer: Option<Answer>,
+    failure: Option<Failure>,
+    /// Held by whoever asks.
+    flight: Arc<smol::lock::Mutex<()>>,
+}
+
+#[derive(Clone)]
 struct Answer {
-    addresses: Vec<IpAddr>,
-    at: Instant,
+    ips: Vec<IpAddr>,
+    since: Instant,
+    ttl: Duration,
+}
+
+struct Failure {
+    kind: io::ErrorKind,
+    text: String,
+    since: Instant,
 }
 
 impl Resolver {
-    /// The addresses of a name, in the order of the system's preference.
+    /// Asks the system: `hosts` and `resolv.conf`.
+    pub(crate) fn system() -> Self {
+        Self::new(Source::System)
+    }
+
+    /// Asks a name server over UDP, and over TCP for what does not fit.
+    pub(crate) fn udp(server: SocketAddr) -> Self {
+        Self::new(Source::Server(NameServer::Udp(server)))
+    }
+
+    /// Asks a name server over TLS; `host` is a name or an address.
+    #[cfg(feature = "tls")]
+    pub(crate) fn tls(host: String, port: u16) -> Self {
+        Self::new(Source::Server(NameServer::Tls(Secured::new(host, port))))
+    }
+
+    /// Asks a name server over HTTPS; `host` is a name or an address, `path` starts with a slash.
+    #[cfg(feature = "tls")]
+    pub(crate) fn https(host: String, port: u16, path: String) -> Self {
+        let url = Url { is_https: true, host: host.clone(), port, target: path, authorization: None };
+        Self::new(Source::Server(NameServer::Https(Secured::new(host, port), url)))
+    }
+
+    /// Asks nobody: what is wanted takes TLS, which this build does not have.
+    #[cfg(not(feature = "tls"))]
+    pub(crate) fn refusing() -> Self {
+        Self::new(Source::Nobody)
+    }
+
+    fn new(source: Source) -> Self {
+        Self { source, known: Mutex::default() }
+    }
+
+    /// The addresses of a name, in the order in which the resolver tells them. An answer that has become old is used as
+    /// long as no new one can be had.
     ///
     /// # Errors
-    /// The resolver's error, if no answer of the last day is known either.
+    /// The resolver's error, if no answer of the last day is known either; never later than after 5 s for each that
+    /// asks for the same name.
     pub(crate) async fn resolve(&self, name: &str) -> io::Result<Vec<IpAddr>> {
-        let known = self.lock().get(name).cloned();
-        let age = known.as_ref().map_or(Duration::MAX, |answer| answer.at.elapsed());
-        match known {
-            Some(answer) if age < FRESH => Ok(answer.addresses),
-            known => match look_up(name).await {
-                Ok(addresses) => {
-                    self.remember(name, &addresses);
-                    Ok(addresses)
-                }
-                Err(error) => known.filter(|_| age < STALE).map(|answer| answer.addresses).ok_or(error),
-            },
+        let flight = match self.recall(name, false) {
+            Recalled::Told(told) => return told,
+            Recalled::Unknown(flight) => flight,
+        };
+        let _flying = flight.lock().await;
+        // Another may have landed meanwhile.
+        if let Recalled::Told(told) = self.recall(name, true) {
+            return told;
         }
+        let patience = if self.has_answer(name) { PATIENCE_WITH_ANSWER } else { PATIENCE };
+        let looked_up = deadline::within(patience, self.look_up(name)).await;
+        let late = || Err(io::Error::new(io::ErrorKind::TimedOut, "the resolver does not answer"));
+        self.remember(name, looked_up.unwrap_or_else(late))
     }
 
-    fn remember(&self, name: &str, addresses: &[IpAddr]) {
+    /// What is known without asking; else what is to be held while asking.
+    fn recall(&self, name: &str, is_flying: bool) -> Recalled {
         let mut known = self.lock();
-        known.retain(|_, answer| answer.at.elapsed() < STALE);
-        if known.len() < NAMES_MAX || known.contains_key(name) {
-            known.insert(name.to_owned(), Answer { addresses: addresses.to_vec(), at: Instant::now() });
+        let Some(entry) = known.get(name) else {
+            make_room(&mut known);
+            return Recalled::Unknown(known.entry(name.to_owned()).or_default().flight.clone());
+        };
+        let answer = entry.answer.as_ref().filter(|answer| answer.since.elapsed() < STALE);
+        let failed_within = |limit| entry.failure.as_ref().filter(|failure: &&Failure| failure.since.elapsed() < limit);
+        let told = match answer {
+            Some(answer) => {
+                let is_fresh = answer.since.elapsed() < answer.ttl || failed_within(RETRY.0).is_some();
+                // Where somebody asks already, the old answer is better than a queue.
+                let is_asked_for = !is_flying && entry.flight.try_lock().is_none();
+                (is_fresh || is_asked_for).then(|| Ok(answer.ips.clone()))
+            }
+            None => failed_within(RETRY.1).map(|failure| Err(failure.error())),
+        };
+        told.map_or_else(|| Recalled::Unknown(entry.flight.clone()), Recalled::Told)
+    }
+
+    fn has_answer(&self, name: &str) -> bool {
+        self.lock().get(name).is_some_and(|entry| entry.answer.is_some())
+    }
+
+    fn remember(&self, name: &str, result: io::Result<Addresses>) -> io::Result<Vec<IpAddr>> {
+        let mut known = self.lock();
+        let entry = known.entry(name.to_owned()).or_default();
+        let since = Instant::now();
+        match result {
+            Ok(Addresses { ips, ttl }) => {
+                entry.failure = None;
+                entry.answer = Some(Answer { ips: ips.clone(), since, ttl: ttl.clamp(TTL.0, TTL.1) });
+                Ok(ips)
+            }
+            Err(error) => {
+                log::debug!("cannot resolve a name name={name} error={error}");
+                entry.failure = Some(Failure { kind: error.kind(), text: error.to_string(), since });
+                let answer = entry.answer.as_ref().filter(|answer| answer.since.elapsed() < STALE);
+                answer.map(|answer| answer.ips.clone()).ok_or(error)
+            }
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Answer>> {
+    async fn look_up(&self, name: &str) -> io::Result<Addresses> {
+        match &self.source {
+            Source::System => ask_system(name).await,
+            Source::Server(server) => ask_server(server, name).await,
+            #[cfg(not(feature = "tls"))]
+            Source::Nobody => Err(io::Error::new(io::ErrorKind::Unsupported, "this build has no TLS")),
+        }
+    }
+
+    /// The table is whole whenever the lock is free, so a poisoned lock is as good as any.
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-async fn look_up(name: &str) -> io::Result<Vec<IpAddr>> {
-    let addresses = smol::net::resolve((name, 0)).await?;
-    if addresses.is_empty() {
-        return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
+enum Recalled {
+    Told(io::Result<Vec<IpAddr>>),
+    Unknown(Arc<smol::lock::Mutex<()>>),
+}
+
+/// Forgets the name whose answer is the oldest, if the table is full.
+fn make_room(known: &mut HashMap<String, Entry>) {
+    while known.len() >= NAMES_MAX {
+        let age = |entry: &Entry| entry.answer.as_ref().map(|answer| answer.since);
+        let Some(oldest) = known.iter().min_by_key(|(_, entry)| age(entry)).map(|(name, _)| name.clone()) else {
+            return;
+        };
+        known.remove(&oldest);
     }
-    Ok(addresses.into_iter().map(|address| address.ip()).collect())
+}
+
+async fn ask_system(name: &str) -> io::Result<Addresses> {
+    let addresses = smol::net::resolve((name, 0)).await?;
+    let mut ips: Vec<IpAddr> = addresses.into_iter().map(|address| address.ip()).collect();
+    ips.dedup();
+    existing(Addresses { ips, ttl: SYSTEM_TTL })
+}
+
+/// Asks for both families at once. Neither has to wait for a server that answers for the other only.
+async fn ask_server(server: &NameServer, name: &str) -> io::Result<Addresses> {
+    let (v6, v4) = both(server.ask(name, Family::V6), server.ask(name, Family::V4)).await;
+    match (v6, v4) {
+        (Some(Ok(v6)), Some(Ok(v4))) => {
+            // A family without addresses says nothing about how long that is so.
+            let ttls = [&v6, &v4].into_iter().filter(|found| !found.ips.is_empty()).map(|found| found.ttl);
+            let ttl = ttls.min().unwrap_or_default();
+            existing(Addresses { ips: [v6.ips, v4.ips].concat(), ttl })
+        }
+        (Some(Ok(half)), _) | (_, Some(Ok(half))) if !half.ips.is_empty() => {
+            Ok(Addresses { ttl: half.ttl.min(HALF_TTL), ips: half.ips })
+        }
+        (Some(Err(error)), _) | (_, Some(Err(error))) => Err(error),
+        _ => Err(no_address()),
+    }
+}
+
+fn existing(addresses: Addresses) -> io::Result<Addresses> {
+    if addresses.ips.is_empty() { Err(no_address()) } else { Ok(addresses) }
+}
+
+fn no_address() -> io::Error {
+    io::Error::new(io::ErrorKind::NotFound, "the name has no address")
+}
+
+type Answered = io::Result<Addresses>;
+
+/// Waits for both, for the second not long if the first has brought addresses.
+async fn both(
+    first: impl Future<Output = Answered>,
+    second: impl Future<Output = Answered>,
+) -> (Option<Answered>, Option<Answered>) {
+    let (mut first, mut second) = (pin!(first), pin!(second));
+    let (mut results, mut patience) = ((None, None), None::<Timer>);
+    poll_fn(|context| {
+        if results.0.is_none()
+            && let Poll::Ready(result) = first.as_mut().poll(context)
+        {
+            results.0 = Some(result);
+        }
+        if results.1.is_none()
+            && let Poll::Ready(result) = second.as_mut().poll(context)
+        {
+            results.1 = Some(result);
+        }
+        let has_addresses = |result: &Option<Answered>| matches!(result, Some(Ok(found)) if !found.ips.is_empty());
+        match &results {
+            (Some(_), Some(_)) => return Poll::Ready(()),
+            (one, other) if !has_addresses(one) && !has_addresses(other) => return Poll::Pending,
+            _ => {}
+        }
+        let timer = patience.get_or_insert_with(|| Timer::after(SECOND_FAMILY));
+        timer.poll(context).map(drop)
+    })
+    .await;
+    results
+}
+
+impl Failure {
+    fn error(&self) -> io::Error {
+        io::Error::new(self.kind, self.text.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read as _, Write as _};
+    use std::net::{TcpListener, UdpSocket};
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    /// What a scripted name server does with a question.
+    #[derive(Clone, Copy)]
+    enum Does {
+        /// One address of that family, good for so many seconds.
+        Answers(Family, u8),
+        AnswersIPv6Only,
+        Truncates,
+        Denies,
+        Nothing,
+        /// First an answer with another id.
+        AnswersTwice,
+    }
+
+    struct Server {
+        address: SocketAddr,
+        asked: Arc<AtomicUsize>,
+        does: Arc<Mutex<Does>>,
+    }
+
+    impl Server {
+        fn new(does: Does) -> Self {
+            let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+            let address = tcp.local_addr().unwrap();
+            let udp = UdpSocket::bind(address).unwrap();
+            let server = Self { address, asked: Arc::default(), does: Arc::new(Mutex::new(does)) };
+            let (asked, script) = (server.asked.clone(), server.does.clone());
+            std::thread::spawn(move || {
+                let mut question = [0; 512];
+                while let Ok((length, peer)) = udp.recv_from(&mut question) {
+                    asked.fetch_add(1, Ordering::SeqCst);
+                    let does = *script.lock().unwrap();
+                    for answer in answers(&question[..length], does) {
+                        udp.send_to(&answer, peer).unwrap();
+                    }
+                }
+            });
+            std::thread::spawn(move || {
+                for stream in tcp.incoming() {
+                    let mut stream = stream.unwrap();
+                    let mut length = [0; 2];
+                    stream.read_exact(&mut length).unwrap();
+                    let mut question = vec![0; u16::from_be_bytes(length).into()];
+                    stream.read_exact(&mut question).unwrap();
+                    let answer = &answers(&question, Does::Answers(Family::V4, 60))[0];
+                    stream.write_all(&(answer.len() as u16).to_be_bytes()).unwrap();
+                    stream.write_all(answer).unwrap();
+                }
+            });
+            server
+        }
+
+        fn resolver(&self) -> Resolver {
+            Resolver::udp(self.address)
+        }
+
+        fn does(&self, does: Does) {
+            *self.does.lock().unwrap() = does;
+        }
+
+        fn asked(&self) -> usize {
+            self.asked.load(Ordering::SeqCst)
+        }
+    }
+
+    fn answers(question: &[u8], does: Does) -> Vec<Vec<u8>> {
+        let is_v6 = question[question.len() - 3] == 28;
+        let answer = |flags: [u8; 2], record: Option<&[u8]>| {
+            let mut message = question.to_vec();
+            message[2..4].copy_from_slice(&flags);
+            message[7] = u8::from(record.is_some());
+            message.extend_from_slice(record.unwrap_or_default());
+            message
+        };
+        let v4 = |ttl| [&[0xc0, 12, 0, 1, 0, 1, 0, 0, 0, ttl, 0, 4], &[192, 0, 2, 1][..]].concat();
+        let v6 = |ttl| [&[0xc0, 12, 0, 28, 0, 1, 0, 0, 0, ttl, 0, 16], &[0x20; 16][..]].concat();
+        const GOOD: [u8; 2] = [0x81, 0x80];
+        match does {
+            Does::Answers(Family::V4, ttl) if !is_v6 => vec![answer(GOOD, Some(&v4(ttl)))],
+            Does::Answers(Family::V6, ttl) if is_v6 => vec![answer(GOOD, Some(&v6(ttl)))],
+            Does::AnswersIPv6Only if is_v6 => vec![answer(GOOD, Some(&v6(60)))],
+            Does::AnswersTwice if !is_v6 => {
+                let mut forged = answer(GOOD, Some(&v4(60)));
+                forged[0] ^= 1;
+                *forged.last_mut().unwrap() = 66;
+                vec![forged, answer(GOOD, Some(&v4(60)))]
+            }
+            Does::Answers(..) | Does::AnswersTwice => vec![answer(GOOD, None)],
+            Does::Truncates => vec![answer([0x83, 0x80], None)],
+            Does::Denies => vec![answer([0x81, 0x83], None)],
+            Does::Nothing | Does::AnswersIPv6Only => vec![],
+        }
+    }
+
+    fn resolve(resolver: &Resolver, name: &str) -> io::Result<Vec<IpAddr>> {
+        async_io::block_on(resolver.resolve(name))
+    }
+
+    fn v4() -> Vec<IpAddr> {
+        vec!["192.0.2.1".parse().unwrap()]
+    }
+
+    /// Makes what is known of `name` older.
+    fn age(resolver: &Resolver, name: &str, by: Duration) {
+        let mut known = resolver.lock();
+        let entry = known.get_mut(name).unwrap();
+        if let Some(answer) = &mut entry.answer {
+            answer.since -= by;
+        }
+        if let Some(failure) = &mut entry.failure {
+            failure.since -= by;
+        }
+    }
+
+    #[test]
+    fn an_answer_is_used_until_its_time_is_over() {
+        let server = Server::new(Does::Answers(Family::V4, 60));
+        let resolver = server.resolver();
+        for _ in 0..3 {
+            assert_eq!(resolve(&resolver, "a.b").unwrap(), v4());
+        }
+        assert_eq!(server.asked(), 2, "once for each family");
+        age(&resolver, "a.b", Duration::from_secs(61));
+        assert_eq!(resolve(&resolver, "a.b").unwrap(), v4());
+        assert_eq!(server.asked(), 4);
+    }
+
+    #[test]
+    fn a_truncated_answer_is_asked_for_over_tcp() {
+        let server = Server::new(Does::Truncates);
+        assert_eq!(resolve(&server.resolver(), "a.b").unwrap(), v4());
+    }
+
+    #[test]
+    fn a_family_that_is_not_answered_is_not_waited_for_long() {
+        let server = Server::new(Does::AnswersIPv6Only);
+        let started = Instant::now();
+        let ips = resolve(&server.resolver(), "a.b").unwrap();
+        assert!(ips.len() == 1 && ips[0].is_ipv6(), "{ips:?}");
+        assert!(started.elapsed() < Duration::from_secs(3));
+    }
+
+    #[test]
+    fn an_answer_with_another_id_is_not_believed() {
+        let server = Server::new(Does::AnswersTwice);
+        assert_eq!(resolve(&server.resolver(), "a.b").unwrap(), v4());
+    }
+
+    #[test]
+    fn the_last_good_answer_is_kept_when_the_server_dies() {
+        let server = Server::new(Does::Answers(Family::V4, 10));
+        let resolver = server.resolver();
+        resolve(&resolver, "a.b").unwrap();
+        server.does(Does::Nothing);
+        age(&resolver, "a.b", Duration::from_secs(11));
+        let started = Instant::now();
+        assert_eq!(resolve(&resolver, "a.b").unwrap(), v4());
+        assert!(started.elapsed() >= PATIENCE_WITH_ANSWER && started.elapsed() < PATIENCE, "{:?}", started.elapsed());
+        let started = Instant::now();
+        assert_eq!(resolve(&resolver, "a.b").unwrap(), v4());
+        assert!(started.elapsed() < PATIENCE_WITH_ANSWER, "it is not asked again at once");
+        server.does(Does::Answers(Family::V6, 10));
+        age(&resolver, "a.b", RETRY.0);
+        assert!(resolve(&resolver, "a.b").unwrap()[0].is_ipv6(), "a new answer replaces the old one");
+    }
+
+    #[test]
+    fn a_server_that_never_answers_fails_everybody_within_the_limit() {
+        let server = Server::new(Does::Nothing);
+        let resolver = server.resolver();
+        let started = Instant::now();
+        let failures = async_io::block_on(async {
+            let (one, other) = futures_lite::future::zip(resolver.resolve("a.b"), resolver.resolve("a.b")).await;
+            [one, other].into_iter().filter(Result::is_err).count()
+        });
+        assert_eq!(failures, 2);
+        assert!(started.elapsed() < PATIENCE + Duration::from_secs(3), "{:?}", started.elapsed());
+    }
+
+    #[test]
+    fn a_name_that_does_not_exist_is_told() {
+        let server = Server::new(Does::Denies);
+        let resolver = server.resolver();
+        assert_eq!(resolve(&resolver, "a.b").unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(resolve(&resolver, "a.b").unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(server.asked(), 2, "the refusal is remembered for a moment");
+        assert_eq!(resolve(&resolver, "a..b").unwrap_err().kind(), io::ErrorKind::InvalidInput);
+    }
+
+    #[test]
+    fn the_memory_is_bounded_and_the_newest_names_stay() {
+        let server = Server::new(Does::Answers(Family::V4, 60));
+        let resolver = server.resolver();
+        for number in 0..=NAMES_MAX {
+            resolve(&resolver, &format!("a{number}.b")).unwrap();
+        }
+        let known = resolver.lock();
+        assert_eq!(known.len(), NAMES_MAX);
+        assert!(!known.contains_key("a0.b") && known.contains_key(&format!("a{NAMES_MAX}.b")));
+    }
+
+    #[test]
+    fn the_system_knows_localhost() {
+        let ips = resolve(&Resolver::system(), "localhost").unwrap();
+        assert!(ips.iter().all(IpAddr::is_loopback) && !ips.is_empty());
+    }
 }

@@ -10,6 +10,7 @@
 )]
 
 pub mod dc;
+pub(crate) mod dns;
 pub(crate) mod faketls;
 pub mod handshake;
 pub(crate) mod mtproto;
@@ -19,6 +20,7 @@ pub(crate) mod reader;
 pub mod secret;
 pub(crate) mod sntp;
 pub(crate) mod socks5;
+pub(crate) mod stun;
 #[cfg(test)]
 pub(crate) mod testing;
 pub(crate) mod tls;

@@ -25,6 +25,7 @@ mod front_watch;
 mod handshake;
 mod listener;
 mod loops;
+pub(crate) mod names;
 mod random;
 mod relay;
 mod reporting;
@@ -153,7 +154,7 @@ impl Proxy {
             front_changes: Signal::default(),
             loops: Arc::default(),
             relay,
-            resolver: Resolver::default(),
+            resolver: names::resolver(&config),
             routes: Mutex::new(Arc::new(Routes::new(&network.proxies))),
             telegram_dialer: Dialer::new(keep_alive, (network.bind_ipv4, network.bind_ipv6)),
             front_dialer: Dialer::new(keep_alive, (None, None)),

@@ -213,7 +213,7 @@ mod tests {
     #[test]
     fn counters_tell_what_they_gained_and_gauges_where_they_stand() {
         let (server, settings) = server();
-        let (stats, resolver) = (Stats::default(), Resolver::default());
+        let (stats, resolver) = (Stats::default(), Resolver::system());
         let connection = Connection::new(1, "192.0.2.1:9".parse().unwrap(), Route::Front);
         stats.record(&Event::Started(connection));
         let mut reporter = Reporter {
@@ -247,7 +247,7 @@ mod tests {
     #[test]
     fn packets_are_never_too_long_and_what_was_not_sent_stays_owed() {
         let (server, settings) = server();
-        let (stats, resolver) = (Stats::default(), Resolver::default());
+        let (stats, resolver) = (Stats::default(), Resolver::system());
         for host in 0..200 {
             let address = ([10, 0, 0, host], 443).into();
             let connection =

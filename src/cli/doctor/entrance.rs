@@ -1,13 +1,13 @@
 //! Whether clients find the way in: the port here, the way from the public address, and what the name says about it.
 
 use std::io::{self, ErrorKind};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 
 use super::greeting::{Answerer, greet};
 use super::{Case, Finding};
-use crate::cli::address::reachable;
-use crate::proto::dc::DcId;
+use crate::cli::address;
+use crate::net::public_ip::PublicIps;
 
 const PORT: &str = "port";
 const PUBLIC: &str = "public address";
@@ -47,10 +47,10 @@ fn taken(address: SocketAddr) -> Finding {
 }
 
 pub(super) async fn public_address(case: Arc<Case>) -> Vec<Finding> {
-    let (ips, own_v4) = (public_ips(&case), own_v4());
+    let (ips, found) = public_ips(&case).await;
     let port = case.config.bind_to.port();
     let mut findings = Vec::new();
-    if let Some(own) = own_v4.filter(|ip| is_carrier_grade(*ip)) {
+    if let Some(own) = found.own.v4.filter(|_| found.is_behind_carrier_nat()) {
         findings.push(Finding::warn(
             "provider",
             format!("it shares one IPv4 address among its customers ({own}): nobody gets in by IPv4"),
@@ -118,27 +118,10 @@ fn local(address: SocketAddr) -> SocketAddr {
     }
 }
 
-/// The addresses that clients connect to, as far as they are known.
-fn public_ips(case: &Case) -> Vec<IpAddr> {
+/// The addresses that clients connect to, as far as they are known, and what the provider gave this machine.
+async fn public_ips(case: &Case) -> (Vec<IpAddr>, PublicIps) {
     let config = &case.config;
-    let own = reachable(config.bind_to);
-    let v4 = config.public_ipv4.or(own.0).map(IpAddr::V4);
-    v4.into_iter().chain(config.public_ipv6.or(own.1).map(IpAddr::V6)).collect()
-}
-
-/// The IPv4 address that the kernel would send from. Connecting a UDP socket asks for a route and sends nothing.
-fn own_v4() -> Option<Ipv4Addr> {
-    let target = DcId::DEFAULT.addresses().find(SocketAddr::is_ipv4)?;
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
-    socket.connect(target).ok()?;
-    match socket.local_addr().ok()?.ip() {
-        IpAddr::V4(ip) => Some(ip),
-        IpAddr::V6(_) => None,
-    }
-}
-
-/// Source: RFC 6598.
-fn is_carrier_grade(ip: Ipv4Addr) -> bool {
-    let [a, b, ..] = ip.octets();
-    a == 100 && b & 0xc0 == 64
+    let found = address::look_up(config, &case.resolver).await;
+    let v4 = config.public_ipv4.or(found.public.v4).map(IpAddr::V4);
+    (v4.into_iter().chain(config.public_ipv6.or(found.public.v6).map(IpAddr::V6)).collect(), found)
 }

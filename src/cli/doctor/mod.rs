@@ -24,7 +24,7 @@ use crate::config::{Config, Warnings};
 use crate::net::connect::Dialer;
 use crate::net::deadline;
 use crate::net::resolve::Resolver;
-use crate::proxy::keep_alive;
+use crate::proxy::{keep_alive, names};
 
 pub(crate) static COMMAND: Command = Command {
     name: "doctor",
@@ -81,11 +81,12 @@ fn act(mut words: Words) -> Result<(), Failure> {
     let (config, warnings) = Config::load(&config_path(config))?;
     let network = &config.network;
     let dialer = Dialer::new(keep_alive(network), (network.bind_ipv4, network.bind_ipv6));
+    let resolver = names::resolver(&config);
     let case = Arc::new(Case {
         config,
         warnings,
         time_server,
-        resolver: Resolver::default(),
+        resolver,
         dialer,
         deadline: Instant::now() + LIMIT,
         telegram_clock: Mutex::default(),

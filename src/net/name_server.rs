@@ -1,0 +1,157 @@
+//! Asking one name server: over UDP and TCP (RFC 1035), TLS (RFC 7858) or HTTPS (RFC 8484).
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::time::Duration;
+
+use async_io::Async;
+
+use super::connect::{self, Failures};
+use super::deadline;
+#[cfg(feature = "tls")]
+use super::http::{self, Request};
+#[cfg(feature = "tls")]
+use super::resolve::Resolver;
+use super::stream::Stream;
+#[cfg(feature = "tls")]
+use super::url::Url;
+use crate::proto::dns::{self, Addresses, Family, Fault};
+
+/// How long each of the messages over UDP is waited for before the next one is sent.
+const UDP_WAITS: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(2)];
+/// More than the 512 bytes that a server may send to whoever does not ask for more.
+const UDP_MAX: usize = 1500;
+/// For one attempt to connect.
+const CONNECT: Duration = Duration::from_secs(4);
+/// The longest message over HTTPS, bytes; the same as over TCP.
+#[cfg(feature = "tls")]
+const MESSAGE_MAX: u64 = 0xffff;
+
+/// A name server.
+pub(super) enum NameServer {
+    Udp(SocketAddr),
+    #[cfg(feature = "tls")]
+    Tls(Secured),
+    #[cfg(feature = "tls")]
+    Https(Secured, Url),
+}
+
+/// A server whose certificate counts.
+#[cfg(feature = "tls")]
+pub(super) struct Secured {
+    /// A name or an address.
+    host: String,
+    port: u16,
+    /// Knows the server's own address.
+    bootstrap: Box<Resolver>,
+}
+
+impl NameServer {
+    /// The addresses of `name` that are of one family. It takes as long as it takes: the caller has a deadline.
+    ///
+    /// # Errors
+    /// `InvalidInput` for what is no name, `NotFound` for a name that does not exist, and whatever keeps the server
+    /// from answering.
+    pub(super) async fn ask(&self, name: &str, family: Family) -> io::Result<Addresses> {
+        let mut id = [0; 2];
+        // Within TLS nobody forges, and RFC 8484 section 4.1 wants 0 for the sake of caches.
+        let is_forgeable = matches!(self, Self::Udp(_));
+        if is_forgeable {
+            getrandom::fill(&mut id).map_err(io::Error::other)?;
+        }
+        let question = dns::question(u16::from_be_bytes(id), name, family)
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "this is no name that DNS can carry"))?;
+        match self {
+            Self::Udp(server) => over_udp(*server, &question).await,
+            #[cfg(feature = "tls")]
+            Self::Tls(server) => over_stream(&mut server.connect().await?, &question).await,
+            #[cfg(feature = "tls")]
+            Self::Https(server, url) => over_https(&mut server.connect().await?, url, &question).await,
+        }
+    }
+}
+
+/// A new socket for each question: its port is as random as the id.
+async fn over_udp(server: SocketAddr, question: &[u8]) -> io::Result<Addresses> {
+    let any: IpAddr = if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = Async::<UdpSocket>::bind((any, 0))?;
+    // The kernel drops what comes from elsewhere, and tells when nobody listens there.
+    socket.get_ref().connect(server)?;
+    for wait in UDP_WAITS {
+        socket.send(question).await?;
+        match deadline::within(wait, answer_over_udp(&socket, question)).await {
+            Some(Ok(Err(Fault::Truncated))) => return over_tcp(server, question).await,
+            Some(answer) => return answer?.map_err(explained),
+            None => {}
+        }
+    }
+    Err(io::Error::new(io::ErrorKind::TimedOut, "the name server does not answer"))
+}
+
+async fn answer_over_udp(socket: &Async<UdpSocket>, question: &[u8]) -> io::Result<Result<Addresses, Fault>> {
+    let mut message = vec![0; UDP_MAX];
+    loop {
+        let length = socket.recv(&mut message).await?;
+        match dns::answer(message.get(..length).unwrap_or_default(), question) {
+            Err(Fault::NotOurs) => {}
+            answer => return Ok(answer),
+        }
+    }
+}
+
+async fn over_tcp(server: SocketAddr, question: &[u8]) -> io::Result<Addresses> {
+    let (socket, _) = connect::connect(vec![server], CONNECT, &Failures::default()).await?;
+    over_stream(&mut Stream::plain(socket)?, question).await
+}
+
+/// Each message has its length in front: length (2) | message.
+async fn over_stream(stream: &mut Stream, question: &[u8]) -> io::Result<Addresses> {
+    let length = u16::try_from(question.len()).map_err(io::Error::other)?;
+    stream.write_all(&[&length.to_be_bytes(), question].concat()).await?;
+    let mut length = [0; 2];
+    stream.read_exact(&mut length).await?;
+    let mut message = vec![0; u16::from_be_bytes(length).into()];
+    stream.read_exact(&mut message).await?;
+    dns::answer(&message, question).map_err(explained)
+}
+
+#[cfg(feature = "tls")]
+async fn over_https(stream: &mut Stream, url: &Url, question: &[u8]) -> io::Result<Addresses> {
+    const TYPE: &str = "application/dns-message";
+    let request = Request {
+        url,
+        fields: vec![("Content-Type", TYPE), ("Accept", TYPE)],
+        body: Some(question),
+        body_max: MESSAGE_MAX,
+        patience: CONNECT,
+    };
+    let mut message = Vec::new();
+    let head = http::exchange(stream, &request, &mut |part| message.extend_from_slice(part)).await;
+    match head.map_err(|error| io::Error::other(error.to_string()))?.status {
+        200 => dns::answer(&message, question).map_err(explained),
+        status => Err(io::Error::other(format!("the name server answers with status {status}"))),
+    }
+}
+
+#[cfg(feature = "tls")]
+impl Secured {
+    pub(super) fn new(host: String, port: u16) -> Self {
+        Self { host, port, bootstrap: Box::new(Resolver::system()) }
+    }
+
+    async fn connect(&self) -> io::Result<Stream> {
+        let ips = match self.host.parse::<IpAddr>() {
+            Ok(ip) => vec![ip],
+            // Boxed, for a resolver asks a name server, which asks a resolver.
+            Err(_) => Box::pin(self.bootstrap.resolve(&self.host)).await?,
+        };
+        let addresses = ips.into_iter().map(|ip| SocketAddr::new(ip, self.port)).collect();
+        let (socket, _) = connect::connect(addresses, CONNECT, &Failures::default()).await?;
+        Stream::tls(socket, &self.host).await
+    }
+}
+
+fn explained(fault: Fault) -> io::Error {
+    let kind = if fault == Fault::NoSuchName { io::ErrorKind::NotFound } else { io::ErrorKind::InvalidData };
+    io::Error::new(kind, fault.to_string())
+}

@@ -35,6 +35,8 @@
 //! downloads pass through us without any cipher.
 
 #[doc(hidden)]
+pub mod benchmark;
+#[doc(hidden)]
 pub mod cli;
 pub mod config;
 #[doc(hidden)]

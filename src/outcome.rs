@@ -55,6 +55,8 @@ pub enum Outcome {
 pub enum Stranger {
     /// Its hello is not a client's.
     Rejected(Reason),
+    /// Its address is refused, by a list or by a limit, and it shall not see that.
+    ShutOut,
     /// Its hello did not become complete in time.
     Slow,
     /// It ended its side in the middle of a hello.
@@ -95,6 +97,7 @@ impl Stranger {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Rejected(reason) => reason.as_str(),
+            Self::ShutOut => "shut_out",
             Self::Slow => "slow_hello",
             Self::Incomplete => "incomplete_hello",
         }

@@ -3,5 +3,6 @@
 pub(crate) mod antireplay;
 pub(crate) mod breaker;
 pub(crate) mod front_profile;
+pub(crate) mod iplist;
 pub(crate) mod limits;
 pub(crate) mod skew;

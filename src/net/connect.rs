@@ -71,6 +71,12 @@ impl Dialer {
         Self { keep_alive, source, failures: Failures::default() }
     }
 
+    /// A dialer for connections that end with one answer, which somebody waits for.
+    pub(crate) fn brief() -> Self {
+        let (idle, interval) = (Duration::from_secs(15), Duration::from_secs(15));
+        Self::new(KeepAlive { is_on: false, idle, interval, count: 1 }, (None, None))
+    }
+
     /// Connects to the first of `addresses` that answers. They are tried in their order, after what failed lately has
     /// moved to the end; each has a head start of 300 ms before the next and `limit` for itself.
     ///

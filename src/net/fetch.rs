@@ -3,14 +3,12 @@
 use std::fmt;
 use std::future::Future;
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::pin::Pin;
 use std::time::Duration;
 
-use super::connect::{self, Failures};
 use super::deadline;
 use super::http::{self, HttpError, Request, Sink};
-use super::resolve::Resolver;
 use super::stream::Stream;
 use super::url::Url;
 
@@ -26,14 +24,6 @@ pub(crate) trait Dial: Sync {
 
 /// A connection in the making.
 pub(crate) type Dialling<'a> = Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send + 'a>>;
-
-/// Without any proxy.
-pub(crate) struct Direct<'a> {
-    pub(crate) resolver: &'a Resolver,
-    pub(crate) failures: &'a Failures,
-    /// For one attempt to connect.
-    pub(crate) limit: Duration,
-}
 
 /// What is fetched.
 pub(crate) struct Page<'a> {
@@ -125,20 +115,6 @@ impl Validators {
         // Where there is an ETag, the time says nothing more.
         let time = self.last_modified.as_deref().filter(|_| etag.is_none()).map(|time| ("If-Modified-Since", time));
         etag.into_iter().chain(time).collect()
-    }
-}
-
-impl Dial for Direct<'_> {
-    fn dial<'a>(&'a self, host: &'a str, port: u16) -> Dialling<'a> {
-        Box::pin(async move {
-            let ips = match host.parse::<IpAddr>() {
-                Ok(ip) => vec![ip],
-                Err(_) => self.resolver.resolve(host).await?,
-            };
-            let addresses = ips.into_iter().map(|ip| SocketAddr::new(ip, port)).collect();
-            let (socket, _) = connect::connect(addresses, self.limit, self.failures).await?;
-            Ok(socket)
-        })
     }
 }
 

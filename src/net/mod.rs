@@ -10,6 +10,7 @@ pub(crate) mod connect;
 pub(crate) mod deadline;
 pub(crate) mod fetch;
 pub(crate) mod http;
+pub(crate) mod lan;
 mod name_server;
 pub(crate) mod public_ip;
 pub(crate) mod resolve;

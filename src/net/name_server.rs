@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_io::Async;
 
-use super::connect::{self, Failures};
+use super::connect::Dialer;
 use super::deadline;
 #[cfg(feature = "tls")]
 use super::http::{self, Request};
@@ -100,7 +100,7 @@ async fn answer_over_udp(socket: &Async<UdpSocket>, question: &[u8]) -> io::Resu
 }
 
 async fn over_tcp(server: SocketAddr, question: &[u8]) -> io::Result<Addresses> {
-    let (socket, _) = connect::connect(vec![server], CONNECT, &Failures::default()).await?;
+    let (socket, _) = Dialer::brief().connect(vec![server], CONNECT).await?;
     over_stream(&mut Stream::plain(socket)?, question).await
 }
 
@@ -146,7 +146,7 @@ impl Secured {
             Err(_) => Box::pin(self.bootstrap.resolve(&self.host)).await?,
         };
         let addresses = ips.into_iter().map(|ip| SocketAddr::new(ip, self.port)).collect();
-        let (socket, _) = connect::connect(addresses, CONNECT, &Failures::default()).await?;
+        let (socket, _) = Dialer::brief().connect(addresses, CONNECT).await?;
         Stream::tls(socket, &self.host).await
     }
 }

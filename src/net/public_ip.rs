@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_io::Async;
 use futures_lite::future::zip;
 
-use super::connect::{self, Failures};
+use super::connect::Dialer;
 use super::deadline;
 use super::fetch::{self, Dial, Dialling, Page, Validators};
 use super::resolve::Resolver;
@@ -170,7 +170,7 @@ impl Dial for OneFamily<'_> {
         Box::pin(async move {
             let ips = self.witnesses.ips(host, self.is_v4).await?;
             let addresses = ips.into_iter().map(|ip| SocketAddr::new(ip, port)).collect();
-            let (socket, _) = connect::connect(addresses, PAGE_LIMIT, &Failures::default()).await?;
+            let (socket, _) = Dialer::brief().connect(addresses, PAGE_LIMIT).await?;
             Ok(socket)
         })
     }

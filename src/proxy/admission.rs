@@ -4,15 +4,15 @@
 //! awaited in the connection's own task, so that no balancer can hold up the others.
 
 use std::io::{self, Read};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use async_io::Async;
 use rustix::process::{Resource, getrlimit};
 
 use super::{Shared, Visit};
-use crate::config::Config;
-use crate::guard::limits::{Caps, Refused};
+use crate::config::{Config, Reject};
+use crate::guard::limits::{Caps, Permit, Refused};
 use crate::net::deadline;
 use crate::outcome::Outcome;
 use crate::proto::proxy_protocol::{self, Origin, Parsed};
@@ -48,20 +48,18 @@ pub(super) fn caps(config: &Config) -> Caps {
 /// Gives a connection its place, or says why there is none.
 pub(super) fn admit(shared: &Shared, peer: SocketAddr) -> Result<Visit, Outcome> {
     let config = shared.config();
-    let Config { proxy_protocol_listener, proxy_protocol_trusted: trusted, .. } = &*config;
+    let (is_behind_balancer, trusted) = (config.proxy_protocol_listener, &config.proxy_protocol_trusted);
     let is_trusted = trusted.is_empty() || trusted.iter().any(|network| network.contains(peer.ip()));
-    if *proxy_protocol_listener && !is_trusted {
+    if is_behind_balancer && !is_trusted {
         return Err(Outcome::UntrustedBalancer);
     }
     let mut permit = shared.limits.admit().map_err(outcome)?;
-    if !proxy_protocol_listener {
-        permit.identify(peer.ip()).map_err(outcome)?;
-    }
-    Ok(Visit::new(shared, peer, permit, config))
+    let is_shut_out = !is_behind_balancer && is_shut_out(shared, &config, peer.ip(), &mut permit)?;
+    Ok(Visit { is_shut_out, ..Visit::new(shared, peer, permit, config) })
 }
 
 /// Learns from the PROXY header whose connection it is, where one is required, and whether that address may have it.
-pub(super) async fn identify(client: &Async<TcpStream>, visit: &mut Visit) -> Result<(), Outcome> {
+pub(super) async fn identify(shared: &Shared, client: &Async<TcpStream>, visit: &mut Visit) -> Result<(), Outcome> {
     if !visit.config.proxy_protocol_listener {
         return Ok(());
     }
@@ -69,7 +67,19 @@ pub(super) async fn identify(client: &Async<TcpStream>, visit: &mut Visit) -> Re
         visit.peer = source;
         visit.connected_to = Some(destination);
     }
-    visit.permit.identify(visit.peer.ip()).map_err(outcome)
+    visit.is_shut_out = is_shut_out(shared, &visit.config, visit.peer.ip(), &mut visit.permit)?;
+    Ok(())
+}
+
+/// Whether an address is to see the front and nothing else. Whom a list or the limit of its address refuses is closed,
+/// or shut out like that if the owner prefers it; the other limits guard the clients' places and close for all.
+fn is_shut_out(shared: &Shared, config: &Config, ip: IpAddr, permit: &mut Permit) -> Result<bool, Outcome> {
+    let counted = permit.identify(ip).map_err(outcome);
+    match (shared.lists.refusal(ip).or(counted.err()), config.defense.reject) {
+        (None, _) => Ok(false),
+        (Some(_), Reject::Front) => Ok(true),
+        (Some(outcome), Reject::Close) => Err(outcome),
+    }
 }
 
 /// Reads the header and leaves what follows it where it is.

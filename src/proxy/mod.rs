@@ -24,6 +24,7 @@ mod front;
 mod front_watch;
 mod handshake;
 mod listener;
+mod lists;
 mod loops;
 pub(crate) mod names;
 mod random;
@@ -33,6 +34,7 @@ mod route;
 mod shadow;
 mod summary;
 mod visit;
+mod web;
 
 use std::fmt;
 use std::io;
@@ -61,6 +63,7 @@ pub use dial::{Dial, Dialled, Dialling};
 pub(crate) use front::is_ourselves;
 use handshake::Verdict;
 use listener::Listener;
+use lists::Lists;
 use loops::Loops;
 use relay::{Budget, Relay};
 use reporting::Reporting;
@@ -108,6 +111,7 @@ struct Shared {
     limits: Limits,
     /// Places for shadow connections.
     shadows: Arc<Semaphore>,
+    lists: Lists,
     anti_replay: Mutex<AntiReplay>,
     front_profile: Mutex<FrontProfile>,
     front_changes: Signal,
@@ -149,6 +153,7 @@ impl Proxy {
             // A part of the strangers' places, so that they cannot all be undecided at the front's expense.
             shadows: Arc::new(Semaphore::new(caps.strangers.div_ceil(2))),
             limits: Limits::new(caps),
+            lists: Lists::new(&config.defense),
             anti_replay: Mutex::new(AntiReplay::new(config.defense.anti_replay_max_size.0)),
             front_profile: Mutex::default(),
             front_changes: Signal::default(),
@@ -186,7 +191,9 @@ impl Proxy {
             }
         });
         let log = async { self.shared.recorder.summary.log_forever().await };
-        self.executor.run(accept.or(log).or(front_watch::watch(&self.shared))).await;
+        // Boxed, for the compiler does not look that deep into futures within futures.
+        let upkeep = front_watch::watch(&self.shared).boxed().or(lists::keep_fresh(&self.shared).boxed());
+        self.executor.run(accept.or(log).or(upkeep)).await;
     }
 
     /// Takes another configuration for all connections to come; those that there are go on as they began. Returns the
@@ -217,6 +224,7 @@ impl Proxy {
         let metrics = config.stats.prometheus.bind_to;
         let prepared = self.reporting.prepare(&config).map_err(|error| StartError::Metrics(metrics, error))?;
         *self.shared.lock_config() = config.clone();
+        self.shared.lists.apply(&config.defense);
         self.reporting.apply(&config, prepared, &self.shared, &self.executor);
         Ok(())
     }
@@ -259,7 +267,7 @@ fn relay_threads(config: &Config) -> usize {
 
 /// The story of one connection, up to where the relay takes over.
 async fn serve_client(shared: Arc<Shared>, client: Async<TcpStream>, mut visit: Visit) {
-    if let Err(outcome) = admission::identify(&client, &mut visit).await {
+    if let Err(outcome) = admission::identify(&shared, &client, &mut visit).await {
         return visit.refuse(outcome);
     }
     visit.start();

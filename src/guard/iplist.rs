@@ -1,0 +1,334 @@
+//! Lists of networks as FireHOL publishes them, and whether an address is in one.
+//!
+//! A line is an address, a network in CIDR notation or nothing; `#` starts a comment. Networks become ranges, sorted and
+//! merged: all that is ever asked is whether an address is in any. A range of IPv4 takes 8.25 bytes, one of IPv6 33.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+/// Networks that are kept of one source; the ranges of that many take 32 MB of IPv4.
+const NETWORKS_MAX: usize = 4 << 20;
+/// The longest line; what is longer is no network, whatever it is.
+const LINE_MAX: usize = 1024;
+/// Ranges of a group: with IPv4 they are two cache lines.
+const GROUP: usize = 16;
+
+/// A list that has been read.
+#[derive(Debug, Default)]
+pub(crate) struct IpList {
+    v4: Ranges<u32>,
+    v6: Ranges<u128>,
+    networks: usize,
+}
+
+/// First and last addresses, in order, with a gap between any two.
+#[derive(Debug, Default)]
+struct Ranges<T> {
+    all: Vec<(T, T)>,
+    /// The first address of each group. A search among these touches much less memory than one among all.
+    groups: Vec<T>,
+}
+
+/// Reads a list piece by piece.
+#[derive(Debug, Default)]
+pub(crate) struct Builder {
+    list: IpList,
+    /// The beginning of a line whose end has not come yet.
+    line: Vec<u8>,
+    lines: u64,
+    bad: BadLines,
+}
+
+/// The lines that are no network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct BadLines {
+    pub(crate) count: u64,
+    /// The number of the first.
+    pub(crate) first: u64,
+}
+
+/// Why what has been read is no list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// Most of it is something else, such as a page of HTML.
+    Garbage,
+    /// It has more networks than are kept.
+    TooLarge,
+}
+
+impl IpList {
+    /// Whether `ip` is in one of the networks. An IPv4 address in the form of IPv6 counts as IPv4.
+    pub(crate) fn contains(&self, ip: IpAddr) -> bool {
+        match ip.to_canonical() {
+            IpAddr::V4(ip) => self.v4.overlap(ip.to_bits(), ip.to_bits()),
+            IpAddr::V6(ip) => self.v6.overlap(ip.to_bits(), ip.to_bits()),
+        }
+    }
+
+    /// Whether any address from `first` to `last` is in one of the networks; both are of one family.
+    pub(crate) fn overlaps(&self, first: IpAddr, last: IpAddr) -> bool {
+        match (first, last) {
+            (IpAddr::V4(first), IpAddr::V4(last)) => self.v4.overlap(first.to_bits(), last.to_bits()),
+            (IpAddr::V6(first), IpAddr::V6(last)) => self.v6.overlap(first.to_bits(), last.to_bits()),
+            _ => false,
+        }
+    }
+
+    /// How many networks were listed.
+    pub(crate) fn networks(&self) -> usize {
+        self.networks
+    }
+
+    /// Memory, bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.v4.bytes() + self.v6.bytes()
+    }
+}
+
+impl Builder {
+    /// Takes the next bytes of the text, cut anywhere.
+    pub(crate) fn feed(&mut self, mut text: &[u8]) {
+        while let Some(end) = text.iter().position(|&byte| byte == b'\n') {
+            let (line, rest) = text.split_at(end);
+            if self.line.is_empty() {
+                self.add(line);
+            } else {
+                self.hold(line);
+                let whole = std::mem::take(&mut self.line);
+                self.add(&whole);
+            }
+            text = rest.get(1..).unwrap_or_default();
+        }
+        self.hold(text);
+    }
+
+    /// Ends the text. Sorting a million networks takes its time, so this is not for a thread that others wait for.
+    ///
+    /// # Errors
+    /// See [`Fault`].
+    pub(crate) fn finish(mut self) -> Result<(IpList, BadLines), Fault> {
+        let last = std::mem::take(&mut self.line);
+        if !last.is_empty() {
+            self.add(&last);
+        }
+        let mut list = self.list;
+        if list.networks > NETWORKS_MAX {
+            return Err(Fault::TooLarge);
+        }
+        if self.bad.count > list.networks as u64 {
+            return Err(Fault::Garbage);
+        }
+        list.v4.settle(|end| end.checked_add(1));
+        list.v6.settle(|end| end.checked_add(1));
+        Ok((list, self.bad))
+    }
+
+    /// Keeps the beginning of a line; of one that is too long, enough to tell that it is.
+    fn hold(&mut self, part: &[u8]) {
+        let room = (LINE_MAX + 1).saturating_sub(self.line.len());
+        self.line.extend_from_slice(part.get(..room).unwrap_or(part));
+    }
+
+    fn add(&mut self, line: &[u8]) {
+        self.lines += 1;
+        let line = if self.lines == 1 { line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line) } else { line };
+        let text = line.split(|&byte| byte == b'#').next().unwrap_or_default().trim_ascii();
+        if text.is_empty() {
+            return;
+        }
+        if line.len() > LINE_MAX || self.add_network(text).is_none() {
+            self.bad.count += 1;
+            if self.bad.count == 1 {
+                self.bad.first = self.lines;
+            }
+        }
+    }
+
+    fn add_network(&mut self, text: &[u8]) -> Option<()> {
+        let text = std::str::from_utf8(text).ok()?;
+        let (address, length) = match text.split_once('/') {
+            Some((address, length)) => (address, Some(length.parse::<u32>().ok()?)),
+            None => (text, None),
+        };
+        let address: IpAddr = address.parse().ok()?;
+        self.list.networks += 1;
+        let is_kept = self.list.networks <= NETWORKS_MAX;
+        match address {
+            IpAddr::V4(ip) => {
+                let range = range_v4(ip.to_bits(), length.unwrap_or(32)).or_else(|| self.uncounted())?;
+                self.list.v4.all.extend(is_kept.then_some(range));
+            }
+            IpAddr::V6(ip) => match (mapped(ip), length.unwrap_or(128)) {
+                (Some(ip), length @ 96..=128) => {
+                    self.list.v4.all.extend(range_v4(ip, length - 96).filter(|_| is_kept));
+                }
+                (_, length) => {
+                    let range = range_v6(ip.to_bits(), length).or_else(|| self.uncounted())?;
+                    self.list.v6.all.extend(is_kept.then_some(range));
+                }
+            },
+        }
+        Some(())
+    }
+
+    /// Takes back that a network was counted.
+    fn uncounted<T>(&mut self) -> Option<T> {
+        self.list.networks -= 1;
+        None
+    }
+}
+
+fn range_v4(ip: u32, length: u32) -> Option<(u32, u32)> {
+    let host_bits = u32::MAX.checked_shr(length).unwrap_or(0);
+    (length <= 32).then_some((ip & !host_bits, ip | host_bits))
+}
+
+fn range_v6(ip: u128, length: u32) -> Option<(u128, u128)> {
+    let host_bits = u128::MAX.checked_shr(length).unwrap_or(0);
+    (length <= 128).then_some((ip & !host_bits, ip | host_bits))
+}
+
+fn mapped(ip: Ipv6Addr) -> Option<u32> {
+    ip.to_ipv4_mapped().map(u32::from)
+}
+
+impl<T: Copy + Ord> Ranges<T> {
+    /// Sorts the ranges and joins those that touch; `after` is the next address.
+    fn settle(&mut self, after: impl Fn(T) -> Option<T>) {
+        self.all.sort_unstable();
+        self.all.dedup_by(|next, kept| {
+            let touches = after(kept.1).is_none_or(|after| next.0 <= after);
+            if touches {
+                kept.1 = kept.1.max(next.1);
+            }
+            touches
+        });
+        self.all.shrink_to_fit();
+        self.groups = self.all.iter().step_by(GROUP).map(|range| range.0).collect();
+    }
+
+    /// Whether any range has an address from `first` to `last`.
+    fn overlap(&self, first: T, last: T) -> bool {
+        // The last range that begins in time decides; those before it have ended even earlier.
+        let Some(group) = self.groups.partition_point(|start| *start <= last).checked_sub(1) else { return false };
+        let ranges = self.all.get(group * GROUP..).unwrap_or_default();
+        let ranges = ranges.get(..GROUP).unwrap_or(ranges);
+        let candidate = ranges.iter().take_while(|range| range.0 <= last).last();
+        candidate.is_some_and(|range| first <= range.1)
+    }
+
+    fn bytes(&self) -> usize {
+        self.all.capacity() * size_of::<(T, T)>() + self.groups.capacity() * size_of::<T>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> (IpList, BadLines) {
+        let mut builder = Builder::default();
+        builder.feed(text.as_bytes());
+        builder.finish().unwrap()
+    }
+
+    fn holds(list: &IpList, ip: &str) -> bool {
+        list.contains(ip.parse().unwrap())
+    }
+
+    #[test]
+    fn networks_and_addresses_of_both_families_are_found() {
+        let (list, bad) = read(
+            "\u{feff}# comment\n\n 10.1.2.3/8 # host bits do not count\r\n192.0.2.7\n2001:db8::1/32\n::ffff:198.51.100.0/120\n::1",
+        );
+        assert_eq!((bad.count, list.networks()), (0, 5));
+        for ip in
+            ["10.0.0.0", "10.255.255.255", "192.0.2.7", "::ffff:10.0.0.1", "2001:db8:ffff::", "198.51.100.255", "::1"]
+        {
+            assert!(holds(&list, ip), "{ip}");
+        }
+        for ip in ["9.255.255.255", "11.0.0.0", "192.0.2.6", "192.0.2.8", "2001:db9::", "::2", "198.51.101.0"] {
+            assert!(!holds(&list, ip), "{ip}");
+        }
+    }
+
+    #[test]
+    fn ranges_that_touch_become_one() {
+        let (list, _) = read("10.0.0.0/9\n10.128.0.0/9\n10.5.0.0/16\n11.0.0.0/8\n255.255.255.255\n0.0.0.0\n::/0\n::1");
+        assert_eq!(list.v4.all, [(0, 0), (0x0a00_0000, 0x0bff_ffff), (u32::MAX, u32::MAX)]);
+        assert_eq!(list.v6.all, [(0, u128::MAX)]);
+        assert_eq!((list.networks(), list.bytes()), (8, 3 * 8 + 4 + 32 + 16));
+        let (all, _) = read("0.0.0.0/0");
+        assert!(holds(&all, "0.0.0.0") && holds(&all, "255.255.255.255") && !holds(&all, "::1"));
+    }
+
+    #[test]
+    fn bad_lines_are_counted_and_the_others_kept() {
+        let long = format!("{}10.0.0.1", " ".repeat(LINE_MAX));
+        let (list, bad) = read(&format!(
+            "192.0.2.1\n192.0.2.2\n192.0.2.3\n192.0.2.4\n192.0.2.5\n192.0.2.6\n10.0.0.0/33\nx\n1.2.3\n::/129\n{long}\n1.2.3.4/\n"
+        ));
+        assert_eq!(bad, BadLines { count: 6, first: 7 });
+        assert_eq!((list.networks(), list.v4.all.len()), (6, 1));
+    }
+
+    #[test]
+    fn a_text_of_something_else_is_no_list() {
+        for text in ["<html>\n<body>404</body>\n</html>\n", "10.0.0.1\nx\ny\n", &"x".repeat(100_000)] {
+            let mut builder = Builder::default();
+            builder.feed(text.as_bytes());
+            assert_eq!(builder.finish().unwrap_err(), Fault::Garbage);
+        }
+        assert_eq!(read("# nothing\n").0.networks(), 0);
+    }
+
+    #[test]
+    fn cuts_anywhere_change_nothing() {
+        let text = "10.0.0.0/8\n# comment\nrubbish\n2001:db8::/32\r\n192.0.2.1";
+        let (whole, bad) = read(text);
+        for size in 1..text.len() {
+            let mut builder = Builder::default();
+            text.as_bytes().chunks(size).for_each(|piece| builder.feed(piece));
+            let (list, cut_bad) = builder.finish().unwrap();
+            assert_eq!((&list.v4.all, &list.v6.all, cut_bad), (&whole.v4.all, &whole.v6.all, bad), "{size}");
+        }
+    }
+
+    #[test]
+    fn a_list_that_is_too_large_is_refused_without_being_kept() {
+        let mut builder = Builder::default();
+        for _ in 0..=NETWORKS_MAX / 1000 {
+            builder.feed("10.0.0.1\n".repeat(1000).as_bytes());
+        }
+        assert!(builder.list.v4.all.len() <= NETWORKS_MAX);
+        assert_eq!(builder.finish().unwrap_err(), Fault::TooLarge);
+    }
+
+    #[test]
+    fn every_range_of_a_long_list_is_found_and_no_gap() {
+        let text: String = (0..1000u32).map(|n| format!("{}/31\n", std::net::Ipv4Addr::from(n * 4 + 4))).collect();
+        let (list, _) = read(&text);
+        assert_eq!(list.v4.all.len(), 1000);
+        for ip in 0..4100u32 {
+            let is_listed = (4..4004).contains(&ip) && ip % 4 < 2;
+            assert_eq!(list.contains(std::net::Ipv4Addr::from(ip).into()), is_listed, "{ip}");
+        }
+    }
+
+    #[test]
+    fn overlaps_see_every_kind_of_neighbourhood() {
+        let (list, _) = read("10.0.0.0/24\n10.0.2.0/24");
+        let overlaps = |first: &str, last: &str| list.overlaps(first.parse().unwrap(), last.parse().unwrap());
+        for (first, last) in [
+            ("10.0.0.5", "10.0.0.6"),
+            ("9.0.0.0", "10.0.0.0"),
+            ("10.0.0.255", "10.0.1.0"),
+            ("0.0.0.0", "255.255.255.255"),
+        ] {
+            assert!(overlaps(first, last), "{first} {last}");
+        }
+        for (first, last) in [("9.0.0.0", "9.255.255.255"), ("10.0.1.0", "10.0.1.255"), ("10.0.3.0", "10.0.3.0")] {
+            assert!(!overlaps(first, last), "{first} {last}");
+        }
+        assert!(!list.overlaps("::".parse().unwrap(), "ffff::".parse().unwrap()));
+    }
+}

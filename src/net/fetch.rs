@@ -16,14 +16,14 @@ use super::url::Url;
 const REDIRECTS_MAX: usize = 5;
 
 /// How a server is connected to, by name or address: directly, or through whatever the owner has set.
-pub(crate) trait Dial: Sync {
+pub(crate) trait Connect: Sync {
     /// # Errors
     /// What kept the connection from being made.
-    fn dial<'a>(&'a self, host: &'a str, port: u16) -> Dialling<'a>;
+    fn connect<'a>(&'a self, host: &'a str, port: u16) -> Connecting<'a>;
 }
 
 /// A connection in the making.
-pub(crate) type Dialling<'a> = Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send + 'a>>;
+pub(crate) type Connecting<'a> = Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send + 'a>>;
 
 /// What is fetched.
 pub(crate) struct Page<'a> {
@@ -58,7 +58,7 @@ pub(crate) enum Fetched {
 #[derive(Debug)]
 pub(crate) enum FetchError {
     /// The server cannot be reached.
-    Dial(io::Error),
+    Connect(io::Error),
     Http(HttpError),
     /// The server's answer is neither a page nor a redirect.
     Status(u16),
@@ -72,16 +72,17 @@ pub(crate) enum FetchError {
 ///
 /// # Errors
 /// See [`FetchError`]; the sink may have got a part of the page by then.
-pub(crate) async fn fetch(dial: &dyn Dial, page: &Page<'_>, sink: Sink<'_>) -> Result<Fetched, FetchError> {
-    let fetched = follow(dial, page, sink);
+pub(crate) async fn fetch(way: &dyn Connect, page: &Page<'_>, sink: Sink<'_>) -> Result<Fetched, FetchError> {
+    let fetched = follow(way, page, sink);
     deadline::within(page.limit, fetched).await.unwrap_or(Err(FetchError::Time))
 }
 
-async fn follow(dial: &dyn Dial, page: &Page<'_>, sink: Sink<'_>) -> Result<Fetched, FetchError> {
+async fn follow(way: &dyn Connect, page: &Page<'_>, sink: Sink<'_>) -> Result<Fetched, FetchError> {
     let mut url = page.url.clone();
     for _ in 0..=REDIRECTS_MAX {
-        let connected = deadline::within(page.patience, connect(dial, &url)).await;
-        let mut stream = connected.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into())).map_err(FetchError::Dial)?;
+        let connected = deadline::within(page.patience, open(way, &url)).await;
+        let mut stream =
+            connected.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into())).map_err(FetchError::Connect)?;
         let mut fields = page.known.fields();
         fields.extend(url.authorization.as_deref().map(|value| ("Authorization", value)));
         let request = Request { url: &url, fields, body: None, body_max: page.size_max, patience: page.patience };
@@ -104,8 +105,8 @@ async fn follow(dial: &dyn Dial, page: &Page<'_>, sink: Sink<'_>) -> Result<Fetc
 }
 
 /// A stream to the server of `url`.
-async fn connect(dial: &dyn Dial, url: &Url) -> io::Result<Stream> {
-    let socket = dial.dial(&url.host, url.port).await?;
+async fn open(way: &dyn Connect, url: &Url) -> io::Result<Stream> {
+    let socket = way.connect(&url.host, url.port).await?;
     if url.is_https { Stream::tls(socket, &url.host).await } else { Stream::plain(socket) }
 }
 
@@ -127,7 +128,7 @@ impl From<HttpError> for FetchError {
 impl fmt::Display for FetchError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Dial(error) => write!(f, "cannot connect: {error}"),
+            Self::Connect(error) => write!(f, "cannot connect: {error}"),
             Self::Http(error) => error.fmt(f),
             Self::Status(status) => write!(f, "the server answers with status {status}"),
             Self::Redirect(why) => write!(f, "the server's redirect {why}"),

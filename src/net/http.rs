@@ -76,7 +76,7 @@ pub(crate) async fn exchange(stream: &mut Stream, request: &Request<'_>, sink: S
                 Framing::Length(length) if length > answer.left => return Err(HttpError::TooLarge),
                 Framing::Length(length) => answer.exactly(length, sink).await?,
                 Framing::Chunks => answer.chunks(sink).await?,
-                Framing::End => answer.to_end(sink).await?,
+                Framing::End => answer.until_end(sink).await?,
                 Framing::Unknown => return Err(HttpError::Malformed),
             }
         }
@@ -171,7 +171,7 @@ impl Answer<'_> {
         Ok(())
     }
 
-    async fn to_end(&mut self, sink: Sink<'_>) -> Result<(), HttpError> {
+    async fn until_end(&mut self, sink: Sink<'_>) -> Result<(), HttpError> {
         loop {
             self.pass(self.buffer.len(), sink)?;
             if self.receive().await? == 0 {

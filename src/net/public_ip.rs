@@ -10,7 +10,7 @@ use futures_lite::future::zip;
 
 use super::connect::Dialer;
 use super::deadline;
-use super::fetch::{self, Dial, Dialling, Page, Validators};
+use super::fetch::{self, Connect, Connecting, Page, Validators};
 use super::resolve::Resolver;
 use super::url::Url;
 use crate::proto::stun::{self, REQUEST_LEN};
@@ -131,8 +131,8 @@ impl Witnesses<'_> {
         let known = Validators::default();
         let page = Page { url, known: &known, patience: PAGE_LIMIT, limit: PAGE_LIMIT, size_max: PAGE_MAX };
         let mut text = Vec::new();
-        let dial = OneFamily { witnesses: self, is_v4 };
-        let fetched = fetch::fetch(&dial, &page, &mut |part| text.extend_from_slice(part)).await;
+        let way = OneFamily { witnesses: self, is_v4 };
+        let fetched = fetch::fetch(&way, &page, &mut |part| text.extend_from_slice(part)).await;
         fetched.map_err(|error| io::Error::other(error.to_string()))?;
         let ip = String::from_utf8_lossy(&text).trim().parse::<IpAddr>();
         ip.map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "the page shows no address"))
@@ -165,8 +165,8 @@ struct OneFamily<'a> {
     is_v4: bool,
 }
 
-impl Dial for OneFamily<'_> {
-    fn dial<'a>(&'a self, host: &'a str, port: u16) -> Dialling<'a> {
+impl Connect for OneFamily<'_> {
+    fn connect<'a>(&'a self, host: &'a str, port: u16) -> Connecting<'a> {
         Box::pin(async move {
             let ips = self.witnesses.ips(host, self.is_v4).await?;
             let addresses = ips.into_iter().map(|ip| SocketAddr::new(ip, port)).collect();

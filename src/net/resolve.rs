@@ -132,7 +132,8 @@ impl Resolver {
             return told;
         }
         let patience = if self.has_answer(name) { PATIENCE_WITH_ANSWER } else { PATIENCE };
-        let looked_up = deadline::within(patience, self.look_up(name)).await;
+        // Boxed, for most connections ask for nothing and shall not carry the room for it.
+        let looked_up = deadline::within(patience, Box::pin(self.look_up(name))).await;
         let late = || Err(io::Error::new(io::ErrorKind::TimedOut, "the resolver does not answer"));
         self.remember(name, looked_up.unwrap_or_else(late))
     }

@@ -35,6 +35,21 @@ impl DcId {
     }
 }
 
+/// The addresses of a DC in a page of `https://core.telegram.org/getProxyConfig`; lines of interest are
+/// `proxy_for <number> <ip>:<port>;`.
+pub(crate) fn published(page: &str, site: u16) -> Vec<SocketAddr> {
+    let address = |line: &str| {
+        let mut words = line.trim().strip_suffix(';')?.split_ascii_whitespace();
+        let is_meant = words.next()? == "proxy_for" && words.next()?.parse() == Ok(site);
+        let address = words.next()?.parse::<SocketAddr>().ok()?;
+        (is_meant && words.next().is_none() && address.port() != 0).then_some(address)
+    };
+    let mut addresses: Vec<_> = page.lines().filter_map(address).collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    addresses
+}
+
 impl fmt::Display for DcId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
@@ -87,6 +102,18 @@ mod tests {
             assert!(plain.iter().any(SocketAddr::is_ipv4) && plain.iter().any(SocketAddr::is_ipv6));
             assert_eq!(plain, DcId::new(-number).addresses().collect::<Vec<_>>());
         }
+    }
+
+    #[test]
+    fn published_addresses_are_read_and_rubbish_is_not() {
+        let page = "# force_probability 10 10\ndefault 2;\nproxy_for 1 149.154.175.50:8888;\n\
+            proxy_for 203 91.105.192.110:443;\n  proxy_for 203\t91.105.192.110:443 ;\nproxy_for -203 1.1.1.1:443;\n\
+            proxy_for 203 [2a0a:f280:203:a:5000::101]:443;\nproxy_for 203 91.105.192.111:443\n\
+            proxy_for 203 91.105.192.111:0;\nproxy_for 203 a.b:443;\nproxy_for 203 1.1.1.1:443 x;\nproxy_for;\n;\n<html>\n";
+        let addresses = published(page, 203);
+        let expected = ["91.105.192.110:443", "[2a0a:f280:203:a:5000::101]:443"];
+        assert_eq!(addresses, expected.map(|address| address.parse().unwrap()));
+        assert!(published("", 203).is_empty());
     }
 
     #[test]

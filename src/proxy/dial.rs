@@ -43,7 +43,8 @@ pub struct Dialled {
 /// Connects to the DC that the client asked for and hands both over to the relay.
 pub(super) async fn to_dc(shared: &Shared, client: Async<TcpStream>, session: Session, mut visit: Visit) -> Told {
     let config = visit.config.clone();
-    let Some((dc, addresses)) = candidates(&config, session.dc()) else {
+    let further = shared.learned.addresses(session.dc());
+    let Some((dc, addresses)) = candidates(&config, session.dc(), &further) else {
         return Err((visit, Outcome::UnknownDc));
     };
     visit.dc = Some(dc);
@@ -96,19 +97,22 @@ async fn reach(
 }
 
 /// The DC to connect to and its addresses, the preferred ones first; none if there is no such DC.
-pub(crate) fn candidates(config: &Config, asked: DcId) -> Option<(DcId, Vec<SocketAddr>)> {
+///
+/// `further` are addresses of the DC that was asked for which are not built in.
+pub(crate) fn candidates(config: &Config, asked: DcId, further: &[SocketAddr]) -> Option<(DcId, Vec<SocketAddr>)> {
     let fallback = config.allow_fallback_on_unknown_dc.then_some(DcId::DEFAULT);
     [Some(asked), fallback].into_iter().flatten().find_map(|dc| {
-        let known = known_addresses(config, dc);
+        let further = if dc == asked { further } else { &[] };
+        let known = known_addresses(config, dc, further);
         // A DC without an address of an allowed family is unreachable, not unknown.
         (!known.is_empty()).then(|| (dc, by_preference(known, config.prefer_ip)))
     })
 }
 
-fn known_addresses(config: &Config, dc: DcId) -> Vec<SocketAddr> {
+fn known_addresses(config: &Config, dc: DcId, further: &[SocketAddr]) -> Vec<SocketAddr> {
     let overrides = config.dc_override.iter().filter(|(site, _)| *site == dc.site());
     let addresses: Vec<_> = overrides.map(|&(_, address)| address).collect();
-    if addresses.is_empty() { dc.addresses().collect() } else { addresses }
+    if addresses.is_empty() { dc.addresses().chain(further.iter().copied()).collect() } else { addresses }
 }
 
 fn by_preference(mut addresses: Vec<SocketAddr>, prefer: PreferIp) -> Vec<SocketAddr> {
@@ -162,7 +166,7 @@ mod tests {
             (PreferIp::OnlyIpv4, true, 1),
             (PreferIp::OnlyIpv6, false, 1),
         ] {
-            let (dc, addresses) = candidates(&config(prefer), DcId::new(-2)).unwrap();
+            let (dc, addresses) = candidates(&config(prefer), DcId::new(-2), &[]).unwrap();
             assert_eq!(dc.number(), -2);
             assert_eq!(addresses[0].is_ipv4(), first_is_v4, "{prefer:?}");
             assert_eq!(addresses.get(1).is_some_and(|next| next.is_ipv4() != first_is_v4), families == 2, "{prefer:?}");
@@ -175,9 +179,9 @@ mod tests {
     #[test]
     fn an_unknown_dc_falls_back_only_if_allowed() {
         let mut config = config(PreferIp::PreferIpv4);
-        assert!(candidates(&config, DcId::new(99)).is_none());
+        assert!(candidates(&config, DcId::new(99), &[]).is_none());
         config.allow_fallback_on_unknown_dc = true;
-        assert_eq!(candidates(&config, DcId::new(99)).unwrap().0, DcId::DEFAULT);
+        assert_eq!(candidates(&config, DcId::new(99), &[]).unwrap().0, DcId::DEFAULT);
     }
 
     #[test]
@@ -186,7 +190,7 @@ mod tests {
         let address = "127.0.0.1:4000".parse().unwrap();
         config.dc_override = vec![(99, address)];
         for number in [99, -99] {
-            assert_eq!(candidates(&config, DcId::new(number)).unwrap(), (DcId::new(number), vec![address]));
+            assert_eq!(candidates(&config, DcId::new(number), &[]).unwrap(), (DcId::new(number), vec![address]));
         }
     }
 }

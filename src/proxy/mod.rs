@@ -23,6 +23,7 @@ mod dial;
 mod front;
 mod front_watch;
 mod handshake;
+mod learned;
 mod listener;
 mod lists;
 mod loops;
@@ -62,6 +63,7 @@ pub(crate) use dial::candidates;
 pub use dial::{Dial, Dialled, Dialling};
 pub(crate) use front::is_ourselves;
 use handshake::Verdict;
+use learned::Learned;
 use listener::Listener;
 use lists::Lists;
 use loops::Loops;
@@ -112,6 +114,7 @@ struct Shared {
     /// Places for shadow connections.
     shadows: Arc<Semaphore>,
     lists: Lists,
+    learned: Learned,
     anti_replay: Mutex<AntiReplay>,
     front_profile: Mutex<FrontProfile>,
     front_changes: Signal,
@@ -154,6 +157,7 @@ impl Proxy {
             shadows: Arc::new(Semaphore::new(caps.strangers.div_ceil(2))),
             limits: Limits::new(caps),
             lists: Lists::new(&config.defense),
+            learned: Learned::default(),
             anti_replay: Mutex::new(AntiReplay::new(config.defense.anti_replay_max_size.0)),
             front_profile: Mutex::default(),
             front_changes: Signal::default(),
@@ -192,7 +196,8 @@ impl Proxy {
         });
         let log = async { self.shared.recorder.summary.log_forever().await };
         // Boxed, for the compiler does not look that deep into futures within futures.
-        let upkeep = front_watch::watch(&self.shared).boxed().or(lists::keep_fresh(&self.shared).boxed());
+        let upkeep = front_watch::watch(&self.shared).boxed();
+        let upkeep = upkeep.or(lists::keep_fresh(&self.shared).boxed()).or(learned::keep_fresh(&self.shared).boxed());
         self.executor.run(accept.or(log).or(upkeep)).await;
     }
 

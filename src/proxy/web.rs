@@ -4,13 +4,13 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 
 use super::{Means, Shared};
-use crate::net::fetch::{Dial, Dialling};
+use crate::net::fetch::{Connect, Connecting};
 
 /// Dials over the owner's SOCKS5 proxies, if there are any. Names are looked up here.
 pub(super) struct Web<'a>(pub(super) &'a Shared);
 
-impl Dial for Web<'_> {
-    fn dial<'a>(&'a self, host: &'a str, port: u16) -> Dialling<'a> {
+impl Connect for Web<'_> {
+    fn connect<'a>(&'a self, host: &'a str, port: u16) -> Connecting<'a> {
         Box::pin(async move {
             let ips = match host.parse::<IpAddr>() {
                 Ok(ip) => vec![ip],

@@ -60,7 +60,7 @@ async fn reach_proxy(case: Arc<Case>, subject: String, host: Host, port: u16) ->
 
 async fn check(case: Arc<Case>, subject: String, dc: DcId) -> Vec<Finding> {
     let began = Instant::now();
-    let Some((_, addresses)) = candidates(&case.config, dc).filter(|(_, addresses)| !addresses.is_empty()) else {
+    let Some((_, addresses)) = candidates(&case.config, dc, &[]).filter(|(_, addresses)| !addresses.is_empty()) else {
         let advice = "set prefer-ip to prefer-ipv4 or prefer-ipv6";
         return vec![Finding::fail(&subject, "has no address of the allowed family", advice)];
     };

@@ -1,0 +1,100 @@
+//! Addresses of the CDN (DC 203) that Telegram publishes on its web site, in addition to the built-in ones.
+//!
+//! What is published there is meant for another kind of proxy, so these addresses are tried last.
+
+use std::net::SocketAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_io::Timer;
+use futures_lite::future::{pending, zip};
+
+use super::Shared;
+use super::web::Web;
+use crate::net::fetch::{self, Page, Validators};
+use crate::net::public_ip::is_global;
+use crate::net::url::Url;
+use crate::proto::dc::{self, DcId};
+
+/// Where each family is published.
+const PAGES: [&str; 2] = ["https://core.telegram.org/getProxyConfig", "https://core.telegram.org/getProxyConfigV6"];
+/// The one DC that is learned.
+const SITE: u16 = 203;
+/// Addresses of a family that are kept.
+const ADDRESSES_MAX: usize = 16;
+/// Time between updates.
+const EACH: Duration = Duration::from_secs(60 * 60);
+/// The first pause after a failure; each is twice the one before. On a router, the clock is often wrong at first, and
+/// no certificate is good.
+const RETRY: Duration = Duration::from_secs(10);
+/// For one page.
+const LIMIT: Duration = Duration::from_secs(60);
+/// The longest page, bytes.
+const SIZE_MAX: u64 = 256 << 10;
+
+/// The addresses of each family, as they were last published.
+#[derive(Debug, Default)]
+pub(super) struct Learned([Mutex<Vec<SocketAddr>>; 2]);
+
+impl Learned {
+    /// Further addresses of a DC.
+    pub(super) fn addresses(&self, dc: DcId) -> Vec<SocketAddr> {
+        if dc.site() != SITE {
+            return Vec::new();
+        }
+        self.0.iter().flat_map(|family| lock(family).clone()).collect()
+    }
+}
+
+/// Learns addresses for as long as it is polled, if the owner wants that.
+pub(super) async fn keep_fresh(shared: &Shared) {
+    if !shared.config().auto_update {
+        return pending().await;
+    }
+    let [v4, v6] = &shared.learned.0;
+    let [v4_page, v6_page] = PAGES;
+    zip(learn(shared, v4, v4_page, true), learn(shared, v6, v6_page, false)).await;
+}
+
+async fn learn(shared: &Shared, known: &Mutex<Vec<SocketAddr>>, page: &str, is_v4: bool) {
+    let mut retry = RETRY;
+    loop {
+        let pause = match published(shared, page, is_v4).await {
+            Ok(addresses) => {
+                log::info!("addresses learned dc={SITE} count={} page={page}", addresses.len());
+                *lock(known) = addresses;
+                retry = RETRY;
+                EACH
+            }
+            Err(error) => {
+                if retry == RETRY {
+                    log::warn!("cannot learn addresses, the last good ones stay dc={SITE} page={page} error={error}");
+                } else {
+                    log::debug!("cannot learn addresses dc={SITE} page={page} error={error}");
+                }
+                let pause = retry;
+                retry = (retry * 2).min(EACH);
+                pause
+            }
+        };
+        Timer::after(pause).await;
+    }
+}
+
+async fn published(shared: &Shared, page: &str, is_v4: bool) -> Result<Vec<SocketAddr>, String> {
+    let url = Url::parse(page).ok_or("this is no URL")?;
+    let (known, patience) = (Validators::default(), shared.config().network.timeout.http);
+    let page = Page { url: &url, known: &known, patience, limit: LIMIT, size_max: SIZE_MAX };
+    let mut text = Vec::new();
+    let fetched = fetch::fetch(&Web(shared), &page, &mut |part| text.extend_from_slice(part)).await;
+    fetched.map_err(|error| error.to_string())?;
+    let mut addresses = dc::published(&String::from_utf8_lossy(&text), SITE);
+    addresses.retain(|address| address.is_ipv4() == is_v4 && is_global(address.ip()));
+    addresses.truncate(ADDRESSES_MAX);
+    if addresses.is_empty() { Err("the page has no address of this DC".to_owned()) } else { Ok(addresses) }
+}
+
+/// A list of addresses is whole whenever the lock is free, so a poisoned lock is as good as any.
+fn lock(family: &Mutex<Vec<SocketAddr>>) -> MutexGuard<'_, Vec<SocketAddr>> {
+    family.lock().unwrap_or_else(PoisonError::into_inner)
+}

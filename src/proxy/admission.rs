@@ -55,7 +55,9 @@ pub(super) fn admit(shared: &Shared, peer: SocketAddr) -> Result<Visit, Outcome>
     }
     let mut permit = shared.limits.admit().map_err(outcome)?;
     let is_shut_out = !is_behind_balancer && is_shut_out(shared, &config, peer.ip(), &mut permit)?;
-    Ok(Visit { is_shut_out, ..Visit::new(shared, peer, permit, config) })
+    let mut visit = Visit::new(shared, peer, permit, config);
+    visit.is_shut_out = is_shut_out;
+    Ok(visit)
 }
 
 /// Learns from the PROXY header whose connection it is, where one is required, and whether that address may have it.

@@ -136,3 +136,89 @@ impl fmt::Display for FetchError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpListener;
+
+    /// Dials this machine, whatever the host.
+    struct Here;
+
+    impl Dial for Here {
+        fn dial<'a>(&'a self, _: &'a str, port: u16) -> Dialling<'a> {
+            Box::pin(async move { TcpStream::connect(("127.0.0.1", port)) })
+        }
+    }
+
+    /// A server that gives these answers, one for each connection; a `*` stands for its address. Returns that address.
+    fn server(answers: &[&str]) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let answers: Vec<_> = answers.iter().map(|answer| answer.replace('*', &address)).collect();
+        std::thread::spawn(move || {
+            for answer in answers {
+                let (mut peer, _) = listener.accept().unwrap();
+                let _ = peer.read(&mut [0; 4096]).unwrap();
+                let _ = peer.write_all(answer.as_bytes());
+            }
+            // What follows is not answered, and not refused either.
+            let _held = listener.accept();
+            std::thread::sleep(Duration::from_secs(60));
+        });
+        address
+    }
+
+    fn fetched(url: &str, limit: Duration) -> (Result<Fetched, FetchError>, String) {
+        let (url, known) = (Url::parse(url).unwrap(), Validators::default());
+        let page = Page { url: &url, known: &known, patience: Duration::from_secs(20), limit, size_max: 1000 };
+        let mut text = Vec::new();
+        let result = async_io::block_on(fetch(&Here, &page, &mut |part| text.extend_from_slice(part)));
+        (result, String::from_utf8(text).unwrap())
+    }
+
+    const LIMIT: Duration = Duration::from_secs(20);
+
+    #[test]
+    fn redirects_lead_to_the_page() {
+        let address = server(&[
+            "HTTP/1.1 301 Moved\r\nLocation: /a\r\n\r\n",
+            "HTTP/1.1 302 Found\r\nLocation: http://*/b\r\nContent-Length: 4\r\n\r\nhere",
+            "HTTP/1.1 200 OK\r\nETag: x\r\n\r\npage",
+        ]);
+        let (result, text) = fetched(&format!("http://{address}/"), LIMIT);
+        let validators = Validators { etag: Some("x".into()), last_modified: None };
+        assert_eq!((result.unwrap(), text.as_str()), (Fetched::New(validators), "page"));
+    }
+
+    #[test]
+    fn redirects_in_a_circle_come_to_an_end() {
+        let address = server(&["HTTP/1.1 302 Found\r\nLocation: /\r\n\r\n"; REDIRECTS_MAX + 1]);
+        let (result, _) = fetched(&format!("http://{address}/"), LIMIT);
+        assert!(matches!(result, Err(FetchError::Redirect("leads to too many others"))), "{result:?}");
+    }
+
+    #[test]
+    fn redirects_to_nowhere_are_told() {
+        for location in ["", "Location: ftp://x/\r\n", "Location: http://\r\n"] {
+            let address = server(&[&format!("HTTP/1.1 302 Found\r\n{location}\r\n")]);
+            let (result, _) = fetched(&format!("http://{address}/"), LIMIT);
+            assert!(matches!(result, Err(FetchError::Redirect("leads nowhere"))), "{result:?}");
+        }
+    }
+
+    #[test]
+    fn a_server_that_says_nothing_is_left_at_the_limit() {
+        let address = server(&[]);
+        let (result, _) = fetched(&format!("http://{address}/"), Duration::from_millis(200));
+        assert!(matches!(result, Err(FetchError::Time)), "{result:?}");
+    }
+
+    #[test]
+    fn an_error_is_told_with_its_status() {
+        let address = server(&["HTTP/1.1 404 Not Found\r\nContent-Length: 3\r\n\r\nxyz"]);
+        let (result, text) = fetched(&format!("http://{address}/"), LIMIT);
+        assert!(matches!(result, Err(FetchError::Status(404))) && text.is_empty(), "{result:?}");
+    }
+}

@@ -307,4 +307,52 @@ mod tests {
         assert_eq!(own_global("0.0.0.0:443".parse().unwrap()).v6, None);
         assert_eq!(own_global("[fd00::1]:443".parse().unwrap()).v4, None);
     }
+
+    const SEEN: Ipv4Addr = Ipv4Addr::new(8, 8, 4, 4);
+
+    /// A STUN server that sees everybody at this address; none answers nobody.
+    fn stun_server(sees: Option<Ipv4Addr>) -> (String, u16) {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let port = socket.local_addr().unwrap().port();
+        std::thread::spawn(move || {
+            let mut request = [0; 64];
+            while let Ok((length, peer)) = socket.recv_from(&mut request) {
+                let Some(ip) = sees else { continue };
+                let mut answer = [&[1, 1, 0, 12], &request[4..length], &[0, 1, 0, 8, 0, 1, 1, 1]].concat();
+                answer.extend(ip.octets());
+                socket.send_to(&answer, peer).unwrap();
+            }
+        });
+        ("127.0.0.1".to_owned(), port)
+    }
+
+    fn page(text: &str) -> Url {
+        use std::io::{Read as _, Write as _};
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let (url, text) = (format!("http://{}/", listener.local_addr().unwrap()), text.to_owned());
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let _ = stream.read(&mut [0; 1024]).unwrap();
+                let _ = write!(stream, "HTTP/1.1 200 OK\r\n\r\n{text}");
+            }
+        });
+        Url::parse(&url).unwrap()
+    }
+
+    fn asked(stun: &[(String, u16)], pages: &[Url]) -> Option<IpAddr> {
+        let resolver = Resolver::system();
+        async_io::block_on(Witnesses { stun, pages, resolver: &resolver }.ask(true))
+    }
+
+    #[test]
+    fn the_first_witness_with_a_global_address_is_believed() {
+        let dead = stun_server(None);
+        let lying = stun_server(Some(Ipv4Addr::new(192, 168, 1, 1)));
+        let good = stun_server(Some(SEEN));
+        assert_eq!(asked(&[dead, lying.clone(), good], &[]), Some(SEEN.into()));
+        let pages = [page("<html>"), page("10.0.0.1"), page("2606:4700::1111"), page(" 8.8.4.4\r\n"), page("8.8.8.8")];
+        assert_eq!(asked(&[lying], &pages), Some(SEEN.into()));
+        assert_eq!(asked(&[], &pages[..3]), None);
+    }
 }

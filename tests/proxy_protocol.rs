@@ -3,7 +3,7 @@
 mod support;
 
 use std::io::Write;
-use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use support::client::{Greeted, greet, greeted_over};
@@ -136,7 +136,7 @@ fn connection_without_a_header_is_closed() {
         assert_eq!(socket::read_to_end(&mut stream).0, b"");
     }
     wait_for_end(&proxy, "127.0.0.1", "bad_proxy_header");
-    assert_eq!(front.count_of(&[b"GET", b"\x16", b"PROXY", b"\r\n"]), 0);
+    assert_eq!(front.count_of(&[b"GET", &hello.wire[..40], b"PROXY", b"\r\n"]), 0);
     ping_with(&proxy, &v2(CLIENT));
 }
 
@@ -233,12 +233,10 @@ fn front_is_told_who_visits_and_where() {
 
 #[test]
 fn front_on_ipv6_is_told_of_an_ipv4_visitor() {
-    let front = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).unwrap();
-    let setup = Setup::new().front(front.local_addr().unwrap()).set("domain-fronting.proxy-protocol", "true");
+    let front = FakeFront::listen_on(Ipv6Addr::LOCALHOST.into());
+    let setup = Setup::new().front(front.address).set("domain-fronting.proxy-protocol", "true");
     let proxy = setup.start();
     let stream = connect_with(&proxy, REQUEST);
     let header = v2_between(stream.local_addr().unwrap(), proxy.address, &[]);
-    let mut visit = socket::accept(&front, support::DEADLINE).unwrap();
-    let wanted = [&header, REQUEST].concat();
-    assert_eq!(socket::read_exactly(&mut visit, wanted.len()).unwrap(), wanted);
+    front.visit(&header).expect(&[&header, REQUEST].concat());
 }

@@ -270,6 +270,24 @@ fn record_above_the_limit_closes_the_connection() {
 }
 
 #[test]
+fn records_start_small_and_grow_when_asked_for() {
+    for fast in ["true", "false"] {
+        let dc = EchoDc::listen();
+        let setup = Setup::new().dc(2, dc.address).set("fast-mode", fast).set("defense.doppelganger.drs", "true");
+        let proxy = setup.start();
+        let mut client = session(proxy.address, 2);
+        client.ping(3 << 20, 1);
+        let first = std::mem::take(&mut client.download.records);
+        assert!(first[..40].iter().all(|size| *size <= 1450), "{first:?}");
+        assert!(first[40..60].iter().all(|size| *size <= 4096), "{first:?}");
+        assert!(first.iter().any(|size| (1351..1450).contains(size)) && first.contains(&0x4000), "{first:?}");
+        std::thread::sleep(Duration::from_millis(1200));
+        client.ping(20_000, 2);
+        assert!(client.download.records.iter().all(|size| *size <= 1450), "{:?}", client.download.records);
+    }
+}
+
+#[test]
 fn small_messages_go_back_and_forth_at_once() {
     let dc = EchoDc::listen();
     let proxy = echoing(&dc);

@@ -380,8 +380,7 @@ pub(super) static KEYS: &[KeySpec] = &[
         Bool(|c| &mut c.defense.doppelganger.drs),
         Is("false"),
         "small TLS records at the start of a connection, as web servers do",
-    )
-    .status(NotYet("")),
+    ),
     live(
         "stats.statsd.enabled",
         Bool(|c| &mut c.stats.statsd.enabled),

@@ -17,6 +17,7 @@ pub(crate) mod mtproto;
 pub(crate) mod obfuscated2;
 pub(crate) mod proxy_protocol;
 pub(crate) mod reader;
+pub(crate) mod record_sizer;
 pub mod secret;
 pub(crate) mod sntp;
 pub(crate) mod socks5;

@@ -7,6 +7,7 @@
 use aes::cipher::StreamCipher;
 
 use super::obfuscated2::Aes256Ctr;
+use super::record_sizer::RecordSizer;
 use super::tls::RECORD_HEADER;
 use super::tls::record::{SLOT, frame_slots};
 
@@ -42,17 +43,19 @@ impl ClientToDc {
 pub(crate) struct DcToClient {
     /// The DC's and the client's key stream; none in fast mode.
     recrypt: Option<Box<(Aes256Ctr, Aes256Ctr)>>,
+    /// Chooses the sizes of the records; none if they are as large as they may be.
+    pub(crate) sizer: Option<Box<RecordSizer>>,
 }
 
 impl DcToClient {
     /// The DC's bytes are what the client expects.
     pub(crate) fn fast() -> Self {
-        Self { recrypt: None }
+        Self { recrypt: None, sizer: None }
     }
 
     /// The DC's bytes are decrypted and encrypted again.
     pub(crate) fn recrypting(from_dc: Aes256Ctr, to_client: Aes256Ctr) -> Self {
-        Self { recrypt: Some(Box::new((from_dc, to_client))) }
+        Self { recrypt: Some(Box::new((from_dc, to_client))), sizer: None }
     }
 
     /// Turns `length` bytes that were received into the payload parts of the buffer's slots (see [`slots`]) into
@@ -70,6 +73,14 @@ impl DcToClient {
             }
         }
         frame_slots(buffer, length)
+    }
+
+    /// Changes the key stream of bytes that are to be sent in records of chosen sizes.
+    pub(crate) fn recrypt(&mut self, payload: &mut [u8]) {
+        if let Some(streams) = &mut self.recrypt {
+            streams.0.apply_keystream(payload);
+            streams.1.apply_keystream(payload);
+        }
     }
 }
 

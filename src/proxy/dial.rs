@@ -16,6 +16,7 @@ use crate::net::deadline;
 use crate::outcome::Outcome;
 use crate::proto::dc::DcId;
 use crate::proto::handshake::Session;
+use crate::proto::record_sizer::RecordSizer;
 
 /// Reaches Telegram and the front in place of the proxy's own way, which is TCP as configured.
 ///
@@ -63,7 +64,10 @@ pub(super) async fn to_dc(shared: &Shared, client: Async<TcpStream>, session: Se
     };
     let Ok(client) = client.into_inner() else { return Err((visit, Outcome::NoResources)) };
     visit.connected(dc, address);
-    let link = session.link(dc, config.fast_mode, &mut random::fill);
+    let mut link = session.link(dc, config.fast_mode, &mut random::fill);
+    if config.defense.doppelganger.drs {
+        link.dc_to_client.sizer = Some(Box::new(RecordSizer::new(random::number())));
+    }
     shared.relay.add(Job {
         client,
         remote,

@@ -82,11 +82,12 @@ fn learn(shared: &Shared, offer: Offer, flight: &FirstFlight) {
 /// Sends the front a hello and reads its first flight.
 async fn ask(shared: &Shared, offer: Offer) -> io::Result<FirstFlight> {
     let config = shared.config();
-    let connected = connect(shared, &config).await;
-    let (mut socket, _path) = connected.inspect_err(|error| front::warn_unreachable(shared, error))?;
+    // Made first: clients speak as soon as they are connected.
     let mut hello = Vec::new();
     let question = front_hello::write(&mut hello, config.secret.host(), offer, &mut random::fill);
     let question = shared.loops.question(question);
+    let connected = connect(shared, &config).await;
+    let (mut socket, _path) = connected.inspect_err(|error| front::warn_unreachable(shared, error))?;
     socket.write_all(&hello).await?;
     let (mut arrived, mut chunk) = (Vec::new(), vec![0; 4096]);
     loop {

@@ -16,10 +16,15 @@ pub(super) fn fill(bytes: &mut [u8]) {
     }
 }
 
-/// A duration between two bounds.
-pub(super) fn between((low, high): (Duration, Duration)) -> Duration {
+/// Any number.
+pub(super) fn number() -> u32 {
     let mut bytes = [0; 4];
     fill(&mut bytes);
-    let part = f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX);
+    u32::from_le_bytes(bytes)
+}
+
+/// A duration between two bounds.
+pub(super) fn between((low, high): (Duration, Duration)) -> Duration {
+    let part = f64::from(number()) / f64::from(u32::MAX);
     low + high.saturating_sub(low).mul_f64(part)
 }

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::io::Write;
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -40,7 +40,12 @@ pub struct AnsweringFront {
 impl FakeFront {
     /// Listens on a free port.
     pub fn listen() -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        Self::listen_on(Ipv4Addr::LOCALHOST.into())
+    }
+
+    /// Listens on a free port of that address.
+    pub fn listen_on(ip: IpAddr) -> Self {
+        let listener = TcpListener::bind((ip, 0)).unwrap();
         Self { address: listener.local_addr().unwrap(), listener, waiting: Mutex::default() }
     }
 

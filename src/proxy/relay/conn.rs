@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::direction::{Direction, Failure, Received, Turn};
 use super::pool::Pool;
+use super::sized;
 use super::{Cause, Job, Watch};
 use crate::event::Traffic;
 use crate::proto::transcode::{self, ClientToDc, DcToClient};
@@ -98,7 +99,7 @@ impl Conn {
         let down = to_client
             .take_turn(remote, client, pool, |source, buffer| match codec {
                 Codec::Splice => receive(source, buffer),
-                Codec::Telegram(_, dc_to_client) => receive_into_slots(source, buffer, dc_to_client),
+                Codec::Telegram(_, dc_to_client) => receive_into_slots(source, buffer, dc_to_client, now),
             })
             .map_err(|failure| cause(failure, Side::Remote))?;
         let up = to_remote
@@ -187,7 +188,15 @@ fn receive_records(source: &TcpStream, buffer: &mut [u8], codec: &mut ClientToDc
 }
 
 /// Receives the DC's bytes with room for record headers between them and makes records of them.
-fn receive_into_slots(mut source: &TcpStream, buffer: &mut [u8], codec: &mut DcToClient) -> Result<Received, Failure> {
+fn receive_into_slots(
+    mut source: &TcpStream,
+    buffer: &mut [u8],
+    codec: &mut DcToClient,
+    now: u64,
+) -> Result<Received, Failure> {
+    if codec.sizer.is_some() {
+        return sized::receive(source, buffer, codec, now);
+    }
     let mut slots: [IoSliceMut<'_>; super::SLOTS] = std::array::from_fn(|_| IoSliceMut::new(&mut []));
     let mut capacity = 0;
     for (place, slot) in slots.iter_mut().zip(transcode::slots(buffer)) {

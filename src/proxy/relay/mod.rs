@@ -9,6 +9,7 @@ mod conn;
 mod direction;
 mod engine;
 mod pool;
+mod sized;
 
 use std::io;
 use std::net::TcpStream;

@@ -1,0 +1,162 @@
+//! Sizes of the records to the client as web servers choose them that care for the first paint: records that fit one
+//! packet at the start of a transfer, larger ones as it goes on, and small ones again after a pause.
+
+use super::tls::record::application_data_header;
+use super::tls::{PLAINTEXT_MAX, RECORD_HEADER};
+
+/// The last record of the first phase, and the largest payload there: it fits an Ethernet packet with its header.
+const SMALL_UNTIL: u16 = 40;
+const SMALL: u16 = 1450;
+/// The same of the second phase.
+const MIDDLE_UNTIL: u16 = 60;
+const MIDDLE: u16 = 4096;
+/// Sizes vary below these by less than this.
+const VARIATION: u32 = 100;
+/// A pause after which a transfer starts anew, milliseconds.
+const PAUSE: u64 = 1000;
+/// Records that are made at once.
+pub(crate) const SIZES: usize = 4;
+
+/// What a connection remembers of its records.
+#[derive(Debug)]
+pub(crate) struct RecordSizer {
+    /// Records since the last pause, as far as the phases need it.
+    sent: u16,
+    /// When the last one was made, milliseconds.
+    last: u64,
+    /// State of a xorshift generator; nobody gains anything from guessing a size.
+    noise: u32,
+}
+
+/// Payload bytes of the next records.
+pub(crate) type Sizes = [u16; SIZES];
+
+impl RecordSizer {
+    /// `seed` makes the sizes of connections differ.
+    pub(crate) fn new(seed: u32) -> Self {
+        Self { sent: 0, last: 0, noise: seed | 1 }
+    }
+
+    /// Draws the sizes of the next records at `now`, milliseconds; they count once they are [`RecordSizer::made`].
+    pub(crate) fn draw(&mut self, now: u64) -> Sizes {
+        if now.saturating_sub(self.last) > PAUSE {
+            self.sent = 0;
+        }
+        let mut number = self.sent;
+        [(); SIZES].map(|()| {
+            number = number.saturating_add(1);
+            self.size_of(number)
+        })
+    }
+
+    fn size_of(&mut self, number: u16) -> u16 {
+        let largest = match number {
+            _ if number <= SMALL_UNTIL => SMALL,
+            _ if number <= MIDDLE_UNTIL => MIDDLE,
+            _ => return u16::try_from(PLAINTEXT_MAX).unwrap_or(u16::MAX),
+        };
+        self.noise ^= self.noise << 13;
+        self.noise ^= self.noise >> 17;
+        self.noise ^= self.noise << 5;
+        largest - u16::try_from(self.noise % VARIATION).unwrap_or_default()
+    }
+
+    /// Takes note of `count` records that were made.
+    pub(crate) fn made(&mut self, count: u16, now: u64) {
+        self.sent = self.sent.saturating_add(count);
+        self.last = now;
+    }
+}
+
+/// The payload parts of a buffer that is to become records of these sizes, each with room for a header before it.
+pub(crate) fn payloads(buffer: &mut [u8], sizes: Sizes) -> [&mut [u8]; SIZES] {
+    let mut rest = buffer;
+    sizes.map(|size| {
+        let end = rest.len().min(RECORD_HEADER + usize::from(size));
+        let (record, behind) = std::mem::take(&mut rest).split_at_mut(end);
+        rest = behind;
+        record.get_mut(RECORD_HEADER..).unwrap_or_default()
+    })
+}
+
+/// Writes the headers for `length` bytes of payload and returns the length and the number of the records.
+pub(crate) fn frame(buffer: &mut [u8], length: usize, sizes: Sizes) -> (usize, u16) {
+    let (mut left, mut at, mut records) = (length, 0, 0);
+    for size in sizes {
+        if left == 0 {
+            break;
+        }
+        let payload = u16::try_from(left).unwrap_or(u16::MAX).min(size);
+        if let Some(header) = buffer.get_mut(at..).and_then(|rest| rest.first_chunk_mut()) {
+            *header = application_data_header(payload);
+        }
+        left -= usize::from(payload);
+        at += RECORD_HEADER + usize::from(payload);
+        records += 1;
+    }
+    (at, records)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The sizes of `count` records that are sent one at a time, one a millisecond.
+    fn sizes(sizer: &mut RecordSizer, start: u64, count: u64) -> Vec<u16> {
+        let mut one = |now| {
+            let [size, ..] = sizer.draw(now);
+            sizer.made(1, now);
+            size
+        };
+        (start..start + count).map(&mut one).collect()
+    }
+
+    #[test]
+    fn records_grow_in_two_steps_and_start_small_after_a_pause() {
+        let mut sizer = RecordSizer::new(7);
+        for start in [0, 1_100, 10_000] {
+            let sizes = sizes(&mut sizer, start, 100);
+            assert!(sizes[..40].iter().all(|size| (1351..=1450).contains(size)), "{sizes:?}");
+            assert!(sizes[40..60].iter().all(|size| (3997..=4096).contains(size)), "{sizes:?}");
+            assert!(sizes[60..].iter().all(|&size| usize::from(size) == PLAINTEXT_MAX), "{sizes:?}");
+            let distinct: std::collections::BTreeSet<_> = sizes[..40].iter().collect();
+            assert!(distinct.len() > 20, "{distinct:?}");
+        }
+    }
+
+    #[test]
+    fn a_short_rest_is_no_pause_and_a_draw_in_vain_does_not_count() {
+        let mut sizer = RecordSizer::new(9);
+        sizes(&mut sizer, 0, 60);
+        assert!(usize::from(sizer.draw(60 + PAUSE - 1)[0]) == PLAINTEXT_MAX);
+        assert!(sizer.draw(60 + PAUSE)[0] < 1500);
+        assert!(sizer.draw(60 + PAUSE)[0] < 1500);
+    }
+
+    #[test]
+    fn a_buffer_becomes_records_of_the_sizes_drawn() {
+        let sizes = [3, 5, 2, 9];
+        for length in 0..=19 {
+            let mut buffer = vec![0; 64];
+            let mut left = length;
+            for payload in payloads(&mut buffer, sizes) {
+                let part = left.min(payload.len());
+                payload[..part].fill(1);
+                left -= part;
+            }
+            assert_eq!(left, 0);
+            let (framed, records) = frame(&mut buffer, length, sizes);
+            assert_eq!(framed, length + usize::from(records) * RECORD_HEADER);
+            let (mut at, mut found) = (0, Vec::new());
+            while at < framed {
+                assert_eq!(buffer[at..at + 4], [0x17, 3, 3, 0]);
+                let size = usize::from(buffer[at + 4]);
+                assert!(buffer[at + 5..][..size].iter().all(|&byte| byte == 1));
+                found.push(size);
+                at += 5 + size;
+            }
+            assert_eq!(found.iter().sum::<usize>(), length);
+            assert!(found.iter().zip([3, 5, 2, 9]).rev().skip(1).all(|(&size, whole)| size == whole));
+        }
+    }
+}

@@ -26,6 +26,10 @@ pub(super) enum Field {
     Grace(Slot<Duration>),
     Bytes(Slot<ByteSize>),
     OptionalBytes(Slot<Option<ByteSize>>),
+    /// A packet mark; none if 0.
+    Mark(Slot<Option<u32>>),
+    /// The largest TCP segment; none if 0.
+    SegmentSize(Slot<Option<u16>>),
     Ipv4(Slot<Option<Ipv4Addr>>),
     Ipv6(Slot<Option<Ipv6Addr>>),
     DnsName(Slot<Option<String>>),
@@ -88,6 +92,8 @@ impl Field {
             Self::OptionalBytes(slot) => {
                 *slot(config) = Some(value::byte_size(text)?).filter(|&size| size != ByteSize(0));
             }
+            Self::Mark(slot) => *slot(config) = Some(value::mark(text)?).filter(|&mark| mark != 0),
+            Self::SegmentSize(slot) => *slot(config) = Some(value::segment_size(text)?).filter(|&size| size != 0),
             Self::Ipv4(slot) => *slot(config) = Some(text.parse().map_err(|_| ValueError::Invalid)?),
             Self::Ipv6(slot) => *slot(config) = Some(text.parse().map_err(|_| ValueError::Invalid)?),
             Self::PreferIp => config.prefer_ip = value::word(text, PREFER_IP)?,
@@ -164,6 +170,8 @@ impl Field {
             Self::Port(_) => "a port from 1 to 65535",
             Self::Duration(_) | Self::Grace(_) => "a duration such as 500ms, 10s or 1h30m",
             Self::Bytes(_) | Self::OptionalBytes(_) => "a size such as 512KB or 1MB",
+            Self::Mark(_) => "a whole number from 0 to 4294967295, which may be in hex such as 0x64",
+            Self::SegmentSize(_) => "0 or a whole number from 88 to 32767",
             Self::Ipv4(_) => "an IPv4 address",
             Self::Ipv6(_) => "an IPv6 address",
             Self::DnsName(_) => "a host name",

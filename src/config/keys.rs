@@ -274,6 +274,24 @@ pub(super) static KEYS: &[KeySpec] = &[
         "the same for connections over IPv6",
     ),
     key(
+        "network.mark",
+        Mark(|c| &mut c.network.mark),
+        Unset("no mark"),
+        "mark connections to Telegram and to SOCKS5 proxies for 'ip rule' (fwmark); needs CAP_NET_ADMIN; 0 is off",
+    ),
+    key(
+        "network.client-mss",
+        SegmentSize(|c| &mut c.network.client_mss),
+        Unset("the system's choice"),
+        "largest TCP segment to and from clients, so that their hello is cut up; slows them down; 0 is off",
+    ),
+    key(
+        "network.notsent-lowat",
+        OptionalBytes(|c| &mut c.network.notsent_lowat),
+        Is("128KB"),
+        "bytes that may wait for a slow client in the kernel, unsent; 0 is no limit",
+    ),
+    key(
         "network.reuse-port",
         Bool(|c| &mut c.network.reuse_port),
         Is("false"),

@@ -358,6 +358,11 @@ mod tests {
                 "auto-update = true",
                 "auto-update: \"true\" needs TLS, which this build does not have: take the mtg-tls build, or remove the line, the built-in addresses serve",
             ),
+            (
+                "network.mark = 0xlan",
+                "network.mark: \"0xlan\" is not a whole number from 0 to 4294967295, which may be in hex such as 0x64",
+            ),
+            ("network.client-mss = 87", "network.client-mss: \"87\" is not 0 or a whole number from 88 to 32767"),
         ] {
             assert_eq!(complaints(text), [format!("f:3: {error}")]);
         }
@@ -411,6 +416,19 @@ mod tests {
             config("fast-mode = false\ndefense.anti-replay.enabled = false\nhandshakes-per-ip = 0\nshutdown-grace = 0");
         assert!(!config.fast_mode && !config.defense.anti_replay);
         assert_eq!((config.handshakes_per_ip, config.shutdown_grace), (0, Duration::ZERO));
+    }
+
+    #[test]
+    fn marks_and_segments_may_be_written_in_hex_or_switched_off() {
+        let network =
+            config("network.mark = 0xfFffFfff\nnetwork.client-mss = 88\nnetwork.notsent-lowat = 16KB").network;
+        assert_eq!((network.mark, network.client_mss), (Some(u32::MAX), Some(88)));
+        assert_eq!(network.notsent_lowat, Some(super::super::ByteSize(16 << 10)));
+        let network = config("network.mark = 0x0\nnetwork.client-mss = 0\nnetwork.notsent-lowat = 0").network;
+        assert_eq!((network.mark, network.client_mss, network.notsent_lowat), (None, None, None));
+        for bad in ["mark = 0x", "mark = 0x+1", "mark = 4294967296", "mark = -1", "client-mss = 32768"] {
+            assert_eq!(complaints(&format!("network.{bad}")).len(), 1, "{bad}");
+        }
     }
 
     #[test]

@@ -4,6 +4,8 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
+use super::ByteSize;
+
 /// `domain-fronting.*`: where everybody goes who is not a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DomainFronting {
@@ -58,6 +60,13 @@ pub struct Network {
     pub bind_ipv4: Option<Ipv4Addr>,
     /// `bind-ipv6`: the same for IPv6.
     pub bind_ipv6: Option<Ipv6Addr>,
+    /// `mark`: the mark (SO_MARK) of connections to Telegram, for routing rules.
+    pub mark: Option<u32>,
+    /// `client-mss`: the largest segment that clients are asked to send; none is the system's choice.
+    pub client_mss: Option<u16>,
+    /// `notsent-lowat`: bytes on the way to a client that may wait in the kernel before their first transmission; none
+    /// is the system's choice.
+    pub notsent_lowat: Option<ByteSize>,
     /// `reuse-port`: another mtg may listen on the same port.
     pub reuse_port: bool,
     /// `stun-servers`: who tells `access` and `doctor` our public address; empty = some public ones.
@@ -75,6 +84,9 @@ impl Default for Network {
             keep_alive: KeepAlive::default(),
             bind_ipv4: None,
             bind_ipv6: None,
+            mark: None,
+            client_mss: None,
+            notsent_lowat: Some(ByteSize(128 << 10)),
             reuse_port: false,
             stun_servers: Vec::new(),
             public_ip_urls: Vec::new(),

@@ -40,6 +40,23 @@ pub(super) fn count(text: &str) -> Result<u16, ValueError> {
     number(text)?.try_into().map_err(|_| ValueError::Invalid)
 }
 
+/// A packet mark, as `ip rule` writes it: a whole number or `0x` and hex digits.
+pub(super) fn mark(text: &str) -> Result<u32, ValueError> {
+    match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
+        Some(hex) if !hex.starts_with('+') => u32::from_str_radix(hex, 0x10).map_err(|_| ValueError::Invalid),
+        Some(_) => Err(ValueError::Invalid),
+        None => number(text),
+    }
+}
+
+/// The largest TCP segment: what Linux takes, or 0.
+pub(super) fn segment_size(text: &str) -> Result<u16, ValueError> {
+    match count(text)? {
+        size @ (0 | 88..=32767) => Ok(size),
+        _ => Err(ValueError::Invalid),
+    }
+}
+
 /// A duration in Go's grammar, in either case and with blanks: `1h30m`, `1.5s`, `500 ms`.
 pub(super) fn duration(text: &str) -> Result<Duration, ValueError> {
     let text: String = text.chars().filter(|c| !matches!(c, ' ' | '\t')).collect::<String>().to_lowercase();

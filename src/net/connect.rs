@@ -30,6 +30,8 @@ pub(crate) struct Dialer {
     keep_alive: KeepAlive,
     /// Our own addresses, for routers that choose the way by them.
     source: (Option<Ipv4Addr>, Option<Ipv6Addr>),
+    /// For routers that choose the way by a mark.
+    mark: Option<u32>,
     failures: Failures,
 }
 
@@ -68,7 +70,12 @@ impl Failures {
 impl Dialer {
     /// A dialer that binds its sockets to the `source` address of their family, if there is one.
     pub(crate) fn new(keep_alive: KeepAlive, source: (Option<Ipv4Addr>, Option<Ipv6Addr>)) -> Self {
-        Self { keep_alive, source, failures: Failures::default() }
+        Self { keep_alive, source, mark: None, failures: Failures::default() }
+    }
+
+    /// The same with a mark on its sockets, as far as we may set one.
+    pub(crate) fn marked(self, mark: Option<u32>) -> Self {
+        Self { mark, ..self }
     }
 
     /// A dialer for connections that end with one answer, which somebody waits for.
@@ -112,6 +119,9 @@ impl Dialer {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?;
         sockopts::prepare(&socket, &self.keep_alive);
+        if let Some(mark) = self.mark {
+            sockopts::mark(&socket, mark);
+        }
         let source = match address {
             SocketAddr::V4(_) => self.source.0.map(IpAddr::V4),
             SocketAddr::V6(_) => self.source.1.map(IpAddr::V6),
@@ -274,6 +284,18 @@ mod tests {
         assert_eq!(listener.accept().unwrap().1.ip().to_string(), "127.9.8.7");
         let error = connect(&from([203, 0, 113, 7]), &[address]).unwrap_err();
         assert!(error.to_string().contains("no connections from 203.0.113.7"), "{error}");
+    }
+
+    #[test]
+    fn connections_have_the_mark_before_they_are_made() {
+        let (_listener, address) = listener();
+        let mark_of = |dialer: &Dialer| {
+            let (socket, _) = connect(dialer, &[address]).unwrap();
+            socket2::SockRef::from(&socket).mark().unwrap()
+        };
+        let allowed = if sockopts::try_mark(0x64).is_ok() { 0x64 } else { 0 };
+        assert_eq!(mark_of(&dialer().marked(Some(0x64))), allowed);
+        assert_eq!(mark_of(&dialer()), 0);
     }
 
     #[test]

@@ -1,19 +1,21 @@
 //! Socket options, each best effort: a kernel without one is no reason to lose a connection.
-//!
-//! Not set, because rustix has no call for them: TCP_NOTSENT_LOWAT, TCP_MAXSEG, SO_MARK.
 
+use std::io;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::net::sockopt;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+use socket2::SockRef;
 
 /// The algorithm that keeps long paths with some loss fast. A kernel that has it not keeps its default.
 const CONGESTION_CONTROL: &str = "bbr";
 /// The longest time and the largest number that Linux takes.
 const SECS_MAX: u64 = 32_767;
 const COUNT_MAX: u32 = 127;
+/// Options that have been complained of, a bit for each.
+static COMPLAINED: AtomicU32 = AtomicU32::new(0);
 
 /// When a peer that no longer answers is given up.
 #[derive(Clone, Copy, Debug)]
@@ -28,10 +30,20 @@ pub(crate) struct KeepAlive {
     pub(crate) count: u32,
 }
 
+/// What connections of clients have beyond that.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ClientSide {
+    /// The largest segment: we announce it, and the other side's first message comes in pieces of this size, which
+    /// some censors do not put together.
+    pub(crate) mss: Option<u16>,
+    /// Bytes that may wait unsent in the kernel. More of them only make a slow client's memory grow here, and its
+    /// small messages wait behind them. Never for the other side: it has held up uploads on long paths.
+    pub(crate) notsent_lowat: Option<u32>,
+}
+
 /// Makes a connection send small messages at once, share a long path well and notice a peer that has vanished.
 /// Connections that a listening socket accepts have its options.
 pub(crate) fn prepare(socket: impl AsFd, keep_alive: &KeepAlive) {
-    static COMPLAINED: AtomicU32 = AtomicU32::new(0);
     let socket = socket.as_fd();
     let seconds = |time: Duration| Duration::from_secs(time.as_secs().clamp(1, SECS_MAX));
     let (idle, interval) = (seconds(keep_alive.idle), seconds(keep_alive.interval));
@@ -45,12 +57,41 @@ pub(crate) fn prepare(socket: impl AsFd, keep_alive: &KeepAlive) {
         ("TCP_USER_TIMEOUT", sockopt::set_tcp_user_timeout(socket, user_timeout(idle + interval * count))),
         ("TCP_CONGESTION", sockopt::set_tcp_congestion(socket, CONGESTION_CONTROL)),
     ];
-    for (index, (option, result)) in (0u32..).zip(options) {
-        if let Err(error) = result
-            && COMPLAINED.fetch_or(1 << index, Ordering::Relaxed) & 1 << index == 0
-        {
-            log::debug!("a socket option cannot be set, said once option={option} error={error}");
-        }
+    for (number, (option, result)) in (3..).zip(options) {
+        complain_once(number, option, result.map_err(io::Error::from));
+    }
+}
+
+/// Gives a listening socket what its connections shall have; their first packets depend on it.
+pub(crate) fn prepare_client_side(listener: impl AsFd, client_side: &ClientSide) {
+    let socket = SockRef::from(&listener);
+    if let Some(mss) = client_side.mss {
+        complain_once(0, "TCP_MAXSEG", socket.set_tcp_mss(mss.into()));
+    }
+    if let Some(bytes) = client_side.notsent_lowat {
+        complain_once(1, "TCP_NOTSENT_LOWAT", socket.set_tcp_notsent_lowat(bytes.min(i32::MAX.unsigned_abs())));
+    }
+}
+
+/// Marks a socket that is not connected yet for the system's routing rules.
+pub(crate) fn mark(socket: impl AsFd, mark: u32) {
+    complain_once(2, "SO_MARK", SockRef::from(&socket).set_mark(mark));
+}
+
+/// Says whether this process may mark sockets.
+///
+/// # Errors
+/// That of the attempt.
+pub(crate) fn try_mark(mark: u32) -> io::Result<()> {
+    let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    SockRef::from(&socket).set_mark(mark)
+}
+
+fn complain_once(number: u32, option: &str, result: io::Result<()>) {
+    if let Err(error) = result
+        && COMPLAINED.fetch_or(1 << number, Ordering::Relaxed) & 1 << number == 0
+    {
+        log::debug!("a socket option cannot be set, said once option={option} error={error}");
     }
 }
 
@@ -76,6 +117,14 @@ mod tests {
         listener.accept().unwrap().0
     }
 
+    /// Both ends of a connection to a listener with these options.
+    fn connected(client_side: &ClientSide) -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        prepare_client_side(&listener, client_side);
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (client, listener.accept().unwrap().0)
+    }
+
     #[test]
     fn accepted_connections_have_the_options_of_their_listener() {
         let socket = accepted(&KEEP_ALIVE);
@@ -93,6 +142,40 @@ mod tests {
         let is_there = sockopt::set_tcp_congestion(&probe, CONGESTION_CONTROL).is_ok();
         let wanted = if is_there { CONGESTION_CONTROL } else { &default };
         assert_eq!(sockopt::tcp_congestion(accepted(&KEEP_ALIVE)).unwrap(), wanted);
+    }
+
+    #[test]
+    fn clients_send_small_segments_only_if_they_are_asked_to() {
+        let mss = |client_side| SockRef::from(&connected(&client_side).0).tcp_mss().unwrap();
+        let usual = ClientSide { mss: None, notsent_lowat: None };
+        assert!(mss(usual) > 536);
+        for size in [536, 88] {
+            assert!((1..=u32::from(size)).contains(&mss(ClientSide { mss: Some(size), ..usual })), "{size}");
+        }
+    }
+
+    #[test]
+    fn accepted_connections_keep_little_unsent_in_the_kernel() {
+        let lowat = |notsent_lowat| {
+            let (_client, accepted) = connected(&ClientSide { mss: None, notsent_lowat });
+            SockRef::from(&accepted).tcp_notsent_lowat().unwrap()
+        };
+        assert_eq!((lowat(Some(0x2_0000)), lowat(Some(u32::MAX))), (0x2_0000, i32::MAX.unsigned_abs()));
+        assert_eq!(lowat(None), 0, "0 is the system's choice");
+    }
+
+    #[test]
+    fn sockets_have_the_mark_if_this_process_may_set_one() {
+        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+        mark(&socket, 0x64);
+        let wanted = try_mark(0x64).map_or_else(
+            |error| {
+                assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+                0
+            },
+            |()| 0x64,
+        );
+        assert_eq!(SockRef::from(&socket).mark().unwrap(), wanted);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use async_io::{Async, Timer};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
 
 use crate::log::Limited;
-use crate::net::sockopts::{self, KeepAlive};
+use crate::net::sockopts::{self, ClientSide, KeepAlive};
 
 /// Connections that the kernel may hold for us.
 const BACKLOG: i32 = 4096;
@@ -25,7 +25,12 @@ impl Listener {
     ///
     /// # Errors
     /// Those of bind and listen; see [`explain`].
-    pub(super) fn bind(address: SocketAddr, keep_alive: &KeepAlive, shares_port: bool) -> io::Result<Self> {
+    pub(super) fn bind(
+        address: SocketAddr,
+        keep_alive: &KeepAlive,
+        client_side: &ClientSide,
+        shares_port: bool,
+    ) -> io::Result<Self> {
         let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?;
@@ -35,6 +40,7 @@ impl Listener {
         }
         // Accepted connections have these from here.
         sockopts::prepare(&socket, keep_alive);
+        sockopts::prepare_client_side(&socket, client_side);
         rustix::net::bind(&socket, &address)?;
         rustix::net::listen(&socket, BACKLOG)?;
         Ok(Self { socket: Async::new_nonblocking(TcpListener::from(socket))? })

@@ -57,7 +57,7 @@ use crate::guard::front_profile::FrontProfile;
 use crate::guard::limits::Limits;
 use crate::net::connect::Dialer;
 use crate::net::resolve::Resolver;
-use crate::net::sockopts::KeepAlive;
+use crate::net::sockopts::{self, ClientSide, KeepAlive};
 use crate::outcome::Outcome;
 pub(crate) use dial::candidates;
 pub use dial::{Dial, Dialled, Dialling};
@@ -146,8 +146,9 @@ impl Proxy {
         random::check().map_err(StartError::Random)?;
         let network = &config.network;
         let keep_alive = keep_alive(network);
-        let listener = Listener::bind(config.bind_to, &keep_alive, network.reuse_port)
+        let listener = Listener::bind(config.bind_to, &keep_alive, &client_side(network), network.reuse_port)
             .map_err(|error| StartError::Listen(config.bind_to, error))?;
+        warn_of_missing_mark(network);
         let relay = Relay::start(relay_threads(&config), &Budget::new(BUFFERS_MAX)).map_err(StartError::Relay)?;
         let caps = admission::caps(&config);
         let shared = Shared {
@@ -165,7 +166,7 @@ impl Proxy {
             relay,
             resolver: names::resolver(&config),
             routes: Mutex::new(Arc::new(Routes::new(&network.proxies))),
-            telegram_dialer: Dialer::new(keep_alive, (network.bind_ipv4, network.bind_ipv6)),
+            telegram_dialer: Dialer::new(keep_alive, (network.bind_ipv4, network.bind_ipv6)).marked(network.mark),
             front_dialer: Dialer::new(keep_alive, (None, None)),
             started: Instant::now(),
             next_id: AtomicU32::new(1),
@@ -263,6 +264,23 @@ pub(crate) fn keep_alive(network: &Network) -> KeepAlive {
     let wanted = network.keep_alive;
     let count = u32::from(wanted.count);
     KeepAlive { is_on: !wanted.disabled, idle: wanted.idle, interval: wanted.interval, count }
+}
+
+fn client_side(network: &Network) -> ClientSide {
+    let notsent_lowat = network.notsent_lowat.map(|size| u32::try_from(size.0).unwrap_or(u32::MAX));
+    ClientSide { mss: network.client_mss, notsent_lowat }
+}
+
+/// Connections that leave by another way than the owner wants, because they have no mark, work as well as any; so
+/// nobody would notice.
+fn warn_of_missing_mark(network: &Network) {
+    if let Some(mark) = network.mark
+        && let Err(error) = sockopts::try_mark(mark)
+    {
+        log::warn!(
+            "connections to Telegram have no mark and take the usual way; network.mark needs root or the capability CAP_NET_ADMIN mark={mark:#x} error={error}"
+        );
+    }
 }
 
 fn relay_threads(config: &Config) -> usize {

@@ -21,6 +21,7 @@ pub struct Setup {
     lines: Vec<(String, String)>,
     environment: Vec<(String, String)>,
     open_files: Option<u32>,
+    may_mark: bool,
 }
 
 /// A running proxy. Dropping it sends SIGTERM and fails unless it ends well.
@@ -36,7 +37,7 @@ pub struct Proxy {
 impl Setup {
     /// The secret of [`KEY`] and [`HOST`], and a front that refuses.
     pub fn new() -> Self {
-        let setup = Self { lines: Vec::new(), environment: Vec::new(), open_files: None };
+        let setup = Self { lines: Vec::new(), environment: Vec::new(), open_files: None, may_mark: true };
         setup.secret(&KEY, HOST).front(socket::free_address()).set("shutdown-grace", "1s").set("log-level", "debug")
     }
 
@@ -74,6 +75,11 @@ impl Setup {
         Self { open_files: Some(limit), ..self }
     }
 
+    /// Without the capabilities that it takes to mark packets, if we have them ourselves.
+    pub fn without_marks(self) -> Self {
+        Self { may_mark: false, ..self }
+    }
+
     /// Starts the proxy on a free port and waits until it listens.
     pub fn start(&self) -> Proxy {
         for _ in 0..5 {
@@ -104,6 +110,11 @@ impl Setup {
         let file = directory.join("mtg.conf");
         std::fs::write(&file, self.config(address)).unwrap();
         let mut command = match self.open_files {
+            None if !self.may_mark && rustix::process::geteuid().is_root() => {
+                let mut setpriv = Command::new("setpriv");
+                setpriv.arg("--bounding-set=-net_admin,-net_raw").arg(binary());
+                setpriv
+            }
             None => Command::new(binary()),
             Some(limit) => {
                 let mut shell = Command::new("sh");

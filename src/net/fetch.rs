@@ -146,8 +146,8 @@ mod tests {
     /// Dials this machine, whatever the host.
     struct Here;
 
-    impl Dial for Here {
-        fn dial<'a>(&'a self, _: &'a str, port: u16) -> Dialling<'a> {
+    impl Connect for Here {
+        fn connect<'a>(&'a self, _: &'a str, port: u16) -> Connecting<'a> {
             Box::pin(async move { TcpStream::connect(("127.0.0.1", port)) })
         }
     }

@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use async_io::{Async, Timer};
+use futures_lite::future::yield_now;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
 
 use crate::log::Limited;
@@ -12,6 +13,8 @@ use crate::net::sockopts::{self, ClientSide, KeepAlive};
 
 /// Connections that the kernel may hold for us.
 const BACKLOG: i32 = 4096;
+/// Connections that are accepted before those that are there already get their turn.
+const BATCH: usize = 16;
 /// Bounds of the pause after an error that only time mends.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 
@@ -52,22 +55,30 @@ impl Listener {
 
     /// Passes every connection on. Nothing that a peer does is awaited here, and no error ends it.
     pub(super) async fn accept_forever(&self, mut accepted: impl FnMut(Async<TcpStream>, SocketAddr)) {
-        static WARNINGS: Limited = Limited::new(Duration::from_secs(60));
         let mut pause = PAUSE.0;
         loop {
-            match self.socket.accept().await {
-                Ok((socket, peer)) => {
-                    pause = PAUSE.0;
-                    accepted(socket, peer);
+            for _ in 0..BATCH {
+                self.accept(&mut accepted, &mut pause).await;
+            }
+            // While there are connections to accept nothing above waits, and nothing else would run.
+            yield_now().await;
+        }
+    }
+
+    async fn accept(&self, accepted: &mut impl FnMut(Async<TcpStream>, SocketAddr), pause: &mut Duration) {
+        static WARNINGS: Limited = Limited::new(Duration::from_secs(60));
+        match self.socket.accept().await {
+            Ok((socket, peer)) => {
+                *pause = PAUSE.0;
+                accepted(socket, peer);
+            }
+            Err(error) if is_the_connections_own(&error) => log::debug!("a connection was lost error={error}"),
+            Err(error) => {
+                if let Some(left_out) = WARNINGS.pass(Instant::now()) {
+                    log::warn!("cannot accept connections, trying again error={error}{left_out}");
                 }
-                Err(error) if is_the_connections_own(&error) => log::debug!("a connection was lost error={error}"),
-                Err(error) => {
-                    if let Some(left_out) = WARNINGS.pass(Instant::now()) {
-                        log::warn!("cannot accept connections, trying again error={error}{left_out}");
-                    }
-                    Timer::after(pause).await;
-                    pause = (pause * 2).min(PAUSE.1);
-                }
+                Timer::after(*pause).await;
+                *pause = (*pause * 2).min(PAUSE.1);
             }
         }
     }
@@ -102,5 +113,42 @@ pub(super) fn explain(error: &io::Error) -> String {
         }
         io::ErrorKind::AddrNotAvailable => "this machine has no such address".to_owned(),
         _ => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+
+    use futures_lite::FutureExt as _;
+
+    #[test]
+    fn a_flood_of_connections_does_not_hold_up_those_that_are_there() {
+        const FLOOD: usize = 500;
+        let keep_alive =
+            KeepAlive { is_on: false, idle: Duration::from_secs(60), interval: Duration::from_secs(15), count: 9 };
+        let client_side = ClientSide { mss: None, notsent_lowat: None };
+        let accepted = Cell::new(0);
+        let most_at_once = async_io::block_on(async {
+            let listener = Listener::bind(([127, 0, 0, 1], 0).into(), &keep_alive, &client_side, false).unwrap();
+            let address = listener.local_addr().unwrap();
+            let _flood: Vec<_> = (0..FLOOD).map(|_| TcpStream::connect(address).unwrap()).collect();
+            let accept = async {
+                listener.accept_forever(|_, _| accepted.set(accepted.get() + 1)).await;
+                0
+            };
+            let others = async {
+                let (mut most, mut before) = (0, 0);
+                while accepted.get() < FLOOD {
+                    yield_now().await;
+                    most = most.max(accepted.get() - before);
+                    before = accepted.get();
+                }
+                most
+            };
+            accept.or(others).await
+        });
+        assert!((1..=FLOOD / 4).contains(&most_at_once), "{most_at_once} connections while the others waited");
     }
 }

@@ -161,6 +161,17 @@ fn targets_that_refuse_are_not_the_proxys_fault() {
 }
 
 #[test]
+fn dcs_without_an_address_are_not_the_proxys_fault() {
+    let (dc, socks5) = (EchoDc::listen(), FakeSocks5::listen(Mood::Good));
+    let setup = through(dc.address, &[socks5.url("") + "?open_threshold=2"]).set("prefer-ip", "only-ipv4");
+    let proxy = setup.dc(1, "[::1]:443".parse().unwrap()).start();
+    for _ in 0..3 {
+        session(proxy.address, 1).download.expect_end();
+    }
+    session(proxy.address, 2).ping(100, 1);
+}
+
+#[test]
 fn proxy_that_never_answers_ends_the_stream_in_time_and_is_then_left_alone() {
     let (dc, hole) = (FakeDc::listen(), BlackHole::listen());
     let silent = [FakeSocks5::listen(Mood::Silent), FakeSocks5::listen(Mood::Stuck)];

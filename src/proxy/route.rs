@@ -60,6 +60,9 @@ impl Routes {
     /// # Errors
     /// Why it failed on each way, or that time was over.
     pub(crate) async fn connect(&self, means: &Means<'_>, addresses: &[SocketAddr]) -> Result<Reached, NoRoute> {
+        if addresses.is_empty() {
+            return Err(NoRoute(vec!["there is no address to connect to".to_owned()]));
+        }
         let end = Instant::now() + means.limit * ATTEMPTS;
         let mut left = u32::try_from(self.0.len()).unwrap_or(u32::MAX);
         let mut faults = Vec::new();
@@ -133,7 +136,7 @@ impl Proxy {
         let trial = Trial { proxy: self, attempt: Some(attempt) };
         let mut addresses = addresses.to_vec();
         means.dialer.order(&mut addresses);
-        let mut last = Err("there is no address to connect to".to_owned());
+        let mut last = Err(TIME_IS_OVER.to_owned());
         for address in addresses {
             let attempt_ends = end.min(Instant::now() + means.limit);
             match deadline::until(attempt_ends, self.reach(means, address)).await {

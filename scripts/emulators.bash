@@ -7,8 +7,8 @@ cpu_of() {
         # The default has a floating-point unit, and routers have none.
         mips-*) echo mips 24Kc ;;
         mipsel-*) echo mipsel 24Kc ;;
-        # No hardware division.
-        armv7-*) echo arm cortex-a9 ;;
+        # No NEON, no hardware division.
+        armv7-*) echo arm cortex-a9,neon=off ;;
         arm-*) echo arm arm1176 ;;
         armv5te-*) echo arm arm926 ;;
         aarch64-*) echo aarch64 cortex-a53 ;;

@@ -19,6 +19,9 @@ use super::sockopts::{self, KeepAlive};
 
 /// Head start of an attempt before the next one begins beside it.
 const HEAD_START: Duration = Duration::from_millis(300);
+/// Attempts of one connection that may run beside each other. Each is a descriptor, and whoever connects to us when the
+/// front is dead makes us try all of its addresses.
+const AT_ONCE: usize = 3;
 /// How long a failing address is tried last.
 const REMEMBERED: Duration = Duration::from_secs(60);
 /// Failing addresses that are remembered.
@@ -85,7 +88,8 @@ impl Dialer {
     }
 
     /// Connects to the first of `addresses` that answers. They are tried in their order, after what failed lately has
-    /// moved to the end; each has a head start of 300 ms before the next and `limit` for itself.
+    /// moved to the end; each has a head start of 300 ms before the next, and `limit` for itself unless it makes room
+    /// for those that have not been tried.
     ///
     /// # Errors
     /// That of the last attempt to fail; `NotFound` if there is no address.
@@ -191,6 +195,7 @@ impl Race<'_> {
                 return Poll::Pending;
             }
             if let Some(address) = self.waiting.next() {
+                self.make_room();
                 let attempt = Box::pin(self.dialer.attempt(address, self.limit));
                 self.running.push(Runner { address, started: Instant::now(), attempt });
                 self.next = Some(Timer::after(HEAD_START));
@@ -199,6 +204,16 @@ impl Race<'_> {
             } else {
                 self.next = Some(Timer::never());
             }
+        }
+    }
+
+    /// Gives up the oldest attempt when there are too many: it has had some head starts.
+    fn make_room(&mut self) {
+        let oldest = self.running.iter().enumerate().min_by_key(|(_, runner)| runner.started);
+        if let (AT_ONCE.., Some((index, _))) = (self.running.len(), oldest) {
+            let Runner { address, .. } = self.running.swap_remove(index);
+            self.dialer.failures.remember(address, Instant::now());
+            self.last = Some(io::ErrorKind::TimedOut.into());
         }
     }
 
@@ -213,7 +228,10 @@ impl Race<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::cell::Cell;
     use std::net::TcpListener;
+
+    use futures_lite::FutureExt as _;
 
     const LIMIT: Duration = Duration::from_secs(5);
     const KEEP_ALIVE: KeepAlive =
@@ -253,12 +271,7 @@ mod tests {
     #[test]
     fn a_silent_address_is_overtaken_after_its_head_start_and_tried_last_from_then_on() {
         let (silent_listener, silent) = listener();
-        rustix::net::listen(&silent_listener, 0).unwrap();
-        // What fills its queue; the kernel lets one more in than it was told.
-        let mut fillers = Vec::new();
-        while let Ok(filler) = TcpStream::connect_timeout(&silent, Duration::from_millis(200)) {
-            fillers.push(filler);
-        }
+        let _fillers = fill(&silent_listener, silent);
         let (_listener, good) = listener();
         let dialer = dialer();
         let started = Instant::now();
@@ -267,6 +280,40 @@ mod tests {
         let mut addresses = [silent, good];
         dialer.order(&mut addresses);
         assert_eq!(addresses, [good, silent]);
+    }
+
+    #[test]
+    fn many_silent_addresses_take_few_descriptors_and_little_time() {
+        let (silent_listener, silent) = listener();
+        let _fillers = fill(&silent_listener, silent);
+        let (_listener, good) = listener();
+        let (dialer, most) = (dialer(), Cell::new(0));
+        let addresses = [[silent; 6].as_slice(), &[good]].concat();
+        let dial = dialer.connect(addresses, LIMIT);
+        let count = async {
+            loop {
+                most.set(most.get().max(half_open(silent.port())));
+                Timer::after(Duration::from_millis(50)).await;
+            }
+        };
+        let started = Instant::now();
+        assert_eq!(async_io::block_on(dial.or(count)).unwrap().1, good);
+        assert!(started.elapsed() < LIMIT);
+        assert!((2..=AT_ONCE).contains(&most.get()), "{} attempts at once", most.get());
+    }
+
+    /// Connections to that port whose first packet has no answer yet.
+    fn half_open(port: u16) -> usize {
+        let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+        table.matches(&format!(" 0100007F:{port:04X} 02 ")).count()
+    }
+
+    /// Fills the queue of a listener, so that it answers nobody any more.
+    fn fill(listener: &TcpListener, address: SocketAddr) -> Vec<TcpStream> {
+        rustix::net::listen(listener, 0).unwrap();
+        // The kernel lets one more in than it was told.
+        let connect = || TcpStream::connect_timeout(&address, Duration::from_millis(200)).ok();
+        std::iter::from_fn(connect).collect()
     }
 
     #[test]

@@ -52,7 +52,7 @@ impl Failures {
     fn remember(&self, address: SocketAddr, now: Instant) {
         let mut failures = self.lock();
         failures.retain(|_, at| now.duration_since(*at) < REMEMBERED);
-        if failures.len() < FAILURES_MAX {
+        if failures.len() < FAILURES_MAX || failures.contains_key(&address) {
             failures.insert(address, now);
         }
     }
@@ -352,7 +352,13 @@ mod tests {
             failures.remember(SocketAddr::from(([127, 0, 0, 1], port)), now);
         }
         assert_eq!(failures.lock().len(), FAILURES_MAX);
-        failures.remember(SocketAddr::from(([127, 0, 0, 1], 1)), now + REMEMBERED);
+        let [first, later] = [now, now + REMEMBERED / 2].map(|at| {
+            let known = SocketAddr::from(([127, 0, 0, 1], 1));
+            failures.remember(known, at);
+            failures.lock().get(&known).copied()
+        });
+        assert!(first < later, "a full memory does not learn that a known address fails still");
+        failures.remember(SocketAddr::from(([127, 0, 0, 1], 1)), now + REMEMBERED * 2);
         assert_eq!(failures.lock().len(), 1);
     }
 }

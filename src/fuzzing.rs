@@ -12,12 +12,15 @@ use crate::proto::tls::server_hello::ReplyShape;
 pub type Entry = (&'static str, fn(&[u8]));
 
 /// All entries.
-pub const ENTRIES: [Entry; 7] = [
+pub const ENTRIES: [Entry; 10] = [
     ("handshake", handshake),
     ("records", records),
     ("proxy_protocol", proxy_protocol),
     ("socks5", socks5),
     ("first_flight", first_flight),
+    ("dns", dns),
+    ("stun", stun),
+    ("ip_list", ip_list),
     ("secret", secret),
     ("config", config),
 ];
@@ -94,6 +97,44 @@ fn first_flight(input: &[u8]) {
             assert_eq!(whole, Err(ReadError::Malformed));
         }
     }
+}
+
+/// A name server's answer to the question that it begins with.
+fn dns(input: &[u8]) {
+    use crate::proto::dns;
+    let mut question = input.to_vec();
+    // What makes an answer one, and what says how many records there are.
+    for at in [2, 7] {
+        if let Some(byte) = question.get_mut(at) {
+            *byte = 0;
+        }
+    }
+    if let Ok(found) = dns::answer(input, &question) {
+        assert!(found.ips.len() <= 128);
+    }
+}
+
+/// What a STUN server answers.
+fn stun(input: &[u8]) {
+    use crate::proto::stun;
+    let transaction = input.get(8..20).and_then(|bytes| bytes.try_into().ok()).unwrap_or_default();
+    let request = stun::request(transaction);
+    if stun::mapped_address(input, &request).is_some() {
+        assert!(stun::mapped_address(&input[..19], &request).is_none());
+    }
+}
+
+/// A list of networks, cut at the first byte's place: it must be the same.
+fn ip_list(input: &[u8]) {
+    use crate::guard::iplist::Builder;
+    let Some((&cut, text)) = input.split_first() else { return };
+    let read = |pieces: &[&[u8]]| {
+        let mut builder = Builder::default();
+        pieces.iter().for_each(|piece| builder.feed(piece));
+        builder.finish().map(|(list, bad)| (list.networks(), list.bytes(), bad))
+    };
+    let (head, tail) = text.split_at(text.len().min(cut.into()));
+    assert_eq!(read(&[head, tail]), read(&[text]));
 }
 
 /// A secret's text: what is accepted is printed as what it was.

@@ -8,6 +8,7 @@ use std::future::{Future, poll_fn};
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -19,6 +20,7 @@ use futures_lite::future::zip;
 use super::web::Web;
 use super::{Shared, Signal};
 use crate::config::{Defense, IpListSource, ListUrl};
+use crate::event::{self, Event};
 use crate::guard::iplist::{BadLines, Builder, Fault, IpList};
 use crate::net::fetch::{self, Fetched, Page, Validators};
 use crate::net::lan;
@@ -41,7 +43,7 @@ pub(super) struct Lists {
 }
 
 struct List {
-    name: &'static str,
+    kind: event::IpList,
     state: Mutex<State>,
     /// Sent after a change of the settings.
     changed: Signal,
@@ -74,7 +76,7 @@ struct Copy {
 impl Lists {
     /// Lists of which nothing is loaded yet.
     pub(super) fn new(defense: &Defense) -> Self {
-        let lists = Self { block: List::new("blocklist"), allow: List::new("allowlist") };
+        let lists = Self { block: List::new(event::IpList::Block), allow: List::new(event::IpList::Allow) };
         lists.apply(defense);
         lists
     }
@@ -100,9 +102,9 @@ pub(super) async fn keep_fresh(shared: &Shared) {
 }
 
 impl List {
-    fn new(name: &'static str) -> Self {
+    fn new(kind: event::IpList) -> Self {
         let state = State { is_on: false, update_each: Duration::ZERO, concurrency: 1, sources: Vec::new() };
-        Self { name, state: Mutex::new(state), changed: Signal::default() }
+        Self { kind, state: Mutex::new(state), changed: Signal::default() }
     }
 
     fn apply(&self, settings: &IpListSource) {
@@ -139,9 +141,12 @@ impl List {
             };
             let now = Instant::now();
             let due = sources.iter().filter(|source| source.lock().due <= now).cloned().collect();
-            self.load_all(shared, due, update_each, concurrency).await;
+            if self.load_all(shared, due, update_each, concurrency).await {
+                let entries = sources.iter().filter_map(|source| Some(source.lock().list.as_ref()?.networks())).sum();
+                shared.recorder.record(&Event::ListLoaded { list: self.kind, entries });
+            }
             let is_empty = sources.iter().all(|source| source.lock().list.is_none());
-            if self.name == "allowlist" && is_on && is_empty && !was_warned {
+            if self.kind == event::IpList::Allow && is_on && is_empty && !was_warned {
                 was_warned = true;
                 log::warn!("the allowlist could not be loaded yet, NOBODY may connect until it is");
             }
@@ -151,14 +156,23 @@ impl List {
         }
     }
 
-    /// Loads sources, not more than `concurrency` at the same time.
-    async fn load_all(&self, shared: &Shared, due: Vec<Arc<Source>>, update_each: Duration, concurrency: usize) {
+    /// Loads sources, not more than `concurrency` at the same time, and says whether any has brought a new list.
+    async fn load_all(
+        &self,
+        shared: &Shared,
+        due: Vec<Arc<Source>>,
+        update_each: Duration,
+        concurrency: usize,
+    ) -> bool {
+        let has_changed = AtomicBool::new(false);
         let count = concurrency.clamp(1, due.len().max(1));
         let queue = Mutex::new(due.into_iter());
         let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
         let worker = || async {
             while let Some(source) = next() {
-                source.refresh(shared, self.name, update_each).await;
+                if source.refresh(shared, self.kind, update_each).await {
+                    has_changed.store(true, Ordering::Relaxed);
+                }
             }
         };
         let mut workers: Vec<Pin<Box<dyn Future<Output = ()> + Send + '_>>> = Vec::new();
@@ -168,6 +182,8 @@ impl List {
             if workers.is_empty() { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
+        drop(workers);
+        has_changed.into_inner()
     }
 
     /// The settings are whole whenever the lock is free, so a poisoned lock is as good as any.
@@ -195,8 +211,8 @@ impl Source {
         Self { place, copy: Mutex::new(copy) }
     }
 
-    /// Loads the list and decides when to do so again.
-    async fn refresh(&self, shared: &Shared, name: &str, update_each: Duration) {
+    /// Loads the list and decides when to do so again. Says whether there is a new one.
+    async fn refresh(&self, shared: &Shared, kind: event::IpList, update_each: Duration) -> bool {
         let loaded = match &self.place {
             ListUrl::File(path) => {
                 let path = path.clone();
@@ -207,33 +223,36 @@ impl Source {
         let (place, mut copy) = (self.shown(), self.lock());
         match loaded {
             Ok(loaded) => {
+                let is_new = matches!(loaded, Loaded::New(..));
                 if let Loaded::New(list, bad, validators) = loaded {
                     let networks = list.networks();
-                    log::info!("list loaded list={name} source={place} networks={networks} bytes={}", list.bytes());
+                    log::info!("list loaded list={kind} source={place} networks={networks} bytes={}", list.bytes());
                     if bad.count > 0 && bad != copy.bad {
                         let BadLines { count, first } = bad;
                         log::warn!(
-                            "a list has lines that are no network, they are left out list={name} source={place} lines={count} first={first}"
+                            "a list has lines that are no network, they are left out list={kind} source={place} lines={count} first={first}"
                         );
                     }
-                    if name == "blocklist" {
+                    if kind == event::IpList::Block {
                         warn_of_lan(&list, &place, shared.config().bind_to);
                     }
                     *copy = Copy { list: Some(Arc::new(list)), validators, bad, ..*copy };
                 }
                 (copy.retry, copy.has_failed) = (RETRY, false);
                 copy.due = Instant::now() + update_each;
+                is_new
             }
             Err(error) => {
                 let kept = if copy.list.is_some() { "the last good copy stays" } else { "there is no copy of it" };
                 if copy.has_failed {
-                    log::debug!("cannot load a list, {kept} list={name} source={place} error={error}");
+                    log::debug!("cannot load a list, {kept} list={kind} source={place} error={error}");
                 } else {
-                    log::warn!("cannot load a list, {kept} list={name} source={place} error={error}");
+                    log::warn!("cannot load a list, {kept} list={kind} source={place} error={error}");
                 }
                 copy.has_failed = true;
                 copy.due = Instant::now() + copy.retry.min(update_each);
                 copy.retry = copy.retry.saturating_mul(2);
+                false
             }
         }
     }

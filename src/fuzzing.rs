@@ -12,7 +12,7 @@ use crate::proto::tls::server_hello::ReplyShape;
 pub type Entry = (&'static str, fn(&[u8]));
 
 /// All entries.
-pub const ENTRIES: [Entry; 10] = [
+pub const ENTRIES: [Entry; 12] = [
     ("handshake", handshake),
     ("records", records),
     ("proxy_protocol", proxy_protocol),
@@ -21,6 +21,8 @@ pub const ENTRIES: [Entry; 10] = [
     ("dns", dns),
     ("stun", stun),
     ("ip_list", ip_list),
+    ("sntp", sntp),
+    ("mtproto", mtproto),
     ("secret", secret),
     ("config", config),
 ];
@@ -45,6 +47,24 @@ fn handshake(input: &[u8]) {
         None
     });
     assert_eq!(verdicts[0], verdicts[1]);
+}
+
+/// An answer to a question that had the nonce which stands in it.
+fn sntp(input: &[u8]) {
+    use crate::proto::sntp;
+    let nonce = input.get(24..).and_then(|rest| rest.first_chunk::<8>()).copied().unwrap_or_default();
+    if let Some(answer) = sntp::answer(input, nonce) {
+        let distance = sntp::offset(answer, 0, 0);
+        assert!((-(1i64 << 41)..1 << 43).contains(&distance), "{distance}");
+    }
+}
+
+/// A data centre's answer to a question that had the nonce which stands in it.
+fn mtproto(input: &[u8]) {
+    let nonce = input.get(24..).and_then(|rest| rest.first_chunk::<16>()).copied().unwrap_or_default();
+    if let Some(clock) = crate::proto::mtproto::res_pq(input, &nonce) {
+        assert!(i32::try_from(clock).is_ok(), "{clock}");
+    }
 }
 
 /// A client's records, cut at the first byte's place: the payload must be the same.

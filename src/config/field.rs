@@ -117,6 +117,8 @@ impl Field {
             Self::Duration(slot) | Self::Grace(slot) => carry(slot, from, to),
             Self::Bytes(slot) => carry(slot, from, to),
             Self::OptionalBytes(slot) => carry(slot, from, to),
+            Self::Mark(slot) => carry(slot, from, to),
+            Self::SegmentSize(slot) => carry(slot, from, to),
             Self::Ipv4(slot) => carry(slot, from, to),
             Self::Ipv6(slot) => carry(slot, from, to),
             Self::Cidrs(slot) => carry(slot, from, to),

@@ -63,8 +63,12 @@ impl ListServer {
                     let request = read_request(&mut stream);
                     let does = *does.lock().unwrap();
                     requests.lock().unwrap().push(request.clone());
-                    answer(stream, &request, does);
+                    if matches!(does, Does::ServesLate(_)) {
+                        std::thread::sleep(Duration::from_millis(300));
+                    }
+                    // Not after the answer: whoever has that may ask for the next list at once.
                     running.fetch_sub(1, Ordering::SeqCst);
+                    answer(stream, &request, does);
                 });
             }
         });
@@ -107,11 +111,7 @@ fn answer(mut stream: TcpStream, request: &str, does: Does) {
         Does::Serves(list) if request.contains(&format!("If-None-Match: \"v{}\"", list.len())) => {
             "HTTP/1.1 304 Not Modified\r\n\r\n".to_owned()
         }
-        Does::Serves(list) => whole(list, list.len()),
-        Does::ServesLate(list) => {
-            std::thread::sleep(Duration::from_millis(300));
-            whole(list, list.len())
-        }
+        Does::Serves(list) | Does::ServesLate(list) => whole(list, list.len()),
         Does::Fails => "HTTP/1.1 500 Sorry\r\nContent-Length: 0\r\n\r\n".to_owned(),
         Does::SendsHtml => whole("<html>\n<body>\n</html>\n", 22),
         Does::SendsHalf => whole("10.0.0.0/8\n", 1000),

@@ -214,3 +214,18 @@ fn a_statsd_server_has_heard_everything_when_the_proxy_is_gone() {
         lines.iter().filter(|line| line.starts_with("mtg.client_connections;ip_family=ipv4:")).collect();
     assert_eq!(gauges.last().unwrap().as_str(), "mtg.client_connections;ip_family=ipv4:0|g");
 }
+
+#[test]
+fn lists_and_whom_they_shut_out_are_counted() {
+    let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("blocklist-{}", std::process::id()));
+    std::fs::write(&path, "127.0.0.3\n192.0.2.0/24\n").unwrap();
+    let setup = Setup::new().set("defense.blocklist.enabled", "true");
+    let (proxy, metrics) = serving_metrics(setup.set("defense.blocklist.urls", path.to_str().unwrap()));
+    wait_for_line(metrics, "mtg_iplist_size{ip_list=\"blocklist\"} 2");
+    let mut unwanted = socket::connect_from(Ipv4Addr::new(127, 0, 0, 3), proxy.address);
+    assert_eq!(socket::read_to_end(&mut unwanted).0, b"");
+    wait_for_line(metrics, "mtg_ip_blocklisted{ip_list=\"blocklist\"} 1");
+    wait_for_line(metrics, "mtg_ip_blocklisted{ip_list=\"allowlist\"} 0");
+    wait_for_line(metrics, "mtg_client_connections{ip_family=\"ipv4\"} 0");
+    std::fs::remove_file(path).unwrap();
+}

@@ -5,7 +5,6 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use aes::cipher::StreamCipher as _;
 use async_io::Async;
 use futures_lite::{AsyncReadExt as _, AsyncWriteExt as _};
 

@@ -43,7 +43,7 @@ fn one(client: Session, number: usize, amount: u64) {
     while pattern.position() < amount {
         let count = (amount - pattern.position()).min(100_000);
         pattern.expect(&download.receive(count as usize).unwrap());
-        if number % SLOW == 0 {
+        if number.is_multiple_of(SLOW) {
             thread::sleep(Duration::from_millis(2));
         }
     }

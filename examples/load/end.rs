@@ -227,7 +227,8 @@ impl End {
     }
 
     fn receive(&mut self, shared: &mut Shared) -> io::Result<usize> {
-        let is_bulk = self.stage == Stage::Open && matches!(shared.scenario, Scenario::Download(_) | Scenario::Upload(_));
+        let is_bulk =
+            self.stage == Stage::Open && matches!(shared.scenario, Scenario::Download(_) | Scenario::Upload(_));
         if is_bulk {
             // The kernel throws the bytes away without copying them.
             let (_, count) = rustix::net::recv(&self.socket, &mut shared.buffer[..], RecvFlags::TRUNC)?;

@@ -82,7 +82,8 @@ fn run() -> Result<String, Box<dyn std::error::Error>> {
         _ => engine.finish()?,
     }
     let (cpu, wall) = (gauge.cpu()? - before, began.elapsed());
-    let mut line = format!("{{\"cpu\": {}, \"wall\": {}, \"bytes\": {}", cpu.as_secs_f64(), wall.as_secs_f64(), engine.bytes());
+    let mut line =
+        format!("{{\"cpu\": {}, \"wall\": {}, \"bytes\": {}", cpu.as_secs_f64(), wall.as_secs_f64(), engine.bytes());
     if scenario == Scenario::Idle {
         let during = gauge.resident()?;
         engine.close_all();

@@ -113,9 +113,8 @@ pub(super) static KEYS: &[KeySpec] = &[
         "memory",
         OptionalBytes(|c| &mut c.memory),
         Unset("1/8 of the RAM or of the cgroup's limit"),
-        "budget for buffers and tables",
-    )
-    .status(NotYet("")),
+        "budget for connections and the bytes on their way; how many connections there may be follows from it",
+    ),
     live(
         "shutdown-grace",
         Grace(|c| &mut c.shutdown_grace),

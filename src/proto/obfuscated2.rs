@@ -10,14 +10,11 @@
 //! Towards the proxy each key is hashed together with the secret's key; towards a DC it is not. The DC number is a
 //! little-endian i16. Source: core.telegram.org/mtproto/mtproto-transports, "Transport obfuscation".
 
-use aes::cipher::{KeyIvInit, StreamCipher};
 use sha2::{Digest, Sha256};
 
+use super::aes_ctr::Aes256Ctr;
 use super::dc::DcId;
 use super::secret::KEY_LEN;
-
-/// AES-256 in counter mode with a 128-bit big-endian counter.
-pub(crate) type Aes256Ctr = ctr::Ctr128BE<aes::Aes256Enc>;
 
 /// Bytes of a frame.
 pub(crate) const FRAME_LEN: usize = 64;
@@ -75,7 +72,7 @@ impl StreamKey {
 
     /// The key stream from its start.
     pub(crate) fn stream(&self) -> Aes256Ctr {
-        Aes256Ctr::new(&self.key.into(), &self.iv.into())
+        Aes256Ctr::new(&self.key, &self.iv)
     }
 }
 

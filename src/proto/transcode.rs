@@ -4,13 +4,12 @@
 //! with the DC's. DC to client: TLS record headers are put around it; in fast mode the DC has encrypted for the
 //! client already, so there is nothing else to do.
 
-use aes::cipher::StreamCipher;
-
-use super::obfuscated2::Aes256Ctr;
+use super::aes_ctr::Aes256Ctr;
 use super::record_sizer::RecordSizer;
 use super::tls::RECORD_HEADER;
 use super::tls::record::{SLOT, frame_slots};
 
+pub(crate) use super::tls::PLAINTEXT_MAX as RECORD_PAYLOAD_MAX;
 pub(crate) use super::tls::record::{Deframer, RecordError};
 
 /// The direction from the client to the DC.
@@ -84,9 +83,9 @@ impl DcToClient {
     }
 }
 
-/// Bytes of a buffer for the given number of records of the largest payload.
-pub(crate) const fn buffer_len(records: usize) -> usize {
-    records * SLOT
+/// Bytes of a buffer for that much payload and the headers of its records.
+pub(crate) const fn buffer_len(payload: usize) -> usize {
+    payload + payload.div_ceil(RECORD_PAYLOAD_MAX) * RECORD_HEADER
 }
 
 /// The payload parts of a buffer that is to become records, of the largest payload at most, with room for a

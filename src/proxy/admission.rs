@@ -26,13 +26,14 @@ const HEADER_LIMIT: Duration = Duration::from_secs(5);
 /// Bytes looked at together in search of a header.
 const HEADER_CHUNK: usize = 256;
 
-/// The caps that configuration and descriptors allow.
-pub(super) fn caps(config: &Config) -> Caps {
+/// The caps that configuration, descriptors and memory allow; the latter for `memory` connections.
+pub(super) fn caps(config: &Config, memory: u64) -> Caps {
     let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     let affordable = descriptors.saturating_sub(RESERVED_DESCRIPTORS) / DESCRIPTORS_EACH;
-    let total = u64::from(config.concurrency).min(affordable).max(2);
+    let total = u64::from(config.concurrency).min(affordable).min(memory).max(2);
     if total < u64::from(config.concurrency) {
-        log::warn!("fewer connections than configured, the limit of open files is low concurrency={total}");
+        let reason = if total < affordable { "memory is short" } else { "the limit of open files is low" };
+        log::warn!("fewer connections than configured, {reason} concurrency={total}");
     } else {
         log::info!("connection limit concurrency={total}");
     }

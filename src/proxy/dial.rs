@@ -71,7 +71,7 @@ pub(super) async fn to_dc(shared: &Shared, client: Async<TcpStream>, session: Se
     shared.relay.add(Job {
         client,
         remote,
-        codec: Codec::Telegram(Box::new(link.client_to_dc), link.dc_to_client),
+        codec: Codec::Telegram(link.client_to_dc, link.dc_to_client),
         opening_payload: link.opening_payload,
         opening: link.opening,
         idle: config.network.timeout.idle,

@@ -27,6 +27,7 @@ mod learned;
 mod listener;
 mod lists;
 mod loops;
+mod memory;
 pub(crate) mod names;
 mod random;
 mod relay;
@@ -149,8 +150,9 @@ impl Proxy {
         let listener = Listener::bind(config.bind_to, &keep_alive, &client_side(network), network.reuse_port)
             .map_err(|error| StartError::Listen(config.bind_to, error))?;
         warn_of_missing_mark(network);
-        let relay = Relay::start(relay_threads(&config), &Budget::new(BUFFERS_MAX)).map_err(StartError::Relay)?;
-        let caps = admission::caps(&config);
+        let memory = memory::shares(&config);
+        let relay = Relay::start(relay_threads(&config), Budget::new(memory.buffers)).map_err(StartError::Relay)?;
+        let caps = admission::caps(&config, memory.connections);
         let shared = Shared {
             recorder: Arc::new(Recorder::new(hooks.observer)),
             dial: hooks.dial,
@@ -253,8 +255,6 @@ impl Proxy {
     }
 }
 
-/// Bytes that the relay's buffers may take.
-const BUFFERS_MAX: usize = 16 << 20;
 /// Data-plane threads at most, unless configured.
 const THREADS_MAX: usize = 4;
 /// Time between two looks at what is still running.

@@ -151,9 +151,15 @@ impl Upload {
 
     /// Like [`Upload::send`], for connections that may be closed.
     pub fn try_send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        let wire = self.seal(bytes);
+        self.stream.write_all(&wire)
+    }
+
+    /// `bytes` encrypted and in records, to be sent by [`Upload::send_raw`] in the same order.
+    pub fn seal(&mut self, bytes: &[u8]) -> Vec<u8> {
         let mut bytes = bytes.to_vec();
         self.cipher.apply_keystream(&mut bytes);
-        self.stream.write_all(&in_records(&bytes, self.record))
+        in_records(&bytes, self.record)
     }
 
     /// Sends bytes as they are.

@@ -216,6 +216,11 @@ impl DcStream {
         self.stream.shutdown(Shutdown::Write).unwrap();
     }
 
+    /// The connection, for bytes without meaning.
+    pub fn socket(&mut self) -> &mut TcpStream {
+        &mut self.stream
+    }
+
     /// Closes with a reset.
     pub fn reset(self) {
         socket::reset(self.stream);

@@ -8,19 +8,37 @@
 #![expect(
     clippy::indexing_slicing,
     clippy::cast_possible_truncation,
-    reason = "loops over arrays of fixed size, and limbs that are meant to be cut to 32 bits"
+    reason = "loops over arrays of fixed size, and limbs that are meant to be cut"
 )]
 
+/// The machine's word, and what holds a product of two. Half-size words would cost a 64-bit machine four times as much.
+#[cfg(target_pointer_width = "64")]
+type Limb = u64;
+#[cfg(target_pointer_width = "64")]
+type Wide = u128;
+#[cfg(not(target_pointer_width = "64"))]
+type Limb = u32;
+#[cfg(not(target_pointer_width = "64"))]
+type Wide = u64;
+
+/// Limbs of a field element.
+const LIMBS: usize = 256 / Limb::BITS as usize;
 /// An integer below 2^256 that stands for its residue modulo p = 2^255 - 19; little-endian limbs.
-type Field = [u32; 8];
+type Field = [Limb; LIMBS];
 
 /// 2^256 modulo p.
-const FOLD: u64 = 38;
-const ONE: Field = [1, 0, 0, 0, 0, 0, 0, 0];
+const FOLD: Limb = 38;
+const ONE: Field = small(1);
 /// The coefficient A of the curve y^2 = x^3 + Ax^2 + x (RFC 7748 section 4.1).
-const A: Field = [486_662, 0, 0, 0, 0, 0, 0, 0];
+const A: Field = small(486_662);
 /// (A - 2) / 4.
-const A24: Field = [121_665, 0, 0, 0, 0, 0, 0, 0];
+const A24: Field = small(121_665);
+
+const fn small(value: Limb) -> Field {
+    let mut field = [0; LIMBS];
+    field[0] = value;
+    field
+}
 
 /// Makes a public key, 32 bytes little-endian (RFC 7748 section 5), from the randomness of `fill`.
 pub(crate) fn random_public_key(fill: &mut dyn FnMut(&mut [u8])) -> [u8; 32] {
@@ -35,11 +53,11 @@ pub(crate) fn random_public_key(fill: &mut dyn FnMut(&mut [u8])) -> [u8; 32] {
 
 /// Multiplies the point of the given x-coordinate by 8; `None` if there is no such point or the product is zero.
 fn public_key_from(x: [u8; 32]) -> Option<[u8; 32]> {
-    let mut limbs = [0; 8];
-    for (limb, bytes) in limbs.iter_mut().zip(x.as_chunks::<4>().0) {
-        *limb = u32::from_le_bytes(*bytes);
+    let mut limbs = [0; LIMBS];
+    for (limb, bytes) in limbs.iter_mut().zip(x.as_chunks().0) {
+        *limb = Limb::from_le_bytes(*bytes);
     }
-    limbs[7] &= 0x7fff_ffff;
+    limbs[LIMBS - 1] &= Limb::MAX >> 1;
     if !is_on_curve(&limbs) {
         return None;
     }
@@ -100,56 +118,55 @@ fn square_times(mut z: Field, times: u32) -> Field {
 }
 
 fn mul(a: &Field, b: &Field) -> Field {
-    let mut wide = [0u32; 16];
-    for i in 0..8 {
-        let mut carry = 0u64;
-        for j in 0..8 {
-            carry += u64::from(a[i]) * u64::from(b[j]) + u64::from(wide[i + j]);
-            wide[i + j] = carry as u32;
-            carry >>= 32;
+    let mut wide = [0; 2 * LIMBS];
+    for i in 0..LIMBS {
+        let mut carry = 0;
+        for j in 0..LIMBS {
+            let sum = Wide::from(a[i]) * Wide::from(b[j]) + Wide::from(wide[i + j]) + Wide::from(carry);
+            (wide[i + j], carry) = split(sum);
         }
-        wide[i + 8] = carry as u32;
+        wide[i + LIMBS] = carry;
     }
-    let mut product = [0; 8];
-    let mut carry = 0u64;
-    for i in 0..8 {
-        carry += u64::from(wide[i]) + FOLD * u64::from(wide[i + 8]);
-        product[i] = carry as u32;
-        carry >>= 32;
+    let mut product = [0; LIMBS];
+    let mut carry = 0;
+    for i in 0..LIMBS {
+        let sum = Wide::from(wide[i]) + Wide::from(FOLD) * Wide::from(wide[i + LIMBS]) + Wide::from(carry);
+        (product[i], carry) = split(sum);
     }
     fold(product, carry)
 }
 
 fn add(a: &Field, b: &Field) -> Field {
-    let mut sum = [0; 8];
-    let mut carry = 0u64;
-    for i in 0..8 {
-        carry += u64::from(a[i]) + u64::from(b[i]);
-        sum[i] = carry as u32;
-        carry >>= 32;
+    let mut sum = [0; LIMBS];
+    let mut carry = 0;
+    for i in 0..LIMBS {
+        (sum[i], carry) = split(Wide::from(a[i]) + Wide::from(b[i]) + Wide::from(carry));
     }
     fold(sum, carry)
 }
 
-/// Adds `over` times 2^256.
-fn fold(mut value: Field, over: u64) -> Field {
+/// Adds `over` times 2^256; `over` is at most 38.
+fn fold(mut value: Field, over: Limb) -> Field {
     let mut carry = over * FOLD;
     while carry > 0 {
         for limb in &mut value {
-            carry += u64::from(*limb);
-            *limb = carry as u32;
-            carry >>= 32;
+            (*limb, carry) = split(Wide::from(*limb) + Wide::from(carry));
         }
         carry *= FOLD;
     }
     value
 }
 
+/// The low and the high half.
+fn split(wide: Wide) -> (Limb, Limb) {
+    (wide as Limb, (wide >> Limb::BITS) as Limb)
+}
+
 fn sub(a: &Field, b: &Field) -> Field {
     let mut difference = *a;
     let mut borrow = subtract(&mut difference, b);
     while borrow {
-        borrow = subtract(&mut difference, &[FOLD as u32, 0, 0, 0, 0, 0, 0, 0]);
+        borrow = subtract(&mut difference, &small(FOLD));
     }
     difference
 }
@@ -159,7 +176,7 @@ fn subtract(a: &mut Field, b: &Field) -> bool {
     let mut borrow = false;
     for (limb, &subtrahend) in a.iter_mut().zip(b) {
         let (difference, first) = limb.overflowing_sub(subtrahend);
-        let (difference, second) = difference.overflowing_sub(u32::from(borrow));
+        let (difference, second) = difference.overflowing_sub(Limb::from(borrow));
         *limb = difference;
         borrow = first || second;
     }
@@ -168,7 +185,12 @@ fn subtract(a: &mut Field, b: &Field) -> bool {
 
 /// The residue below p, little-endian.
 fn to_bytes(mut value: Field) -> [u8; 32] {
-    const P: Field = [0xffff_ffed, !0, !0, !0, !0, !0, !0, 0x7fff_ffff];
+    const P: Field = {
+        let mut p = [Limb::MAX; LIMBS];
+        p[0] = Limb::MAX - 18;
+        p[LIMBS - 1] >>= 1;
+        p
+    };
     // 2^256 - 1 is 2p + 37, so this ends after two rounds at most.
     loop {
         let mut reduced = value;
@@ -178,7 +200,7 @@ fn to_bytes(mut value: Field) -> [u8; 32] {
         value = reduced;
     }
     let mut bytes = [0; 32];
-    for (place, limb) in bytes.as_chunks_mut::<4>().0.iter_mut().zip(value) {
+    for (place, limb) in bytes.as_chunks_mut().0.iter_mut().zip(value) {
         *place = limb.to_le_bytes();
     }
     bytes
@@ -231,12 +253,12 @@ mod tests {
 
     #[test]
     fn arithmetic_holds_at_the_edges() {
-        let p_minus_1 = sub(&[0; 8], &ONE);
+        let p_minus_1 = sub(&[0; LIMBS], &ONE);
         assert_eq!(to_bytes(mul(&p_minus_1, &p_minus_1)), to_bytes(ONE));
         assert_eq!(to_bytes(add(&p_minus_1, &ONE)), [0; 32]);
-        let largest = [!0; 8];
-        assert_eq!(to_bytes(add(&largest, &[0; 8])), to_bytes([37, 0, 0, 0, 0, 0, 0, 0]));
-        assert_eq!(to_bytes(mul(&largest, &largest)), to_bytes([37 * 37, 0, 0, 0, 0, 0, 0, 0]));
+        let largest = [!0; LIMBS];
+        assert_eq!(to_bytes(add(&largest, &[0; LIMBS])), to_bytes(small(37)));
+        assert_eq!(to_bytes(mul(&largest, &largest)), to_bytes(small(37 * 37)));
         assert_eq!(to_bytes(mul(&largest, &invert(&largest))), to_bytes(ONE));
     }
 }

@@ -4,19 +4,32 @@ use std::io::{IoSliceMut, Read};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use super::direction::{Direction, Failure, Received, Turn};
-use super::pool::Pool;
+use super::direction::{Direction, Failure, Received, Room, Turn};
+use super::pool::{Owner, Pool};
 use super::sized;
 use super::{Cause, Job, Watch};
 use crate::event::Traffic;
 use crate::proto::transcode::{self, ClientToDc, DcToClient};
 
 /// What is done to the bytes.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "in memory of their own the ciphers would be scattered and not given back"
+)]
 pub(crate) enum Codec {
     /// Nothing: the other end is the front.
     Splice,
     /// TLS records on the client's side, obfuscated2 on the DC's.
-    Telegram(Box<ClientToDc>, DcToClient),
+    Telegram(ClientToDc, DcToClient),
+}
+
+impl Codec {
+    fn owner(&self) -> Owner {
+        match self {
+            Self::Splice => Owner::Stranger,
+            Self::Telegram(..) => Owner::Client,
+        }
+    }
 }
 
 /// A socket's end of a connection.
@@ -54,12 +67,13 @@ pub(super) struct Conn {
 }
 
 impl Conn {
-    pub(super) fn new(job: Job, now: u64) -> Self {
+    pub(super) fn new(job: Job, pool: &mut Pool, now: u64) -> Self {
+        let mut room = Room::new(pool, job.codec.owner(), now);
         Self {
             client: job.client,
             remote: job.remote,
             codec: job.codec,
-            to_remote: Direction::with_opening(job.opening, job.opening_payload),
+            to_remote: Direction::with_opening(job.opening, job.opening_payload, &mut room),
             to_client: Direction::default(),
             last_active: now,
             idle: u64::try_from(job.idle.as_millis()).unwrap_or(u64::MAX),
@@ -74,6 +88,16 @@ impl Conn {
             Side::Client => &self.client,
             Side::Remote => &self.remote,
         }
+    }
+
+    /// Whose bytes are held for it.
+    pub(super) fn owner(&self) -> Owner {
+        self.codec.owner()
+    }
+
+    /// For how many milliseconds one of its ends has refused bytes that are held for it; none if none are.
+    pub(super) fn blocked_for(&self, now: u64) -> Option<u32> {
+        self.to_remote.blocked_for(now).max(self.to_client.blocked_for(now))
     }
 
     /// Takes note of what the poller said.
@@ -94,38 +118,38 @@ impl Conn {
     /// The cause of the connection's end.
     pub(super) fn take_turn(&mut self, pool: &mut Pool, now: u64) -> Result<Turn, Cause> {
         let Self { client, remote, codec, to_remote, to_client, .. } = self;
-        let before = (to_remote.progress(), to_client.progress());
+        let mut room = Room::new(pool, codec.owner(), now);
         // First what the remote end has said: it may have said it just before it broke.
         let down = to_client
-            .take_turn(remote, client, pool, |source, buffer| match codec {
+            .take_turn(remote, client, &mut room, |source, buffer| match codec {
                 Codec::Splice => receive(source, buffer),
                 Codec::Telegram(_, dc_to_client) => receive_into_slots(source, buffer, dc_to_client, now),
             })
             .map_err(|failure| cause(failure, Side::Remote))?;
         let up = to_remote
-            .take_turn(client, remote, pool, |source, buffer| match codec {
+            .take_turn(client, remote, &mut room, |source, buffer| match codec {
                 Codec::Splice => receive(source, buffer),
                 Codec::Telegram(client_to_dc, _) => receive_records(source, buffer, client_to_dc),
             })
             .map_err(|failure| cause(failure, Side::Client))?;
-        if before != (to_remote.progress(), to_client.progress()) {
+        if std::mem::take(&mut to_remote.has_moved) | std::mem::take(&mut to_client.has_moved) {
             self.last_active = now;
         }
         match (up, down) {
             _ if self.to_remote.is_over && self.to_client.is_over => Err(Cause::Finished),
             (Turn::Unfinished, _) | (_, Turn::Unfinished) => Ok(Turn::Unfinished),
-            (Turn::Starved, _) | (_, Turn::Starved) => Ok(Turn::Starved),
             (Turn::Waiting, Turn::Waiting) => Ok(Turn::Waiting),
         }
     }
 
-    /// Gives the buffers back and closes both sockets.
+    /// Gives the memory back and closes both sockets.
     ///
     /// A reset of one end of a spliced connection is passed on to the other. Towards a Telegram client it is not: the
     /// bytes that the kernel still holds for it are worth more.
     pub(super) fn close(mut self, pool: &mut Pool, cause: Cause) {
-        self.to_remote.give_back(pool);
-        self.to_client.give_back(pool);
+        let account = pool.account(self.owner());
+        self.to_remote.give_back(account);
+        self.to_client.give_back(account);
         if matches!(self.codec, Codec::Splice) {
             match cause {
                 Cause::ClientReset => reset_on_close(&self.remote),
@@ -198,12 +222,17 @@ fn receive_into_slots(
         return sized::receive(source, buffer, codec, now);
     }
     let mut slots: [IoSliceMut<'_>; super::SLOTS] = std::array::from_fn(|_| IoSliceMut::new(&mut []));
-    let mut capacity = 0;
+    let (mut capacity, mut count) = (0, 0);
     for (place, slot) in slots.iter_mut().zip(transcode::slots(buffer)) {
-        capacity += slot.len();
+        (capacity, count) = (capacity + slot.len(), count + 1);
         *place = IoSliceMut::new(slot);
     }
-    match Received::from_result(source.read_vectored(&mut slots), capacity)? {
+    // A call for several slots costs the kernel more than one for a single one, which is enough for messages.
+    let result = match &mut slots {
+        [only, ..] if count == 1 => source.read(only),
+        several => source.read_vectored(several),
+    };
+    match Received::from_result(result, capacity)? {
         Received::Bytes { payload, is_full, .. } => {
             Ok(Received::Bytes { to_send: codec.transcode(buffer, payload), payload, is_full })
         }

@@ -3,10 +3,14 @@
 use std::io::{self, ErrorKind, Write};
 use std::net::{Shutdown, TcpStream};
 
-use super::pool::{Buffer, Pool};
+use super::pool::{Account, Owner, Pool};
+use crate::proto::transcode::{self, RECORD_PAYLOAD_MAX};
 
 /// Receive and send pairs before the other connections have their turn.
-const TURN: usize = 16;
+const TURN: usize = 8;
+
+/// Doublings of what is received at once.
+const SWIFT_MAX: u8 = 3;
 
 /// How a turn ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,8 +19,6 @@ pub(super) enum Turn {
     Waiting,
     /// There is more to do, after the others.
     Unfinished,
-    /// There is no buffer to go on with.
-    Starved,
 }
 
 /// What ends a direction, and with it the connection, before its time.
@@ -68,7 +70,7 @@ impl Received {
 /// The state of a direction. Without bytes in flight it owns no memory.
 #[derive(Default)]
 pub(super) struct Direction {
-    pending: Option<Pending>,
+    rest: Option<Rest>,
     /// The source may have bytes.
     pub(super) readable: bool,
     /// The sink may take bytes.
@@ -81,25 +83,48 @@ pub(super) struct Direction {
     at_end: bool,
     /// The end has been passed on: this direction is over.
     pub(super) is_over: bool,
+    /// Full receives in a row that the sink took at once. Each doubles the next: who may get stuck holds one
+    /// record, and bulk gets the whole buffer.
+    swift: u8,
+    /// A byte has moved since somebody looked.
+    pub(super) has_moved: bool,
     /// Payload bytes.
     pub(super) payload: u64,
 }
 
-/// Bytes that the sink has not taken yet.
-struct Pending {
-    buffer: Buffer,
+/// Bytes that the sink has not taken yet, in memory of just their size.
+struct Rest {
+    bytes: Box<[u8]>,
     sent: u32,
-    end: u32,
-    /// An opening has memory of its own.
-    is_pooled: bool,
+    /// When the sink last took any, milliseconds modulo 2^32.
+    since: u32,
+}
+
+/// What a direction works with.
+pub(super) struct Room<'a> {
+    scratch: &'a mut [u8],
+    account: &'a mut Account,
+    now: u32,
+}
+
+impl<'a> Room<'a> {
+    /// `now` is the engine's clock in milliseconds.
+    pub(super) fn new(pool: &'a mut Pool, owner: Owner, now: u64) -> Self {
+        let (scratch, account) = pool.split(owner);
+        Self { scratch, account, now: wrapped(now) }
+    }
+}
+
+fn wrapped(millis: u64) -> u32 {
+    u32::try_from(millis & u64::from(u32::MAX)).unwrap_or_default()
 }
 
 impl Direction {
     /// A direction whose sink gets `opening` before anything else; `payload` of its bytes count.
-    pub(super) fn with_opening(opening: Vec<u8>, payload: usize) -> Self {
-        let length = u32::try_from(opening.len()).unwrap_or(u32::MAX);
-        let pending = Pending { buffer: opening.into(), sent: 0, end: length, is_pooled: false };
-        Self { pending: (length > 0).then_some(pending), payload: payload as u64, ..Self::default() }
+    pub(super) fn with_opening(opening: Vec<u8>, payload: usize, room: &mut Room<'_>) -> Self {
+        let mut direction = Self { payload: payload as u64, ..Self::default() };
+        direction.keep(opening.into(), room);
+        direction
     }
 
     /// Moves bytes from `source`, through `receive`, to `sink`.
@@ -110,11 +135,11 @@ impl Direction {
         &mut self,
         source: &TcpStream,
         sink: &TcpStream,
-        pool: &mut Pool,
+        room: &mut Room<'_>,
         mut receive: impl FnMut(&TcpStream, &mut [u8]) -> Result<Received, Failure>,
     ) -> Result<Turn, Failure> {
         for _ in 0..TURN {
-            if !self.send(sink, pool)? {
+            if !self.send_rest(sink, room)? {
                 return Ok(Turn::Waiting);
             }
             if self.at_end {
@@ -125,61 +150,82 @@ impl Direction {
                 }
                 return if self.failed { Err(Failure::Source) } else { Ok(Turn::Waiting) };
             }
-            if !self.readable {
+            if !self.readable || !self.writable {
                 return Ok(Turn::Waiting);
             }
-            let Some(mut buffer) = pool.take() else { return Ok(Turn::Starved) };
-            match receive(source, &mut buffer) {
-                Ok(Received::Bytes { to_send, payload, is_full }) => {
+            let most = (RECORD_PAYLOAD_MAX << self.swift).min(room.account.allowance());
+            let length = transcode::buffer_len(most).min(room.scratch.len());
+            let buffer = room.scratch.get_mut(..length).unwrap_or_default();
+            match receive(source, buffer)? {
+                Received::Bytes { to_send, payload, is_full } => {
                     self.readable = is_full || self.hung_up;
+                    self.has_moved = true;
                     self.payload += payload as u64;
-                    let end = u32::try_from(to_send).unwrap_or_default();
-                    self.pending = Some(Pending { buffer, sent: 0, end, is_pooled: true });
+                    let received = buffer.get(..to_send).unwrap_or_default();
+                    let unsent = received.get(send(sink, received, &mut self.writable)?..).unwrap_or_default();
+                    self.swift = if unsent.is_empty() { (self.swift + u8::from(is_full)).min(SWIFT_MAX) } else { 0 };
+                    self.keep(unsent.into(), room);
                 }
-                other => {
-                    pool.give_back(buffer);
-                    self.readable = false;
-                    self.at_end = matches!(other?, Received::End);
-                }
+                Received::Nothing => self.readable = false,
+                Received::End => (self.readable, self.at_end) = (false, true),
             }
         }
         Ok(Turn::Unfinished)
     }
 
-    /// Sends what is pending and says whether all of it is gone.
-    fn send(&mut self, mut sink: &TcpStream, pool: &mut Pool) -> Result<bool, Failure> {
-        while let Some(pending) = &mut self.pending {
-            let unsent = pending.buffer.get(pending.sent as usize..pending.end as usize).unwrap_or_default();
-            if unsent.is_empty() {
-                self.give_back(pool);
-                break;
-            }
-            if !self.writable {
-                return Ok(false);
-            }
-            match sink.write(unsent) {
-                Ok(taken) => {
-                    // A short write means that the socket is full; the poller will say when it is not.
-                    self.writable = taken == unsent.len();
-                    pending.sent += u32::try_from(taken).unwrap_or_default();
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => self.writable = false,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(_) => return Err(Failure::Sink),
-            }
+    fn keep(&mut self, bytes: Box<[u8]>, room: &mut Room<'_>) {
+        if !bytes.is_empty() {
+            room.account.hold(bytes.len());
+            self.rest = Some(Rest { bytes, sent: 0, since: room.now });
         }
-        Ok(true)
     }
 
-    /// Something that changes whenever a byte moves.
-    pub(super) fn progress(&self) -> (u64, u32) {
-        (self.payload, self.pending.as_ref().map_or(u32::MAX, |pending| pending.sent))
+    /// Sends what was left over and says whether all of it is gone.
+    fn send_rest(&mut self, sink: &TcpStream, room: &mut Room<'_>) -> Result<bool, Failure> {
+        let Some(rest) = &mut self.rest else { return Ok(true) };
+        if !self.writable {
+            return Ok(false);
+        }
+        let unsent = rest.bytes.get(rest.sent as usize..).unwrap_or_default();
+        let (left, taken) = (unsent.len(), send(sink, unsent, &mut self.writable)?);
+        if taken > 0 {
+            self.has_moved = true;
+            rest.since = room.now;
+            rest.sent += u32::try_from(taken).unwrap_or_default();
+        }
+        if taken == left {
+            self.give_back(room.account);
+        }
+        Ok(self.rest.is_none())
     }
 
-    /// Gives the buffer back, sent or not.
-    pub(super) fn give_back(&mut self, pool: &mut Pool) {
-        if let Some(pending) = self.pending.take().filter(|pending| pending.is_pooled) {
-            pool.give_back(pending.buffer);
+    /// For how many milliseconds the sink has not taken what is left over; none if there is nothing.
+    pub(super) fn blocked_for(&self, now: u64) -> Option<u32> {
+        self.rest.as_ref().map(|rest| wrapped(now).wrapping_sub(rest.since))
+    }
+
+    /// Forgets what was left over.
+    pub(super) fn give_back(&mut self, account: &mut Account) {
+        if let Some(rest) = self.rest.take() {
+            account.release(rest.bytes.len());
         }
+    }
+}
+
+/// Sends bytes and says how many the sink has taken, and in `writable` whether it would take more.
+fn send(mut sink: &TcpStream, bytes: &[u8], writable: &mut bool) -> Result<usize, Failure> {
+    if bytes.is_empty() {
+        return Ok(0);
+    }
+    loop {
+        let taken = match sink.write(bytes) {
+            Ok(taken) => taken,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            Err(_) => return Err(Failure::Sink),
+        };
+        // A short write means that the socket is full; the poller will say when it is not.
+        *writable = taken == bytes.len();
+        return Ok(taken);
     }
 }

@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -16,7 +17,7 @@ use slab::Slab;
 
 use super::conn::{Conn, Readiness, Side};
 use super::direction::Turn;
-use super::pool::{Budget, Pool};
+use super::pool::{Budget, Owner, Pool};
 use super::{Cause, Job};
 
 /// Events taken from the kernel at once.
@@ -25,6 +26,12 @@ const EVENTS: usize = 128;
 const WAKE: u64 = u64::MAX;
 /// Bounds of the time between two looks for idle connections and for traffic to report.
 const SCAN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(15));
+
+/// What is asked of the poller: everything, and each change once.
+const INTEREST: EventFlags = EventFlags::IN.union(EventFlags::OUT).union(EventFlags::RDHUP).union(EventFlags::ET);
+/// The table is made smaller when fewer of its places than one in this many are taken, but not below `SMALL` places.
+const SPARSE: usize = 4;
+const SMALL: usize = 256;
 
 /// What other threads have for an engine.
 pub(super) struct Inbox {
@@ -69,8 +76,6 @@ pub(super) struct Engine {
     pool: Pool,
     /// Connections that have something to do.
     queue: VecDeque<usize>,
-    /// Connections that wait for a buffer.
-    starved: VecDeque<usize>,
     started: Instant,
     scan_every: Duration,
     next_scan: Instant,
@@ -91,7 +96,6 @@ impl Engine {
             conns: Slab::new(),
             pool: Pool::new(budget),
             queue: VecDeque::new(),
-            starved: VecDeque::new(),
             started: now,
             scan_every: SCAN.1,
             next_scan: now,
@@ -123,6 +127,7 @@ impl Engine {
             if now >= self.next_scan {
                 self.scan(now);
             }
+            self.shrink();
         }
     }
 
@@ -152,7 +157,7 @@ impl Engine {
                 self.scan_every = scan_every;
                 self.next_scan = self.next_scan.min(Instant::now() + scan_every);
             }
-            let key = self.conns.insert(Conn::new(job, now));
+            let key = self.conns.insert(Conn::new(job, &mut self.pool, now));
             // The poller reports what a socket is ready for as soon as it is added.
             if let Err(error) = self.register(key) {
                 log::debug!("the relay cannot watch a socket: {error}");
@@ -164,12 +169,7 @@ impl Engine {
 
     fn register(&self, key: usize) -> io::Result<()> {
         let Some(conn) = self.conns.get(key) else { return Ok(()) };
-        let interest = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
-        for (side, bit) in [(Side::Client, 0), (Side::Remote, 1)] {
-            let token = EventData::new_u64((key as u64) << 1 | bit);
-            epoll::add(&self.poller, conn.socket(side), token, interest)?;
-        }
-        Ok(())
+        watch(conn, key, |socket, token| epoll::add(&self.poller, socket, token, INTEREST))
     }
 
     /// Passes what the poller said to the connection. An event for a place that has been given to another
@@ -195,25 +195,33 @@ impl Engine {
             let Some(key) = self.queue.pop_front() else { break };
             self.serve(key, now);
         }
-        // Buffers may have come back; whoever still gets none stands at the end of the line again.
-        for _ in 0..self.starved.len() {
-            let Some(key) = self.starved.pop_front() else { break };
-            if !self.pool.has_some() {
-                self.starved.push_front(key);
-                break;
-            }
-            self.serve(key, now);
-        }
     }
 
     fn serve(&mut self, key: usize, now: u64) {
         let Some(conn) = self.conns.get_mut(key) else { return };
         conn.is_queued = false;
+        let owner = conn.owner();
         match conn.take_turn(&mut self.pool, now) {
             Ok(Turn::Waiting) => {}
             Ok(Turn::Unfinished) => enqueue(&mut self.queue, conn, key),
-            Ok(Turn::Starved) => enqueue(&mut self.starved, conn, key),
             Err(cause) => self.close(key, cause),
+        }
+        if self.pool.account(owner).is_overdrawn() {
+            self.relieve(owner, now);
+        }
+    }
+
+    /// Closes the connections whose ends have refused bytes for longest, until there is memory again.
+    fn relieve(&mut self, owner: Owner, now: u64) {
+        let of_owner = self.conns.iter().filter(|(_, conn)| conn.owner() == owner);
+        let mut blocked: Vec<_> =
+            of_owner.filter_map(|(key, conn)| conn.blocked_for(now).map(|millis| (millis, key))).collect();
+        blocked.sort_unstable();
+        while let Some((_, key)) = blocked.pop() {
+            if self.pool.account(owner).has_reserve() {
+                break;
+            }
+            self.close(key, Cause::NoResources);
         }
     }
 
@@ -235,8 +243,23 @@ impl Engine {
         self.conns.iter_mut().for_each(|(_, conn)| conn.report());
         if self.conns.is_empty() {
             self.scan_every = SCAN.1;
-            self.conns.shrink_to_fit();
         }
+    }
+
+    /// Gives memory back when most of a crowd have left: those who stay move together.
+    fn shrink(&mut self) {
+        let is_sparse = self.conns.len() < self.conns.capacity() / SPARSE && self.conns.capacity() > SMALL;
+        // Keys in the queue would go stale.
+        if !is_sparse || !self.queue.is_empty() {
+            return;
+        }
+        // The poller reports again what it has reported under the old key. To change what it says needs no memory
+        // and so does not fail.
+        self.conns.compact(|conn, _, key| {
+            watch(conn, key, |socket, token| epoll::modify(&self.poller, socket, token, INTEREST)).is_ok()
+        });
+        self.conns.shrink_to_fit();
+        self.queue.shrink_to_fit();
     }
 
     fn close_all(mut self) {
@@ -244,6 +267,14 @@ impl Engine {
             conn.close(&mut self.pool, Cause::Shutdown);
         }
     }
+}
+
+/// Tells the poller of both sockets, with tokens that say which is which.
+fn watch(conn: &Conn, key: usize, tell: impl Fn(&TcpStream, EventData) -> rustix::io::Result<()>) -> io::Result<()> {
+    for (side, bit) in [(Side::Client, 0), (Side::Remote, 1)] {
+        tell(conn.socket(side), EventData::new_u64((key as u64) << 1 | bit))?;
+    }
+    Ok(())
 }
 
 fn enqueue(queue: &mut VecDeque<usize>, conn: &mut Conn, key: usize) {

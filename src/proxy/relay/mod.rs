@@ -24,8 +24,8 @@ pub(crate) use pool::Budget;
 use crate::event::Traffic;
 use engine::{Engine, Inbox};
 
-/// TLS records that a buffer has room for.
-const SLOTS: usize = 4;
+/// TLS records that a buffer has room for at most.
+const SLOTS: usize = 8;
 /// Stack of an engine's thread, bytes. It is reserved, not used.
 const STACK: usize = 128 << 10;
 
@@ -80,10 +80,10 @@ impl Relay {
     ///
     /// # Errors
     /// What the system says when it has no thread or no descriptor left.
-    pub(crate) fn start(threads: usize, budget: &Budget) -> io::Result<Self> {
+    pub(crate) fn start(threads: usize, budget: Budget) -> io::Result<Self> {
         let mut relay = Self { inboxes: Vec::new(), next: AtomicUsize::new(0), threads: Mutex::default() };
         for number in 0..threads.max(1) {
-            let (engine, inbox) = Engine::new(budget.clone())?;
+            let (engine, inbox) = Engine::new(budget.share(threads))?;
             let thread = thread::Builder::new().name(format!("relay-{number}")).stack_size(STACK);
             relay.lock_threads().push(thread.spawn(move || engine.run())?);
             relay.inboxes.push(inbox);
@@ -117,5 +117,78 @@ impl Relay {
 impl Drop for Relay {
     fn drop(&mut self) {
         self.stop();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+    use std::sync::mpsc::{Sender, channel};
+
+    /// Tells a test which connection has ended, and why.
+    struct Told(usize, Sender<(usize, Cause)>);
+
+    impl Watch for Told {
+        fn moved(&mut self, _: Traffic) {}
+
+        fn ended(self: Box<Self>, cause: Cause, _: Traffic) {
+            let _ = self.1.send((self.0, cause));
+        }
+    }
+
+    /// Two connected sockets with small buffers, the second one for the relay.
+    fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        rustix::net::sockopt::set_socket_recv_buffer_size(&listener, 4096).unwrap();
+        rustix::net::sockopt::set_socket_send_buffer_size(&listener, 4096).unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        rustix::net::sockopt::set_socket_send_buffer_size(&near, 4096).unwrap();
+        near.set_nonblocking(true).unwrap();
+        (listener.accept().unwrap().0, near)
+    }
+
+    /// A spliced connection's two far ends.
+    fn splice(relay: &Relay, number: usize, ended: &Sender<(usize, Cause)>) -> (TcpStream, TcpStream) {
+        let ((client, near_client), (front, near_front)) = (pair(), pair());
+        relay.add(Job {
+            client: near_client,
+            remote: near_front,
+            codec: Codec::Splice,
+            opening: Vec::new(),
+            opening_payload: 0,
+            idle: Duration::from_secs(600),
+            watch: Box::new(Told(number, ended.clone())),
+        });
+        (client, front)
+    }
+
+    #[test]
+    fn whoever_is_blocked_for_longest_makes_room() {
+        // 16 KiB of it for strangers.
+        let relay = Relay::start(1, Budget::new(64 << 10)).unwrap();
+        let (ended, endings) = channel();
+        let mut stuck = Vec::new();
+        for number in 0..1000 {
+            let (client, mut front) = splice(&relay, number, &ended);
+            front.set_nonblocking(true).unwrap();
+            // One record more than the sockets hold, so that the relay holds something.
+            while front.write(&[0; 4096]).is_ok() {
+                thread::sleep(Duration::from_millis(1));
+            }
+            stuck.push((client, front));
+            if let Ok(first) = endings.try_recv() {
+                assert_eq!(first, (0, Cause::NoResources));
+                break;
+            }
+        }
+        assert!((16..500).contains(&stuck.len()), "{} blocked connections filled 16 KiB", stuck.len());
+        let (mut client, mut front) = splice(&relay, 1000, &ended);
+        front.write_all(b"goes on").unwrap();
+        let mut got = [0; 7];
+        client.read_exact(&mut got).unwrap();
+        assert_eq!(&got, b"goes on");
+        drop(stuck);
     }
 }

@@ -1,81 +1,106 @@
-//! Buffers for the moment in which bytes pass through: few, capped in bytes over all threads.
+//! Memory for bytes on their way: one buffer for each thread to receive into, and, capped in bytes, what sockets would
+//! not take yet.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use crate::proto::transcode::{self, RECORD_PAYLOAD_MAX};
 
-use crate::proto::transcode;
+/// The part of the memory that strangers may hold; the rest is the clients'.
+const STRANGERS_PART: usize = 4;
+/// One attempt to receive brings at most this part of what an account has left, so that it never runs out at once.
+const RECEIVE_PART: usize = 64;
+/// Bytes of an attempt to receive at least.
+const RECEIVE_MIN: usize = 1024;
+/// The part of an account that is freed when it is overdrawn.
+const FREED_PART: usize = 8;
 
-/// Bytes of a buffer.
-pub(super) const BUFFER_LEN: usize = transcode::buffer_len(super::SLOTS);
-/// Free buffers that a thread keeps for its next bytes.
-const KEPT: usize = 4;
+/// The bytes that all threads together may hold.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Budget(usize);
 
-pub(super) type Buffer = Box<[u8]>;
+impl Budget {
+    pub(crate) fn new(bytes: usize) -> Self {
+        Self(bytes)
+    }
 
-/// The bytes that all threads together may hold in buffers.
-#[derive(Clone, Debug)]
-pub(crate) struct Budget {
-    used: Arc<AtomicUsize>,
+    /// The part of one of `threads` threads. Nothing is shared, so no thread can starve another.
+    pub(super) fn share(self, threads: usize) -> Self {
+        Self(self.0 / threads.max(1))
+    }
+}
+
+/// One thread's memory.
+pub(super) struct Pool {
+    scratch: Box<[u8]>,
+    clients: Account,
+    strangers: Account,
+}
+
+/// Whose bytes they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Owner {
+    Client,
+    Stranger,
+}
+
+/// What the connections of one kind hold.
+#[derive(Debug)]
+pub(super) struct Account {
+    held: usize,
     cap: usize,
 }
 
-impl Budget {
-    pub(crate) fn new(cap: usize) -> Self {
-        Self { used: Arc::default(), cap }
-    }
-
-    fn take(&self, bytes: usize) -> bool {
-        let fits = |used: usize| used.checked_add(bytes).filter(|&sum| sum <= self.cap);
-        self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_ok()
-    }
-
-    fn has(&self, bytes: usize) -> bool {
-        self.used.load(Ordering::Relaxed).saturating_add(bytes) <= self.cap
-    }
-
-    fn give_back(&self, bytes: usize) {
-        self.used.fetch_sub(bytes, Ordering::Relaxed);
-    }
-}
-
-/// One thread's buffers.
-pub(super) struct Pool {
-    budget: Budget,
-    free: Vec<Buffer>,
-    /// Buffers of this thread that are in use. The first one never counts against the budget, so that a thread
-    /// always has one to go on with.
-    lent: usize,
-}
-
 impl Pool {
-    pub(super) fn new(budget: Budget) -> Self {
-        Self { budget, free: Vec::with_capacity(KEPT), lent: 0 }
-    }
-
-    /// Lends a buffer; `None` while the budget is used up.
-    pub(super) fn take(&mut self) -> Option<Buffer> {
-        let buffer = match self.free.pop() {
-            Some(buffer) => buffer,
-            None if self.lent == 0 || self.budget.take(BUFFER_LEN) => vec![0; BUFFER_LEN].into_boxed_slice(),
-            None => return None,
-        };
-        self.lent += 1;
-        Some(buffer)
-    }
-
-    /// Says whether [`Pool::take`] would lend a buffer.
-    pub(super) fn has_some(&self) -> bool {
-        !self.free.is_empty() || self.lent == 0 || self.budget.has(BUFFER_LEN)
-    }
-
-    /// Takes a buffer back.
-    pub(super) fn give_back(&mut self, buffer: Buffer) {
-        self.lent -= 1;
-        if self.free.len() < KEPT {
-            self.free.push(buffer);
-        } else {
-            self.budget.give_back(BUFFER_LEN);
+    pub(super) fn new(Budget(cap): Budget) -> Self {
+        // System calls are dear beside bytes on a fast machine, and memory on a small one.
+        let records = if cap < 4 << 20 { 2 } else { super::SLOTS };
+        let strangers = cap / STRANGERS_PART;
+        Self {
+            scratch: vec![0; transcode::buffer_len(records * RECORD_PAYLOAD_MAX)].into(),
+            clients: Account { held: 0, cap: cap - strangers },
+            strangers: Account { held: 0, cap: strangers },
         }
+    }
+
+    pub(super) fn account(&mut self, owner: Owner) -> &mut Account {
+        match owner {
+            Owner::Client => &mut self.clients,
+            Owner::Stranger => &mut self.strangers,
+        }
+    }
+
+    /// The buffer to receive into, which is anybody's only until the next one receives, and the account of `owner`.
+    pub(super) fn split(&mut self, owner: Owner) -> (&mut [u8], &mut Account) {
+        let account = match owner {
+            Owner::Client => &mut self.clients,
+            Owner::Stranger => &mut self.strangers,
+        };
+        (&mut self.scratch, account)
+    }
+}
+
+impl Account {
+    /// Bytes that an attempt to receive may bring.
+    pub(super) fn allowance(&self) -> usize {
+        (self.cap.saturating_sub(self.held) / RECEIVE_PART).max(RECEIVE_MIN)
+    }
+
+    /// Notes that `bytes` are held from now on. They have been received already, so there is no refusal.
+    pub(super) fn hold(&mut self, bytes: usize) {
+        self.held += bytes;
+    }
+
+    /// Notes that `bytes` are held no longer.
+    pub(super) fn release(&mut self, bytes: usize) {
+        self.held -= bytes;
+    }
+
+    /// Says whether more is held than may be, so that somebody has to go.
+    pub(super) fn is_overdrawn(&self) -> bool {
+        self.held > self.cap
+    }
+
+    /// Says whether enough is free again for a while.
+    pub(super) fn has_reserve(&self) -> bool {
+        self.held + self.cap / FREED_PART <= self.cap
     }
 }
 
@@ -84,25 +109,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_thread_has_one_buffer_whatever_the_others_hold() {
-        let budget = Budget::new(2 * BUFFER_LEN);
-        let (mut greedy, mut modest) = (Pool::new(budget.clone()), Pool::new(budget));
-        let taken: Vec<_> = std::iter::from_fn(|| greedy.take()).collect();
-        assert_eq!(taken.len(), 3);
-        let only = modest.take().unwrap();
-        assert!(modest.take().is_none());
-        taken.into_iter().for_each(|buffer| greedy.give_back(buffer));
-        modest.give_back(only);
-        assert!(modest.take().is_some());
+    fn strangers_and_clients_take_nothing_from_each_other() {
+        let mut pool = Pool::new(Budget::new(16 << 20));
+        let before = pool.account(Owner::Client).allowance();
+        pool.account(Owner::Stranger).hold(5 << 20);
+        assert!(pool.account(Owner::Stranger).is_overdrawn());
+        assert_eq!(pool.account(Owner::Client).allowance(), before);
+        assert!(!pool.account(Owner::Client).is_overdrawn());
     }
 
     #[test]
-    fn what_is_not_kept_goes_back_to_the_budget() {
-        let budget = Budget::new(100 * BUFFER_LEN);
-        let mut pool = Pool::new(budget.clone());
-        let taken: Vec<_> = std::iter::from_fn(|| pool.take()).collect();
-        assert_eq!(taken.len(), 101);
-        taken.into_iter().for_each(|buffer| pool.give_back(buffer));
-        assert!(budget.used.load(Ordering::Relaxed) <= KEPT * BUFFER_LEN);
+    fn the_less_is_left_the_less_is_received() {
+        let mut pool = Pool::new(Budget::new(2 << 20).share(1));
+        let account = pool.account(Owner::Client);
+        let (mut holders, mut last) = (0, usize::MAX);
+        while !account.is_overdrawn() {
+            let allowance = account.allowance();
+            assert!((RECEIVE_MIN..=last).contains(&allowance));
+            account.hold(allowance);
+            (holders, last) = (holders + 1, allowance);
+        }
+        assert_eq!(last, RECEIVE_MIN);
+        assert!(holders > 250, "{holders} connections hold everything");
     }
 }

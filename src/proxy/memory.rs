@@ -1,0 +1,136 @@
+//! How much memory the proxy may use, and for what.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::config::Config;
+
+/// The part of the machine's or the container's memory that is ours unless configured.
+const DEFAULT_PART: u64 = 8;
+/// What is assumed where nothing can be read.
+const ASSUMED: u64 = 64 << 20;
+/// Bytes that the relay may hold at most; more would not make it faster.
+const BUFFERS_MAX: u64 = 16 << 20;
+/// Memory of one connection in the process without the bytes on their way, with what its handshake took for a moment.
+const CONNECTION: u64 = 4 << 10;
+
+/// What the memory is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Shares {
+    /// Bytes for what is on its way.
+    pub(super) buffers: usize,
+    /// Connections that the rest has room for.
+    pub(super) connections: u64,
+}
+
+/// Divides the configured memory, or what is ours by default.
+pub(super) fn shares(config: &Config) -> Shares {
+    divide(config.memory.map_or_else(|| available(Path::new("/")) / DEFAULT_PART, |size| size.0))
+}
+
+fn divide(memory: u64) -> Shares {
+    let buffers = (memory / 2).min(BUFFERS_MAX);
+    Shares { buffers: usize::try_from(buffers).unwrap_or(usize::MAX), connections: (memory - buffers) / CONNECTION }
+}
+
+/// The machine's memory or, if that is less, what the control group may use, bytes. `root` is `/` but in tests.
+fn available(root: &Path) -> u64 {
+    let total = fs::read_to_string(root.join("proc/meminfo")).ok().and_then(|text| total(&text));
+    let groups = fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
+    let limits = groups.lines().filter_map(|line| limit(root, line));
+    limits.chain(total).min().unwrap_or(ASSUMED)
+}
+
+fn total(meminfo: &str) -> Option<u64> {
+    let kib = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?.trim().strip_suffix("kB")?;
+    kib.trim().parse::<u64>().ok()?.checked_mul(1024)
+}
+
+/// The limit of a control group, given its line `number:controllers:path`; version 2 has no controllers there.
+fn limit(root: &Path, line: &str) -> Option<u64> {
+    let mut fields = line.splitn(3, ':').skip(1);
+    let (controllers, path) = (fields.next()?, fields.next()?);
+    let (mount, file) = if controllers.is_empty() {
+        ("sys/fs/cgroup", "memory.max")
+    } else if controllers.split(',').any(|controller| controller == "memory") {
+        ("sys/fs/cgroup/memory", "memory.limit_in_bytes")
+    } else {
+        return None;
+    };
+    // Every group above limits, too. In a container the path may be that of the host: then only the mount itself
+    // is there, and it is the container's.
+    let groups: Vec<PathBuf> = Path::new(path).ancestors().map(|group| relative(root, mount, group)).collect();
+    groups.into_iter().filter_map(|group| fs::read_to_string(group.join(file)).ok()?.trim().parse().ok()).min()
+}
+
+fn relative(root: &Path, mount: &str, group: &Path) -> PathBuf {
+    root.join(mount).join(group.strip_prefix("/").unwrap_or(group))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    /// A file system with these files.
+    struct Root(PathBuf);
+
+    impl Root {
+        fn new(name: &str, files: &[(&str, &str)]) -> Self {
+            let root = std::env::temp_dir().join(format!("mtg-memory-{}-{name}", std::process::id()));
+            for (file, text) in files {
+                let path = root.join(file);
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::write(path, text).unwrap();
+            }
+            Self(root)
+        }
+    }
+
+    impl Drop for Root {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    const MEMINFO: (&str, &str) = ("proc/meminfo", "MemTotal:         124416 kB\nMemFree:           1 kB\n");
+
+    #[test]
+    fn a_machine_without_control_groups_has_its_ram() {
+        assert_eq!(available(&Root::new("plain", &[MEMINFO]).0), 124_416 << 10);
+        assert_eq!(available(&Root::new("empty", &[("x", "")]).0), ASSUMED);
+    }
+
+    #[test]
+    fn the_lowest_limit_of_the_group_and_those_above_counts() {
+        let v2 = [
+            MEMINFO,
+            ("proc/self/cgroup", "0::/system.slice/mtg.service\n"),
+            ("sys/fs/cgroup/system.slice/memory.max", "33554432\n"),
+            ("sys/fs/cgroup/system.slice/mtg.service/memory.max", "max\n"),
+        ];
+        assert_eq!(available(&Root::new("v2", &v2).0), 32 * MIB);
+        let v1 = [
+            MEMINFO,
+            ("proc/self/cgroup", "3:cpu:/\n2:hugetlb,memory:/docker/1234\n0::/\n"),
+            ("sys/fs/cgroup/memory/docker/1234/memory.limit_in_bytes", "16777216\n"),
+            ("sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n"),
+        ];
+        assert_eq!(available(&Root::new("v1", &v1).0), 16 * MIB);
+    }
+
+    #[test]
+    fn a_container_that_sees_the_path_of_its_host_finds_its_limit() {
+        let files =
+            [MEMINFO, ("proc/self/cgroup", "0::/../../docker/1234\n"), ("sys/fs/cgroup/memory.max", "50331648\n")];
+        assert_eq!(available(&Root::new("container", &files).0), 48 * MIB);
+    }
+
+    #[test]
+    fn a_small_router_divides_and_a_server_does_not_waste() {
+        assert_eq!(divide(8 * MIB), Shares { buffers: 4 << 20, connections: 1024 });
+        assert_eq!(divide(128 * MIB), Shares { buffers: 16 << 20, connections: 28_672 });
+        assert_eq!(divide(0).connections, 0);
+    }
+}

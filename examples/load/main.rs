@@ -24,7 +24,7 @@ use gauge::Gauge;
 
 const USAGE: &str = "usage: load download|upload|pingpong|connect|idle|check --relay ADDRESS --dc ADDRESS --pid PID
             [--plain] [--pause] [--connections N] [--amount N]
---amount: MiB in all (download, upload, check), round trips in all (pingpong), connections in all (connect)";
+--amount: KiB in all (download, upload, check), round trips in all (pingpong), connections in all (connect)";
 
 /// Connections that are being opened at the same time.
 const OPENING: usize = 128;
@@ -55,12 +55,12 @@ fn run() -> Result<String, Box<dyn std::error::Error>> {
     let amount: u64 = words.opt_value_from_str("--amount")?.unwrap_or(1);
     let each = |all: u64| (all / connections.max(1) as u64).max(1);
     let scenario = match scenario.as_str() {
-        "download" => Scenario::Download(each(amount << 20)),
-        "upload" => Scenario::Upload(each(amount << 20)),
+        "download" => Scenario::Download(each(amount << 10)),
+        "upload" => Scenario::Upload(each(amount << 10)),
         "pingpong" => Scenario::PingPong(each(amount)),
         "connect" => Scenario::Connect(amount),
         "idle" => Scenario::Idle,
-        "check" => return Ok(check::run(relay, dc, connections, amount << 20)),
+        "check" => return Ok(check::run(relay, dc, connections, amount << 10)),
         other => return Err(format!("no scenario is called {other:?}").into()),
     };
     let strange = words.finish();

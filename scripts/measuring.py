@@ -1,0 +1,98 @@
+"""What the measuring scripts share: a network of their own, our configuration, a relay that listens, and the load."""
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+TARGET = ROOT / 'target'
+LOAD = TARGET / 'release/examples/load'
+INSIDE = 'MTG_MEASURING_INSIDE'
+RELAY, DC = '127.0.0.1:4430', '127.0.0.1:4431'
+SECRET = 'ee' + bytes(range(16)).hex() + b'front.example'.hex()
+
+OURS = f"""
+secret = {SECRET}
+bind-to = {RELAY}
+dc-override.2 = {DC}
+domain-fronting.host = 127.0.0.1
+handshakes-per-ip = 0
+concurrency = 9000
+defense.anti-replay.max-size = 4mib
+network.timeout.idle = 1h
+fast-mode = %s
+"""
+
+
+@dataclass
+class Relay:
+    """A program that passes the bytes, and how to start it."""
+    name: str
+    config: str
+    program: list
+    cpu: int | None = None
+
+    def start(self, folder):
+        file = folder / f'{self.name}.conf'
+        file.write_text(self.config)
+        process = subprocess.Popen([*self.program, file], preexec_fn=pin(self.cpu), stdout=subprocess.DEVNULL)
+        port = int(RELAY.split(':')[1])
+        for _ in range(1000):
+            # A connection would count as a client, so the table of listeners is read.
+            if re.search(f': 0100007F:{port:04X} 00000000:0000 0A ', Path('/proc/net/tcp').read_text()):
+                return process
+            if process.poll() is not None:
+                break
+            time.sleep(0.01)
+        sys.exit(f'{self.name} does not listen on {RELAY}')
+
+
+def pin(cpu):
+    """What a child does first: it stays on that CPU."""
+    return (lambda: os.sched_setaffinity(0, {cpu})) if cpu is not None else None
+
+
+class Load:
+    """The load generator, with a pause before its work if wanted."""
+
+    def __init__(self, pid, words, pauses=False, cpu=None):
+        options = ['--relay', RELAY, '--dc', DC, '--pid', pid, *(['--pause'] if pauses else [])]
+        command = [str(word) for word in [LOAD, *words, *options]]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                                        preexec_fn=pin(cpu))
+        if pauses and self.process.stdout.readline() != 'ready\n':
+            sys.exit(f'the load failed: {self.process.communicate()[0]}')
+
+    def finish(self):
+        """Lets it work and returns its line."""
+        output, _ = self.process.communicate('\n')
+        if self.process.returncode != 0:
+            sys.exit(f'the load failed: {output}')
+        return output
+
+
+def build_load():
+    subprocess.run(['cargo', 'build', '--quiet', '--release', '--locked', '--example', 'load'], cwd=ROOT, check=True)
+
+
+def enter_namespace(arguments):
+    """Starts this script again where nobody else uses the network."""
+    user = [] if os.geteuid() == 0 else ['--map-root-user']
+    os.execvpe('unshare', ['unshare', *user, '--net', sys.executable, sys.argv[0], *arguments], {**os.environ, INSIDE: '1'})
+
+
+def prepare_network(mtu=65536):
+    subprocess.run(['ip', 'link', 'set', 'lo', 'up', 'mtu', str(mtu)], check=True)
+    # The namespace's default may only be set to what the machine allows everybody; a route may name any.
+    route = 'local 127.0.0.1 dev lo table local proto kernel scope host src 127.0.0.1 congctl cubic'
+    subprocess.run(['ip', 'route', 'replace', *route.split()], check=True)
+    with socket.create_server(('127.0.0.1', 0)) as server, socket.create_connection(server.getsockname()) as client:
+        control = client.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(b'\0')
+        if control != b'cubic':
+            sys.exit(f'the connections use {control.decode()}, not cubic')
+    for name, value in {'ip_local_port_range': '10000 65000', 'tcp_tw_reuse': '1'}.items():
+        Path('/proc/sys/net/ipv4', name).write_text(value)

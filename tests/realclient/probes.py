@@ -298,9 +298,9 @@ def _byte_by_byte(target: Target) -> Seen:
 @probe("a hello too slow for nginx")
 def _too_slow(target: Target) -> Seen:
     line, record = Line(target.address), hello()
-    for at in range(0, 100, 10):
+    for at in range(0, 70, 10):
         line.send(record[at : at + 10])
-        # Not a divisor of the front's patience: what is sent at the very end of that meets a FIN or an RST by chance.
+        # The last piece is sent before the patience of the front is over: a later one meets a FIN or an RST by chance.
         line.wait(0.4)
     return watched(target, line)
 

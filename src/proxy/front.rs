@@ -10,7 +10,7 @@ use async_io::Async;
 
 use super::loops::Path;
 use super::relay::{Codec, Job, reset_on_close};
-use super::{Shared, Told, Visit};
+use super::{Shared, Told, Visit, front_watch};
 use crate::config::{Config, Host};
 use crate::log::Limited;
 use crate::net::deadline;
@@ -111,8 +111,10 @@ pub(super) fn warn_unreachable(shared: &Shared, error: &io::Error) {
     }
 }
 
-fn loop_found(shared: &Shared) {
+/// Tells the owner, and has the front looked at more often until there is no loop any more.
+pub(super) fn loop_found(shared: &Shared) {
     if shared.loops.set_found(true) {
+        shared.front_changes.send();
         let config = shared.config();
         let host = config.secret.host();
         log::warn!(
@@ -124,8 +126,8 @@ fn loop_found(shared: &Shared) {
 
 /// Connects to the front for a visitor, unless it leads back to us.
 pub(super) async fn dial(shared: &Shared, config: Arc<Config>, visitor: SocketAddr) -> io::Result<Link> {
-    if shared.loops.is_path(visitor) {
-        loop_found(shared);
+    if !shared.loops.is_found() && shared.loops.is_path(visitor) {
+        front_watch::check_loop(shared).await;
     }
     if shared.loops.is_found() {
         return Err(io::Error::other("it leads back to this proxy"));

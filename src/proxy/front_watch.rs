@@ -1,7 +1,7 @@
 //! Looking at the front from time to time, as a client would: how it answers a hello, whether it leads back to us, and
 //! how long it waits for somebody who says nothing.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
@@ -31,6 +31,7 @@ const ANSWER: Duration = Duration::from_secs(10);
 const QUIET: Duration = Duration::from_secs(1);
 /// Bytes of a flight that are read at most.
 const FLIGHT_MAX: usize = 64 << 10;
+const CHUNK: usize = 4096;
 
 /// Looks at the front for as long as the future is polled.
 pub(super) async fn watch(shared: &Shared) {
@@ -43,7 +44,7 @@ async fn watch_answers(shared: &Shared) {
         let pause = async {
             Timer::after(random::between(pause)).await;
         };
-        // Another front is looked at as soon as it is configured.
+        // Another front is looked at as soon as it is configured, and one that seems to be ourselves to make sure.
         pause.or(shared.front_changes.wait()).await;
     }
 }
@@ -53,7 +54,7 @@ async fn look(shared: &Shared) -> bool {
     let mut is_answered = false;
     for _ in 0..SAMPLES {
         for offer in [Offer::Hybrid, Offer::Classic] {
-            match deadline::within(ANSWER, ask(shared, offer)).await {
+            match deadline::within(ANSWER, sample(shared, offer)).await {
                 Some(Ok(flight)) => {
                     is_answered = true;
                     learn(shared, offer, &flight);
@@ -79,17 +80,19 @@ fn learn(shared: &Shared, offer: Offer, flight: &FirstFlight) {
     );
 }
 
+/// Asks the front whether it leads back to us, because a visitor has the address of one of our own connections. That
+/// alone is no proof: where visitors come from our own host, they may have the same port by chance.
+pub(super) async fn check_loop(shared: &Shared) {
+    let _one_at_a_time = shared.loops.checking.lock().await;
+    if !shared.loops.is_found() && ask(shared, Offer::Classic).await.is_err() {
+        front::loop_found(shared);
+    }
+}
+
 /// Sends the front a hello and reads its first flight.
-async fn ask(shared: &Shared, offer: Offer) -> io::Result<FirstFlight> {
-    let config = shared.config();
-    // Made first: clients speak as soon as they are connected.
-    let mut hello = Vec::new();
-    let question = front_hello::write(&mut hello, config.secret.host(), offer, &mut random::fill);
-    let question = shared.loops.question(question);
-    let connected = connect(shared, &config).await;
-    let (mut socket, _path) = connected.inspect_err(|error| front::warn_unreachable(shared, error))?;
-    socket.write_all(&hello).await?;
-    let (mut arrived, mut chunk) = (Vec::new(), vec![0; 4096]);
+async fn sample(shared: &Shared, offer: Offer) -> io::Result<FirstFlight> {
+    let Answer { mut socket, mut arrived, _path } = ask(shared, offer).await?;
+    let mut chunk = vec![0; CHUNK];
     loop {
         let flight = FirstFlight::parse(&arrived);
         let limit = if flight.is_ok() { QUIET } else { ANSWER };
@@ -98,14 +101,40 @@ async fn ask(shared: &Shared, offer: Offer) -> io::Result<FirstFlight> {
             None => 0,
         };
         if received == 0 || arrived.len() > FLIGHT_MAX {
-            return flight.map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "not the start of TLS 1.3"));
-        }
-        question.answered();
-        if shared.loops.set_found(false) {
-            log::info!("the front does not lead back to this proxy any more");
+            return flight.map_err(|_| io::Error::new(ErrorKind::InvalidData, "not the start of TLS 1.3"));
         }
         arrived.extend_from_slice(chunk.get(..received).unwrap_or_default());
     }
+}
+
+/// The start of the front's answer to a hello.
+struct Answer {
+    socket: Async<TcpStream>,
+    arrived: Vec<u8>,
+    _path: Path,
+}
+
+/// Sends the front a hello and waits for the first bytes of its answer.
+async fn ask(shared: &Shared, offer: Offer) -> io::Result<Answer> {
+    let config = shared.config();
+    // Made first: clients speak as soon as they are connected.
+    let mut hello = Vec::new();
+    let question = front_hello::write(&mut hello, config.secret.host(), offer, &mut random::fill);
+    let question = shared.loops.question(question);
+    let connected = connect(shared, &config).await;
+    let (mut socket, path) = connected.inspect_err(|error| front::warn_unreachable(shared, error))?;
+    socket.write_all(&hello).await?;
+    let mut arrived = vec![0; CHUNK];
+    let received = deadline::within(ANSWER, socket.read(&mut arrived)).await;
+    arrived.truncate(received.unwrap_or_else(|| Err(ErrorKind::TimedOut.into()))?);
+    if arrived.is_empty() {
+        return Err(io::Error::new(ErrorKind::UnexpectedEof, "no answer to a hello"));
+    }
+    question.answered();
+    if shared.loops.set_found(false) {
+        log::info!("the front does not lead back to this proxy any more");
+    }
+    Ok(Answer { socket, arrived, _path: path })
 }
 
 /// Connects to the front and says who it is that comes, if it wants to know.

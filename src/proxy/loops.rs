@@ -1,10 +1,10 @@
 //! Finding out whether the front leads back to us, as it does behind an SNI router or a port forwarding that sends the
 //! front's name to this proxy: every stranger would then go round until the descriptors are used up.
 //!
-//! Two things tell it. A peer may have the address of one of our own connections to the front, if nothing in between
-//! changes addresses. Or a hello may arrive with which we have just asked the front ourselves. The second could be
-//! repeated by an observer of our line, in order to have fronting refused; so it counts only while the front has not
-//! answered that hello, as a front that is not us does at once.
+//! Two things tell it. A hello may arrive with which we have just asked the front ourselves. An observer of our line
+//! could repeat that, in order to have fronting refused; so it counts only while the front has not answered that hello,
+//! as a front that is not us does at once. Or a peer may have the address of one of our own connections to the front,
+//! if nothing in between changes addresses; then the front is asked at once, and that peer waits for the answer.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -24,6 +24,8 @@ const RANDOM: std::ops::Range<usize> = 11..43;
 #[derive(Default)]
 pub(super) struct Loops {
     is_found: AtomicBool,
+    /// Held while the front is asked because of a peer's address.
+    pub(super) checking: smol::lock::Mutex<()>,
     ours: Mutex<Ours>,
 }
 
@@ -49,7 +51,7 @@ impl Loops {
         Question { loops: self.clone(), random }
     }
 
-    /// Says whether a peer is ourselves.
+    /// Says whether a peer may be ourselves.
     pub(super) fn is_path(&self, peer: SocketAddr) -> bool {
         self.lock().paths.contains(&canonical(peer))
     }

@@ -34,6 +34,14 @@ def enter() -> None:
     _bring_up_lo()
 
 
+def use_few_ports() -> None:
+    """Let clients and servers on one address get the same ports again and again, for different peers.
+
+    Whoever takes a port for a peer is found out.
+    """
+    Path("/proc/sys/net/ipv4/ip_local_port_range").write_text("20000 22999", "ascii")
+
+
 def _unshare(flags: int) -> int:
     """Return 0, or the number of the error."""
     libc = ctypes.CDLL(None, use_errno=True)

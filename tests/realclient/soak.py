@@ -39,7 +39,8 @@ GROWTH_KIB = 2048
 GROWTH_SHARE = 0.10
 # Above the longest round of any client.
 LEAVE_SECS = 90
-DRAIN_SECS = 30
+# Above the patience of the front, which mtg measures soon after the start.
+DRAIN_SECS = 75
 
 
 @dataclass(frozen=True)
@@ -176,6 +177,7 @@ def main() -> int:
     parser.add_argument("--clients", type=int, default=200, help="how many at the same time")
     options = parser.parse_args()
     loopback_only.enter()
+    loopback_only.use_few_ports()
     work = options.work / "soak"
     shutil.rmtree(work, ignore_errors=True)
     settings = [

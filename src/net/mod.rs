@@ -17,6 +17,7 @@ pub(crate) mod resolve;
 pub(crate) mod sockopts;
 pub(crate) mod socks5;
 pub(crate) mod stream;
+mod system_names;
 #[cfg(feature = "tls")]
 mod tls;
 pub(crate) mod url;

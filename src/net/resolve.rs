@@ -1,12 +1,7 @@
 //! Names to addresses, with a memory.
 //!
-//! Which addresses a name has is asked of the system or of one name server. For the system that is `getaddrinfo` on a
-//! thread of its own: the C library that we are linked with, musl, knows `hosts` and all of `resolv.conf` (several
-//! servers, search, ndots, timeout, attempts), asks for both families at once and repeats a truncated answer over TCP,
-//! without modules that would have to be loaded. It does not tell how long its answers are good, and cannot be stopped: a
-//! thread lasts as long as `resolv.conf` says, whatever our deadline; a name has one, or a few while no server answers.
+//! Which addresses a name has is asked as the system would (`system_names`), or of one name server.
 
-use std::collections::HashMap;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -22,14 +17,13 @@ use super::deadline;
 use super::name_server::NameServer;
 #[cfg(feature = "tls")]
 use super::name_server::Secured;
+use super::system_names;
 #[cfg(feature = "tls")]
 use super::url::Url;
 use crate::proto::dns::{Addresses, Family};
 
 /// Names that are remembered.
 const NAMES_MAX: usize = 150;
-/// How long an answer of the system is used.
-const SYSTEM_TTL: Duration = Duration::from_secs(60);
 /// The least and the most that an answer is used: whoever knocks at our door shall not make us ask for each knock, and
 /// nobody waits longer than an hour for a change.
 const TTL: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60 * 60));
@@ -49,7 +43,7 @@ const SECOND_FAMILY: Duration = Duration::from_millis(300);
 /// Whom to ask, and what was answered.
 pub(crate) struct Resolver {
     source: Source,
-    known: Mutex<HashMap<String, Entry>>,
+    known: Mutex<Vec<Entry>>,
 }
 
 enum Source {
@@ -60,8 +54,8 @@ enum Source {
 }
 
 /// What is known of a name.
-#[derive(Default)]
 struct Entry {
+    name: String,
     answer: Option<Answer>,
     failure: Option<Failure>,
     /// Held by whoever asks.
@@ -141,10 +135,7 @@ impl Resolver {
     /// What is known without asking; else what is to be held while asking.
     fn recall(&self, name: &str, is_flying: bool) -> Recalled {
         let mut known = self.lock();
-        let Some(entry) = known.get(name) else {
-            make_room(&mut known);
-            return Recalled::Unknown(known.entry(name.to_owned()).or_default().flight.clone());
-        };
+        let entry = entry(&mut known, name);
         let answer = entry.answer.as_ref().filter(|answer| answer.since.elapsed() < STALE);
         let failed_within = |limit| entry.failure.as_ref().filter(|failure: &&Failure| failure.since.elapsed() < limit);
         let told = match answer {
@@ -160,12 +151,12 @@ impl Resolver {
     }
 
     fn has_answer(&self, name: &str) -> bool {
-        self.lock().get(name).is_some_and(|entry| entry.answer.is_some())
+        entry(&mut self.lock(), name).answer.is_some()
     }
 
     fn remember(&self, name: &str, result: io::Result<Addresses>) -> io::Result<Vec<IpAddr>> {
         let mut known = self.lock();
-        let entry = known.entry(name.to_owned()).or_default();
+        let entry = entry(&mut known, name);
         let since = Instant::now();
         match result {
             Ok(Addresses { ips, ttl }) => {
@@ -184,7 +175,7 @@ impl Resolver {
 
     async fn look_up(&self, name: &str) -> io::Result<Addresses> {
         match &self.source {
-            Source::System => ask_system(name).await,
+            Source::System => system_names::ask(name).await,
             Source::Server(server) => ask_server(server, name).await,
             #[cfg(not(feature = "tls"))]
             Source::Nobody => Err(io::Error::new(io::ErrorKind::Unsupported, "this build has no TLS")),
@@ -192,7 +183,7 @@ impl Resolver {
     }
 
     /// The table is whole whenever the lock is free, so a poisoned lock is as good as any.
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<Entry>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -202,26 +193,23 @@ enum Recalled {
     Unknown(Arc<smol::lock::Mutex<()>>),
 }
 
-/// Forgets the name whose answer is the oldest, if the table is full.
-fn make_room(known: &mut HashMap<String, Entry>) {
-    while known.len() >= NAMES_MAX {
+/// What is known of a name; for a new one, if the table is full, the name whose answer is the oldest is forgotten.
+#[expect(clippy::indexing_slicing, reason = "the place has been found or made")]
+fn entry<'a>(known: &'a mut Vec<Entry>, name: &str) -> &'a mut Entry {
+    let place = known.iter().position(|entry| entry.name == name).unwrap_or_else(|| {
         let age = |entry: &Entry| entry.answer.as_ref().map(|answer| answer.since);
-        let Some(oldest) = known.iter().min_by_key(|(_, entry)| age(entry)).map(|(name, _)| name.clone()) else {
-            return;
-        };
-        known.remove(&oldest);
-    }
-}
-
-async fn ask_system(name: &str) -> io::Result<Addresses> {
-    let addresses = smol::net::resolve((name, 0)).await?;
-    let mut ips: Vec<IpAddr> = addresses.into_iter().map(|address| address.ip()).collect();
-    ips.dedup();
-    existing(Addresses { ips, ttl: SYSTEM_TTL })
+        let oldest = (0..known.len()).min_by_key(|&place| age(&known[place]));
+        if let Some(oldest) = oldest.filter(|_| known.len() >= NAMES_MAX) {
+            known.swap_remove(oldest);
+        }
+        known.push(Entry { name: name.to_owned(), answer: None, failure: None, flight: Arc::default() });
+        known.len() - 1
+    });
+    &mut known[place]
 }
 
 /// Asks for both families at once. Neither has to wait for a server that answers for the other only.
-async fn ask_server(server: &NameServer, name: &str) -> io::Result<Addresses> {
+pub(super) async fn ask_server(server: &NameServer, name: &str) -> io::Result<Addresses> {
     let (v6, v4) = both(server.ask(name, Family::V6), server.ask(name, Family::V4)).await;
     match (v6, v4) {
         (Some(Ok(v6)), Some(Ok(v4))) => {
@@ -396,7 +384,7 @@ mod tests {
     /// Makes what is known of `name` older.
     fn age(resolver: &Resolver, name: &str, by: Duration) {
         let mut known = resolver.lock();
-        let entry = known.get_mut(name).unwrap();
+        let entry = entry(&mut known, name);
         if let Some(answer) = &mut entry.answer {
             answer.since -= by;
         }
@@ -489,7 +477,8 @@ mod tests {
         }
         let known = resolver.lock();
         assert_eq!(known.len(), NAMES_MAX);
-        assert!(!known.contains_key("a0.b") && known.contains_key(&format!("a{NAMES_MAX}.b")));
+        let is_known = |name: &str| known.iter().any(|entry| entry.name == name);
+        assert!(!is_known("a0.b") && is_known(&format!("a{NAMES_MAX}.b")));
     }
 
     #[test]

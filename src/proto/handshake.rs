@@ -206,12 +206,12 @@ fn download(fast: bool, from_dc: &StreamKey, to_client: &StreamKey) -> DcToClien
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::aes_ctr::Aes256Ctr;
     use crate::proto::obfuscated2::tests::client_frame;
     use crate::proto::testing::{
         RecordedHello, VECTOR_HELLO, VECTOR_SECRET, VECTOR_TIME, hex, recorded_hellos, seeded,
     };
     use hmac::{Hmac, KeyInit, Mac};
+    use mtg_aes_ctr::Aes256Ctr;
 
     const EARLY: &[u8] = b"what the client says right after its frame";
 

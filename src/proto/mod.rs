@@ -9,7 +9,6 @@
     allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::cast_possible_truncation)
 )]
 
-mod aes_ctr;
 pub mod dc;
 pub(crate) mod dns;
 pub(crate) mod faketls;

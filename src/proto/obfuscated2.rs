@@ -10,9 +10,9 @@
 //! Towards the proxy each key is hashed together with the secret's key; towards a DC it is not. The DC number is a
 //! little-endian i16. Source: core.telegram.org/mtproto/mtproto-transports, "Transport obfuscation".
 
+use mtg_aes_ctr::Aes256Ctr;
 use sha2::{Digest, Sha256};
 
-use super::aes_ctr::Aes256Ctr;
 use super::dc::DcId;
 use super::secret::KEY_LEN;
 

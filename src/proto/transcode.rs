@@ -4,10 +4,10 @@
 //! with the DC's. DC to client: TLS record headers are put around it; in fast mode the DC has encrypted for the
 //! client already, so there is nothing else to do.
 
-use super::aes_ctr::Aes256Ctr;
 use super::record_sizer::RecordSizer;
 use super::tls::RECORD_HEADER;
 use super::tls::record::{SLOT, frame_slots};
+use mtg_aes_ctr::Aes256Ctr;
 
 pub(crate) use super::tls::PLAINTEXT_MAX as RECORD_PAYLOAD_MAX;
 pub(crate) use super::tls::record::{Deframer, RecordError};

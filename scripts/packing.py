@@ -12,6 +12,7 @@ import sys
 import tarfile
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -75,6 +76,14 @@ def _cpio_entry(inode: int, file: File, epoch: int) -> bytes:
 def gz(content: bytes) -> bytes:
     """Without a date and a name."""
     return gzip.compress(content, 9, mtime=0)
+
+
+@cache
+def smallest_gz(content: bytes) -> bytes:
+    """The same in seconds in place of milliseconds, and 4 % smaller."""
+    python = subprocess.check_output(["scripts/python-env", "scripts/build-requirements.txt"], cwd=ROOT, text=True)
+    code = "import sys, zopfli.gzip; sys.stdout.buffer.write(zopfli.gzip.compress(sys.stdin.buffer.read()))"
+    return subprocess.run([python.strip(), "-c", code], input=content, check=True, stdout=subprocess.PIPE).stdout
 
 
 def binary_of(triple: str) -> bytes:

@@ -5,27 +5,28 @@
 //! would give the proxy away to whoever records and repeats a hello; there is one only when more clients
 //! connect within the window than the memory cap has room for, and then the hellos nearest to their end go first.
 
-use std::collections::BTreeSet;
+use std::collections::VecDeque;
 
 /// Bytes of the client's random that are kept. They are a MAC, so nobody can make two that are equal.
 const KEPT: usize = 16;
-/// Memory of one entry, bytes: its 24 in a tree node, and the node's slack.
-const ENTRY_COST: u64 = 40;
+/// Memory of one entry, bytes: its 24, and as much again twice over while the queue grows.
+const ENTRY_COST: u64 = 72;
 /// How much older than the process a hello may be, seconds.
 const BEFORE_START: i64 = 5;
 
 /// The set of hellos that were answered.
 #[derive(Debug)]
 pub(crate) struct AntiReplay {
-    /// Ordered by the client's time, so that the entries at its front are the first to be of no use.
-    seen: BTreeSet<(i64, [u8; KEPT])>,
+    /// In order, by the client's time first: the entries at the front are the first to be of no use, and new ones go
+    /// near the end.
+    seen: VecDeque<(i64, [u8; KEPT])>,
     capacity: usize,
 }
 
 impl AntiReplay {
     /// Makes a set that uses at most `max_size` bytes.
     pub(crate) fn new(max_size: u64) -> Self {
-        Self { seen: BTreeSet::new(), capacity: usize::try_from(max_size / ENTRY_COST).unwrap_or(usize::MAX).max(1) }
+        Self { seen: VecDeque::new(), capacity: usize::try_from(max_size / ENTRY_COST).unwrap_or(usize::MAX).max(1) }
     }
 
     /// Says whether a hello was never seen before, and remembers it.
@@ -37,16 +38,18 @@ impl AntiReplay {
         if time < started - BEFORE_START && now <= started + tolerance {
             return false;
         }
-        while self.seen.first().is_some_and(|(oldest, _)| oldest + tolerance < now) {
-            self.seen.pop_first();
+        while self.seen.front().is_some_and(|(oldest, _)| oldest + tolerance < now) {
+            self.seen.pop_front();
         }
         let mut kept = [0; KEPT];
         kept.iter_mut().zip(random).for_each(|(place, &byte)| *place = byte);
-        let is_new = self.seen.insert((time, kept));
-        if self.seen.len() > self.capacity {
-            self.seen.pop_first();
+        let Err(mut place) = self.seen.binary_search(&(time, kept)) else { return false };
+        if self.seen.len() == self.capacity {
+            self.seen.pop_front();
+            place = place.saturating_sub(1);
         }
-        is_new
+        self.seen.insert(place, (time, kept));
+        true
     }
 }
 

@@ -1,7 +1,6 @@
 //! Connecting to one of several addresses: happy eyeballs (RFC 8305), from an address of our own where the owner
 //! wants one, and a memory of what failed.
 
-use std::collections::HashMap;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
@@ -41,32 +40,31 @@ pub(crate) struct Dialer {
 /// Addresses that failed lately.
 #[derive(Debug, Default)]
 struct Failures {
-    at: Mutex<HashMap<SocketAddr, Instant>>,
+    at: Mutex<Vec<(SocketAddr, Instant)>>,
 }
 
 impl Failures {
-    fn lock(&self) -> MutexGuard<'_, HashMap<SocketAddr, Instant>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<(SocketAddr, Instant)>> {
         self.at.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn remember(&self, address: SocketAddr, now: Instant) {
         let mut failures = self.lock();
-        failures.retain(|_, at| now.duration_since(*at) < REMEMBERED);
-        if failures.len() < FAILURES_MAX || failures.contains_key(&address) {
-            failures.insert(address, now);
+        failures.retain(|(failed, at)| *failed != address && now.duration_since(*at) < REMEMBERED);
+        if failures.len() < FAILURES_MAX {
+            failures.push((address, now));
         }
     }
 
     fn forget(&self, address: &SocketAddr) {
-        self.lock().remove(address);
+        self.lock().retain(|(failed, _)| failed != address);
     }
 
     /// Puts the addresses that failed lately behind the others.
     fn order(&self, addresses: &mut [SocketAddr], now: Instant) {
         let failures = self.lock();
-        let failed =
-            |address: &SocketAddr| failures.get(address).is_some_and(|at| now.duration_since(*at) < REMEMBERED);
-        addresses.sort_by_key(failed);
+        let is_recent = |at: Instant| now.duration_since(at) < REMEMBERED;
+        addresses.sort_by_key(|address| failures.iter().any(|(failed, at)| failed == address && is_recent(*at)));
     }
 }
 
@@ -355,7 +353,7 @@ mod tests {
         let [first, later] = [now, now + REMEMBERED / 2].map(|at| {
             let known = SocketAddr::from(([127, 0, 0, 1], 1));
             failures.remember(known, at);
-            failures.lock().get(&known).copied()
+            failures.lock().iter().find(|(failed, _)| *failed == known).map(|(_, at)| *at)
         });
         assert!(first < later, "a full memory does not learn that a known address fails still");
         failures.remember(SocketAddr::from(([127, 0, 0, 1], 1)), now + REMEMBERED * 2);

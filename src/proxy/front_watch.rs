@@ -154,7 +154,7 @@ async fn watch_patience(shared: &Shared) {
     Timer::after(random::between(LATER)).await;
     loop {
         let patience = measure_patience(shared).await.ok().filter(|_| !shared.loops.is_found());
-        log::debug!("patience of the front seconds={:?}", patience.map(|patience| patience.as_secs_f32()));
+        log::debug!("patience of the front seconds={:?}", patience.map(|patience| patience.as_secs()));
         if patience.is_some() {
             shared.lock_front_profile().patience = patience;
         }

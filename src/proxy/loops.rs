@@ -6,7 +6,6 @@
 //! as a front that is not us does at once. Or a peer may have the address of one of our own connections to the front,
 //! if nothing in between changes addresses; then the front is asked at once, and that peer waits for the answer.
 
-use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -32,22 +31,22 @@ pub(super) struct Loops {
 #[derive(Default)]
 struct Ours {
     /// Our ends of the connections to the front.
-    paths: HashSet<SocketAddr>,
+    paths: Vec<SocketAddr>,
     /// Randoms of our hellos that the front has not answered.
-    unanswered: HashSet<[u8; 32]>,
+    unanswered: Vec<[u8; 32]>,
 }
 
 impl Loops {
     /// Notes a connection to the front for as long as the path is kept.
     pub(super) fn path(self: &Arc<Self>, local: SocketAddr) -> Path {
         let local = canonical(local);
-        self.lock().paths.insert(local);
+        self.lock().paths.push(local);
         Path { loops: self.clone(), local }
     }
 
     /// Notes a hello of our own until it is answered or given up.
     pub(super) fn question(self: &Arc<Self>, random: [u8; 32]) -> Question {
-        self.lock().unanswered.insert(random);
+        self.lock().unanswered.push(random);
         Question { loops: self.clone(), random }
     }
 
@@ -60,7 +59,7 @@ impl Loops {
     pub(super) async fn is_question(&self, received: &[u8]) -> bool {
         let Some(random) = received.get(RANDOM) else { return false };
         let mut waited = Duration::ZERO;
-        while self.lock().unanswered.contains(random) {
+        while self.lock().unanswered.iter().any(|unanswered| unanswered == random) {
             if waited >= ANSWER {
                 return true;
             }
@@ -93,7 +92,7 @@ pub(super) struct Path {
 
 impl Drop for Path {
     fn drop(&mut self) {
-        self.loops.lock().paths.remove(&self.local);
+        forget(&mut self.loops.lock().paths, &self.local);
     }
 }
 
@@ -106,13 +105,20 @@ pub(super) struct Question {
 impl Question {
     /// The front has sent something.
     pub(super) fn answered(&self) {
-        self.loops.lock().unanswered.remove(&self.random);
+        forget(&mut self.loops.lock().unanswered, &self.random);
     }
 }
 
 impl Drop for Question {
     fn drop(&mut self) {
         self.answered();
+    }
+}
+
+/// Takes one such thing out, if there is any.
+fn forget<T: PartialEq>(things: &mut Vec<T>, forgotten: &T) {
+    if let Some(place) = things.iter().position(|thing| thing == forgotten) {
+        things.swap_remove(place);
     }
 }
 

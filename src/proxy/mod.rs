@@ -47,6 +47,7 @@ use std::time::{Duration, Instant};
 
 use async_io::{Async, Timer};
 use futures_lite::FutureExt as _;
+use rustix::thread::sched_getaffinity;
 use smol::Executor;
 use smol::channel::{Receiver, Sender, bounded};
 use smol::lock::Semaphore;
@@ -284,8 +285,8 @@ fn warn_of_missing_mark(network: &Network) {
 }
 
 fn relay_threads(config: &Config) -> usize {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    config.threads.map_or(cores.min(THREADS_MAX), usize::from)
+    let cores = || sched_getaffinity(None).map_or(1, |cores| usize::try_from(cores.count()).unwrap_or(1));
+    config.threads.map_or_else(|| cores().clamp(1, THREADS_MAX), usize::from)
 }
 
 /// The story of one connection, up to where the relay takes over.

@@ -25,6 +25,6 @@ pub(super) fn number() -> u32 {
 
 /// A duration between two bounds.
 pub(super) fn between((low, high): (Duration, Duration)) -> Duration {
-    let part = f64::from(number()) / f64::from(u32::MAX);
-    low + high.saturating_sub(low).mul_f64(part)
+    // In parts of 65536, for routers have no floating point.
+    low + high.saturating_sub(low) / (1 << 16) * (number() & 0xffff)
 }

@@ -1,6 +1,5 @@
 //! What is counted, and which event counts where.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
@@ -19,7 +18,7 @@ pub(super) const BUCKETS_SECS: [u64; 8] = [1, 10, 60, 300, 1800, 7200, 28_800, 8
 pub(super) struct Counters {
     pub(super) clients: ByFamily,
     pub(super) fronted_now: ByFamily,
-    pub(super) telegram: BTreeMap<(IpAddr, i16), Telegram>,
+    pub(super) telegram: Sorted<(IpAddr, i16), Telegram>,
     pub(super) front: Traffic,
     pub(super) fronted: u64,
     pub(super) concurrency_limited: u64,
@@ -28,8 +27,18 @@ pub(super) struct Counters {
     pub(super) not_allowlisted: u64,
     pub(super) blocklist_size: Option<u64>,
     pub(super) allowlist_size: Option<u64>,
-    pub(super) failures: BTreeMap<&'static str, u64>,
+    pub(super) failures: Sorted<&'static str, u64>,
     pub(super) durations: Histogram,
+}
+
+/// A small map in the order of its keys.
+#[derive(Clone, Debug)]
+pub(super) struct Sorted<K, V>(Vec<(K, V)>);
+
+impl<K, V> Default for Sorted<K, V> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
 }
 
 /// Connections by the family of the client's address.
@@ -115,17 +124,44 @@ impl Counters {
     }
 
     fn failed(&mut self, reason: &'static str) {
-        *self.failures.entry(reason).or_default() += 1;
+        *self.failures.entry(reason) += 1;
     }
 
     /// The entry of the DC's address that a connection goes to.
     fn telegram(&mut self, connection: &Connection) -> Option<&mut Telegram> {
         let Route::Telegram { dc, address } = connection.route else { return None };
         let mut key = (address.ip().to_canonical(), dc.number());
-        if self.telegram.len() >= TELEGRAM_MAX && !self.telegram.contains_key(&key) {
+        if self.telegram.len() >= TELEGRAM_MAX && self.telegram.get(&key).is_none() {
             key = (Ipv4Addr::UNSPECIFIED.into(), 0);
         }
-        Some(self.telegram.entry(key).or_default())
+        Some(self.telegram.entry(key))
+    }
+}
+
+impl<K: Ord, V: Default> Sorted<K, V> {
+    /// The value of a key; a new one is the default.
+    pub(super) fn entry(&mut self, key: K) -> &mut V {
+        let place = self.find(&key).unwrap_or_else(|place| {
+            self.0.insert(place, (key, V::default()));
+            place
+        });
+        &mut self.0[place].1
+    }
+
+    fn get(&self, key: &K) -> Option<&V> {
+        self.find(key).ok().map(|place| &self.0[place].1)
+    }
+
+    fn find(&self, key: &K) -> Result<usize, usize> {
+        self.0.binary_search_by(|(known, _)| known.cmp(key))
+    }
+
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &(K, V)> {
+        self.0.iter()
     }
 }
 
@@ -205,10 +241,10 @@ mod tests {
         let both = Traffic { from_client: 2 * u64::from(u32::MAX), to_client: 14 };
         assert_eq!(counters.front, both);
         assert_eq!(
-            counters.telegram.values().copied().collect::<Vec<_>>(),
+            counters.telegram.iter().map(|&(_, telegram)| telegram).collect::<Vec<_>>(),
             [Telegram { connections: 0, traffic: both }]
         );
-        assert_eq!((counters.fronted, counters.failures.get("slow_hello")), (1, Some(&1)));
+        assert_eq!((counters.fronted, counters.failures.get(&"slow_hello")), (1, Some(&1)));
         assert_eq!((counters.durations.count(), counters.durations.sum_millis), (2, 200_000));
     }
 
@@ -228,7 +264,7 @@ mod tests {
             counters.record(&Event::Connected(connection("192.0.2.1:1", telegram(host))));
         }
         assert_eq!(counters.telegram.len(), TELEGRAM_MAX + 1);
-        assert_eq!(counters.telegram.values().map(|telegram| telegram.connections).sum::<u64>(), 1000);
+        assert_eq!(counters.telegram.iter().map(|(_, telegram)| telegram.connections).sum::<u64>(), 1000);
     }
 
     #[test]

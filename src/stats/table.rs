@@ -149,7 +149,7 @@ fn by_family(counts: ByFamily, sink: &mut Sink<'_>) {
 }
 
 fn each_telegram(counters: &Counters, each: &mut dyn FnMut([&str; 2], &super::counters::Telegram)) {
-    for ((ip, dc), telegram) in &counters.telegram {
+    for ((ip, dc), telegram) in counters.telegram.iter() {
         each([&ip.to_string(), &dc.to_string()], telegram);
     }
 }
@@ -180,8 +180,8 @@ mod tests {
     #[test]
     fn every_value_has_a_value_for_each_label() {
         let mut counters = Counters::default();
-        counters.telegram.insert(([10, 0, 0, 1].into(), -2), Default::default());
-        counters.failures.insert("replay", 1);
+        counters.telegram.entry(([10, 0, 0, 1].into(), -2));
+        *counters.failures.entry("replay") = 1;
         (counters.allowlist_size, counters.blocklist_size) = (Some(1), Some(2));
         let snapshot = Snapshot { counters, process: super::super::Process::read() };
         for metric in METRICS {

@@ -14,7 +14,7 @@ use super::{Shared, Visit};
 use crate::config::{Config, Reject};
 use crate::guard::limits::{Caps, Permit, Refused};
 use crate::net::deadline;
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, Stranger};
 use crate::proto::proxy_protocol::{self, Origin, Parsed};
 
 /// Descriptors that are not a connection's: standard streams, listener, pollers, resolver, files.
@@ -55,9 +55,9 @@ pub(super) fn admit(shared: &Shared, peer: SocketAddr) -> Result<Visit, Outcome>
         return Err(Outcome::UntrustedBalancer);
     }
     let mut permit = shared.limits.admit().map_err(outcome)?;
-    let is_shut_out = !is_behind_balancer && is_shut_out(shared, &config, peer.ip(), &mut permit)?;
+    let shut_out = if is_behind_balancer { None } else { shut_out(shared, &config, peer.ip(), &mut permit)? };
     let mut visit = Visit::new(shared, peer, permit, config);
-    visit.is_shut_out = is_shut_out;
+    visit.shut_out = shut_out;
     Ok(visit)
 }
 
@@ -70,18 +70,20 @@ pub(super) async fn identify(shared: &Shared, client: &Async<TcpStream>, visit: 
         visit.peer = source;
         visit.connected_to = Some(destination);
     }
-    visit.is_shut_out = is_shut_out(shared, &visit.config, visit.peer.ip(), &mut visit.permit)?;
+    visit.shut_out = shut_out(shared, &visit.config, visit.peer.ip(), &mut visit.permit)?;
     Ok(())
 }
 
-/// Whether an address is to see the front and nothing else. Whom a list or the limit of its address refuses is closed,
-/// or shut out like that if the owner prefers it; the other limits guard the clients' places and close for all.
-fn is_shut_out(shared: &Shared, config: &Config, ip: IpAddr, permit: &mut Permit) -> Result<bool, Outcome> {
+/// Why an address is to see the front and nothing else, if so. Whom a list or the limit of its address refuses is
+/// closed, or shut out like that if the owner prefers it; the other limits guard the clients' places and close for all.
+fn shut_out(shared: &Shared, config: &Config, ip: IpAddr, permit: &mut Permit) -> Result<Option<Stranger>, Outcome> {
     let counted = permit.identify(ip).map_err(outcome);
-    match (shared.lists.refusal(ip).or(counted.err()), config.defense.reject) {
-        (None, _) => Ok(false),
-        (Some(_), Reject::Front) => Ok(true),
-        (Some(outcome), Reject::Close) => Err(outcome),
+    let Some(refusal) = shared.lists.refusal(ip).or(counted.err()) else { return Ok(None) };
+    match (config.defense.reject, refusal) {
+        (Reject::Front, Outcome::Blocklisted) => Ok(Some(Stranger::Blocklisted)),
+        (Reject::Front, Outcome::NotAllowlisted) => Ok(Some(Stranger::NotAllowlisted)),
+        (Reject::Front, Outcome::AddressLimited) => Ok(Some(Stranger::AddressLimited)),
+        _ => Err(refusal),
     }
 }
 

@@ -1,5 +1,6 @@
 //! The log's line per minute, and the warning that clocks differ.
 
+use std::net::Ipv4Addr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -45,7 +46,11 @@ impl Summary {
             Event::Authenticated { connection, skew_secs } => {
                 let mut state = self.lock();
                 state.minute.clients += 1;
-                state.skew.note(connection.client.ip(), *skew_secs, true, self.now_secs());
+                let client = connection.client.ip().to_canonical();
+                // 'mtg doctor --health' comes from there again and again and has our own clock, right or wrong.
+                if client != Ipv4Addr::LOCALHOST || skew_secs.abs() > 1 {
+                    state.skew.note(client, *skew_secs, true, self.now_secs());
+                }
             }
             Event::Fronting { connection, stranger } => {
                 let mut state = self.lock();

@@ -56,7 +56,7 @@ fn may_be_shut_out(case: &Case) -> bool {
 fn taken(address: SocketAddr) -> Finding {
     Finding::fail(
         PORT,
-        format!("another program listens on {address}, or a proxy with another secret"),
+        format!("another program listens on {address}, or a proxy with another secret or without a free place"),
         "if you have changed the secret, restart mtg; else 'netstat -ltnp' names the other program: stop it, or set \
          another port in bind-to",
     )

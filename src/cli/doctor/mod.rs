@@ -179,9 +179,11 @@ fn note(running: &Mutex<Vec<String>>, change: impl FnOnce(&mut Vec<String>), sho
 
 fn text(findings: &[Finding]) -> String {
     let mut text = String::new();
-    for Finding { subject, grade, text: found, advice } in findings {
+    let mut findings = findings.iter().peekable();
+    while let Some(Finding { subject, grade, text: found, advice }) = findings.next() {
         text += &format!("{:<4} {subject}: {found}\n", grade.as_str());
-        if !advice.is_empty() {
+        // What helps against several in a row is said once.
+        if !advice.is_empty() && findings.peek().is_none_or(|next| next.advice != *advice) {
             text += &format!("     -> {advice}\n");
         }
     }
@@ -241,6 +243,8 @@ mod tests {
     fn reports_say_what_to_do() {
         let findings = [Finding::ok("clock", "right"), Finding::fail("front", "it is \"away\"", "bring it back")];
         assert_eq!(text(&findings), "ok   clock: right\nfail front: it is \"away\"\n     -> bring it back\n");
+        let both = [Finding::fail("a", "gone", "look"), Finding::warn("b", "gone", "look"), Finding::ok("c", "there")];
+        assert_eq!(text(&both), "fail a: gone\nwarn b: gone\n     -> look\nok   c: there\n");
         let expected = r#"{
   "result": "fail",
   "findings": [

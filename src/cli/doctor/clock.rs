@@ -38,7 +38,7 @@ pub(super) async fn check(case: Arc<Case>) -> Vec<Finding> {
     }
     vec![Finding::warn(
         SUBJECT,
-        format!("nobody could be asked for the right time ({})", errors.join("; ")),
+        &format!("nobody could be asked for the right time ({})", errors.join("; ")),
         "type 'date' and compare with a phone: if more than a minute lies between them, set the clock",
     )]
 }
@@ -96,9 +96,9 @@ fn judge(case: &Case, ahead_millis: i64, server: &str) -> Finding {
         tolerance.as_secs()
     );
     match tenths {
-        tenths if tenths < TENTHS.0 => Finding::ok(SUBJECT, text),
-        tenths if tenths < TENTHS.1 => Finding::warn(SUBJECT, text, advice),
-        _ => Finding::fail(SUBJECT, text, advice),
+        tenths if tenths < TENTHS.0 => Finding::ok(SUBJECT, &text),
+        tenths if tenths < TENTHS.1 => Finding::warn(SUBJECT, &text, &advice),
+        _ => Finding::fail(SUBJECT, &text, &advice),
     }
 }
 

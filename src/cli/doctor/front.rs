@@ -23,8 +23,8 @@ pub(super) async fn check(case: Arc<Case>) -> Vec<Finding> {
         Err((name, error)) => {
             return vec![Finding::fail(
                 SUBJECT,
-                format!("{name} has no address: {error}"),
-                format!("see whether the name is right and 'nslookup {name}' works here; if not, set network.dns"),
+                &format!("{name} has no address: {error}"),
+                "see whether the name is right and 'nslookup' finds it here; if it does not, set network.dns",
             )];
         }
     };
@@ -35,7 +35,7 @@ pub(super) async fn check(case: Arc<Case>) -> Vec<Finding> {
     let (socket, address) = match reached {
         Ok(reached) => reached,
         Err(error) => {
-            return vec![Finding::fail(SUBJECT, format!("{name} cannot be reached: {error}"), CHOOSE)];
+            return vec![Finding::fail(SUBJECT, &format!("{name} cannot be reached: {error}"), CHOOSE)];
         }
     };
     match greet(socket, &preface(&case), &case.config.secret).await {
@@ -45,21 +45,19 @@ pub(super) async fn check(case: Arc<Case>) -> Vec<Finding> {
             let host = case.config.secret.host();
             vec![Finding::fail(
                 SUBJECT,
-                format!("{name}: it refuses a browser that asks for {host} (TLS alert {alert})"),
-                format!(
-                    "the server does not know {host}, the name in the secret: set domain-fronting.host to one that does, \
-                     or make a secret with a name that it knows (mtg generate-secret HOST)"
-                ),
+                &format!("{name}: it refuses a browser that asks for {host} (TLS alert {alert})"),
+                "the server does not know the name in the secret: set domain-fronting.host to one that does, or make a \
+                 secret with a name that it knows (mtg generate-secret HOST; the links change)",
             )]
         }
         Ok(Answerer::Other) => {
             vec![Finding::fail(
                 SUBJECT,
-                format!("{name}: it answers, but not in TLS 1.3 as web sites of today do"),
+                &format!("{name}: it answers, but not in TLS 1.3 as web sites of today do"),
                 CHOOSE,
             )]
         }
-        Err(error) => vec![Finding::fail(SUBJECT, format!("{name}: it does not answer in TLS: {error}"), CHOOSE)],
+        Err(error) => vec![Finding::fail(SUBJECT, &format!("{name}: it does not answer in TLS: {error}"), CHOOSE)],
     }
 }
 
@@ -88,7 +86,7 @@ fn grade(name: &str, address: SocketAddr, flight: &FirstFlight) -> Vec<Finding> 
     const KEY: &str = "front's key";
     const ANSWER: &str = "front's answer";
     let reached =
-        Finding::ok(SUBJECT, format!("{name}, the site that strangers see, answers at {} in TLS 1.3", address.ip()));
+        Finding::ok(SUBJECT, &format!("{name}, the site that strangers see, answers at {} in TLS 1.3", address.ip()));
     if flight.is_retry {
         let text = "it asks a browser for another key first, and mtg does not";
         let advice =
@@ -105,7 +103,7 @@ fn grade(name: &str, address: SocketAddr, flight: &FirstFlight) -> Vec<Finding> 
         0 | 1 => Finding::ok(ANSWER, "it comes in one record, as mtg's does"),
         count => Finding::warn(
             ANSWER,
-            format!("it comes in {count} records where mtg's comes in one"),
+            &format!("it comes in {count} records where mtg's comes in one"),
             "it works, but whoever compares can see that; sites of Google and Cloudflare answer in one record, nginx and \
              Apache do not",
         ),
@@ -114,5 +112,5 @@ fn grade(name: &str, address: SocketAddr, flight: &FirstFlight) -> Vec<Finding> 
 }
 
 fn leads_back(name: &str) -> Finding {
-    Finding::fail(SUBJECT, format!("{name}: it leads back to this proxy"), LOOP_ADVICE)
+    Finding::fail(SUBJECT, &format!("{name}: it leads back to this proxy"), LOOP_ADVICE)
 }

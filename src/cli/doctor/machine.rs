@@ -10,7 +10,7 @@ pub(super) async fn configuration(case: Arc<Case>) -> Vec<Finding> {
     const SUBJECT: &str = "configuration";
     const ADVICE: &str = "change that line, or leave it if it is meant so; 'mtg run --help' explains every key";
     let warnings = case.warnings.iter();
-    let findings: Vec<_> = warnings.map(|warning| Finding::warn(SUBJECT, warning.to_string(), ADVICE)).collect();
+    let findings: Vec<_> = warnings.map(|warning| Finding::warn(SUBJECT, &warning.to_string(), ADVICE)).collect();
     if findings.is_empty() { vec![Finding::ok(SUBJECT, "the file has no mistake")] } else { findings }
 }
 
@@ -20,16 +20,16 @@ pub(super) async fn open_files(case: Arc<Case>) -> Vec<Finding> {
     vec![match getrlimit(Resource::Nofile).maximum {
         Some(limit) if limit < wanted => Finding::warn(
             SUBJECT,
-            format!(
+            &format!(
                 "this machine allows {limit} open files, which is enough for {} connections at the same time",
                 limit.saturating_sub(24) / 2
             ),
-            format!(
+            &format!(
                 "a family needs some 200: set concurrency to what you need, and this warning is gone; for more \
                  connections raise the limit to {wanted} (ulimit -n; OpenWrt: nofile in /etc/init.d/mtg; systemd: LimitNOFILE)"
             ),
         ),
-        Some(limit) => Finding::ok(SUBJECT, format!("this machine allows {limit}, which is enough")),
+        Some(limit) => Finding::ok(SUBJECT, &format!("this machine allows {limit}, which is enough")),
         None => Finding::ok(SUBJECT, "this machine has no limit"),
     }]
 }

@@ -148,7 +148,7 @@ async fn examine(case: &Arc<Case>, shows_progress: bool) -> Vec<Finding> {
                     let text = format!("no result within {} seconds", LIMIT.as_secs());
                     vec![Finding::fail(
                         &subject,
-                        text,
+                        &text,
                         "see whether the internet works on this machine, then try again",
                     )]
                 })
@@ -222,16 +222,20 @@ impl Grade {
 }
 
 impl Finding {
-    fn ok(subject: &str, text: impl Into<String>) -> Self {
-        Self { subject: subject.to_owned(), grade: Grade::Ok, text: text.into(), advice: String::new() }
+    fn ok(subject: &str, text: &str) -> Self {
+        Self::new(Grade::Ok, subject, text, "")
     }
 
-    fn warn(subject: &str, text: impl Into<String>, advice: impl Into<String>) -> Self {
-        Self { grade: Grade::Warn, advice: advice.into(), ..Self::ok(subject, text) }
+    fn warn(subject: &str, text: &str, advice: &str) -> Self {
+        Self::new(Grade::Warn, subject, text, advice)
     }
 
-    fn fail(subject: &str, text: impl Into<String>, advice: impl Into<String>) -> Self {
-        Self { grade: Grade::Fail, advice: advice.into(), ..Self::ok(subject, text) }
+    fn fail(subject: &str, text: &str, advice: &str) -> Self {
+        Self::new(Grade::Fail, subject, text, advice)
+    }
+
+    fn new(grade: Grade, subject: &str, text: &str, advice: &str) -> Self {
+        Self { subject: subject.to_owned(), grade, text: text.to_owned(), advice: advice.to_owned() }
     }
 }
 

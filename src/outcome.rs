@@ -55,8 +55,12 @@ pub enum Outcome {
 pub enum Stranger {
     /// Its hello is not a client's.
     Rejected(Reason),
-    /// Its address is refused, by a list or by a limit, and it shall not see that.
-    ShutOut,
+    /// On the list of those who may not connect, and it shall not see that.
+    Blocklisted,
+    /// Not on the list of those who may connect, and it shall not see that.
+    NotAllowlisted,
+    /// Its address has as many connections without authentication as it may have, and it shall not see that.
+    AddressLimited,
     /// Its hello did not become complete in time.
     Slow,
     /// It ended its side in the middle of a hello.
@@ -97,7 +101,9 @@ impl Stranger {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Rejected(reason) => reason.as_str(),
-            Self::ShutOut => "shut_out",
+            Self::Blocklisted => "blocklisted",
+            Self::NotAllowlisted => "not_allowlisted",
+            Self::AddressLimited => "address_limited",
             Self::Slow => "slow_hello",
             Self::Incomplete => "incomplete_hello",
         }

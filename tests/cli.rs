@@ -188,3 +188,32 @@ fn a_reader_that_leaves_early_is_no_failure() {
     child.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
     assert_eq!((child.wait().unwrap().code(), errors.as_str()), (Some(0), ""));
 }
+
+#[test]
+fn what_a_missing_file_is_answered_with_makes_a_good_one() {
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("made-by-advice.conf");
+    let _ = std::fs::remove_file(&path);
+    let path = path.to_str().unwrap();
+    for args in [&["run", path][..], &["run", "--check", path], &["access", path], &["doctor", "--health", path]] {
+        let (code, lines) = failure(args);
+        assert_eq!((code, lines.len()), (Some(78), 1), "{lines:?}");
+    }
+    let (_, lines) = failure(&["run", path]);
+    let (what, command) = lines[0].split_once("; this makes one: ").unwrap();
+    assert!(what.starts_with(&format!("{path}: cannot be read: No such file")), "{what}");
+    let folder = std::path::Path::new(env!("CARGO_BIN_EXE_mtg")).parent().unwrap();
+    let programs = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap());
+    assert!(Command::new("sh").args(["-c", command]).env("PATH", programs).status().unwrap().success());
+    assert_eq!(mtg(&["run", "--check", path]).status.code(), Some(0));
+    std::fs::remove_file(path).unwrap();
+}
+
+#[test]
+fn an_empty_file_and_a_folder_explain_themselves() {
+    let (code, lines) = failure(&["run", &config("empty", "")]);
+    assert_eq!((code, lines.len()), (Some(78), 2));
+    assert!(lines.iter().any(|line| line.contains("make one with 'mtg generate-secret HOST'")), "{lines:?}");
+    let (code, lines) = failure(&["run", env!("CARGO_TARGET_TMPDIR")]);
+    assert_eq!(code, Some(78));
+    assert!(lines[0].contains("container engines make a folder where the file to mount is missing"), "{lines:?}");
+}

@@ -9,10 +9,11 @@ use std::time::Duration;
 use support::client::session;
 use support::dc::{EchoDc, FakeDc};
 use support::front::FakeFront;
-use support::hello::Hello;
+use support::hello::{Hello, Signed};
 use support::pattern::Pattern;
 use support::proxy::{Proxy, Setup};
 use support::socket::{self, free_address};
+use support::socks5::{FakeSocks5, Mood};
 use support::{DEADLINE, random};
 
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: front.example\r\n\r\n";
@@ -227,5 +228,76 @@ fn lists_and_whom_they_shut_out_are_counted() {
     wait_for_line(metrics, "mtg_ip_blocklisted{ip_list=\"blocklist\"} 1");
     wait_for_line(metrics, "mtg_ip_blocklisted{ip_list=\"allowlist\"} 0");
     wait_for_line(metrics, "mtg_client_connections{ip_family=\"ipv4\"} 0");
+
+    // Sent to the front, whoever is on the list counts all the same.
+    let front = FakeFront::listen();
+    let setup = Setup::new().front(front.address).set("defense.reject", "front");
+    let setup = setup.set("defense.blocklist.enabled", "true");
+    let (proxy, metrics) = serving_metrics(setup.set("defense.blocklist.urls", path.to_str().unwrap()));
+    wait_for_line(metrics, "mtg_iplist_size{ip_list=\"blocklist\"} 2");
+    let mut unwanted = socket::connect_from(Ipv4Addr::new(127, 0, 0, 3), proxy.address);
+    unwanted.write_all(REQUEST).unwrap();
+    drop(front.visit(REQUEST));
+    for line in [
+        "mtg_ip_blocklisted{ip_list=\"blocklist\"} 1",
+        "mtg_ip_blocklisted{ip_list=\"allowlist\"} 0",
+        "mtg_handshake_failures{reason=\"blocklisted\"} 1",
+        "mtg_domain_fronting 1",
+    ] {
+        wait_for_line(metrics, line);
+    }
     std::fs::remove_file(path).unwrap();
+}
+
+#[test]
+fn a_proxy_that_fails_shows_until_it_works_again() {
+    let (dc, socks5) = (EchoDc::listen(), FakeSocks5::listen(Mood::Refusing(1)));
+    let setup = Setup::new().dc(2, dc.address);
+    let url = socks5.url("user:hunter2@") + "?open_threshold=1&half_open_timeout=1s";
+    let (proxy, metrics) = serving_metrics(setup.set("network.proxies", &url));
+    let line = |is_up| format!("mtg_proxy_up{{proxy=\"{}\"}} {is_up}", socks5.address);
+    wait_for_line(metrics, &line(1));
+    session(proxy.address, 2).download.expect_end();
+    wait_for_line(metrics, &line(0));
+    assert!(!scrape(metrics).contains("hunter2"));
+    socks5.set_mood(Mood::Good);
+    let works = || session(proxy.address, 2).try_ping(100, 1).is_ok().then_some(());
+    socket::wait_for("the proxy to be tried again", DEADLINE, works);
+    wait_for_line(metrics, &line(1));
+}
+
+#[test]
+fn the_log_sums_up_a_minute_and_says_whose_clock_is_wrong() {
+    let (dc, front) = (EchoDc::listen(), FakeFront::listen());
+    let setup = Setup::new().dc(2, dc.address).front(front.address).set("log-level", "info");
+    let proxy = setup.start();
+    let visit = |host: u8, hello: &Signed| {
+        let mut stream = socket::connect_from(Ipv4Addr::new(127, 0, 0, host), proxy.address);
+        stream.write_all(&hello.wire).unwrap();
+        stream
+    };
+    // Clients in good order, but for a clock that is 50 s ahead of ours; one of their hellos comes again.
+    for host in 2..5 {
+        let hello = Hello { clock_offset_secs: 50, ..Hello::default() }.sign();
+        assert!(socket::read_exactly(&mut visit(host, &hello), 100).is_ok());
+        if host == 4 {
+            let _again = visit(9, &hello);
+            drop(front.visit(&hello.wire[..100]));
+        }
+    }
+    // An old hello, which somebody may have recorded, says nothing of a clock.
+    let old = Hello { clock_offset_secs: -9000, ..Hello::default() }.sign();
+    let _late = visit(9, &old);
+    drop(front.visit(&old.wire[..100]));
+    let minute = "INFO the last minute clients=3 fronted=2 replays=1 skewed=1";
+    let wrong = "WARN the clock of this machine is wrong: it differs from the clocks of all clients";
+    let log = socket::wait_for("the line of a minute", Duration::from_secs(90), || {
+        Some(proxy.log()).filter(|log| log.contains(minute) && log.contains(wrong))
+    });
+    let ahead = log.lines().find(|line| line.starts_with(wrong)).unwrap();
+    assert!(
+        ["-51", "-50", "-49"].iter().any(|secs| ahead.ends_with(&format!(" clients=3 ahead_secs={secs}"))),
+        "{ahead}"
+    );
+    assert!(!log.contains("127.0.0.9"), "a stranger shows above debug: {log}");
 }

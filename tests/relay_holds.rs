@@ -302,6 +302,6 @@ fn fewer_connections_are_admitted_where_memory_is_short() {
         .collect();
     let mut refused = socket::connect(proxy.address);
     assert_eq!(socket::read_to_end(&mut refused), (Vec::new(), End::Fin));
-    assert!(proxy.log().contains("memory is short"), "{}", proxy.log());
+    assert!(proxy.log().contains("by memory"), "{}", proxy.log());
     clients.iter_mut().for_each(|client| client.ping(10_000, 2));
 }

@@ -91,8 +91,11 @@ fn look_up(config: &Config) -> Ips {
     found.public
 }
 
-/// The link and its QR code for each address.
+/// The link and its QR code for each address; without any, a link in which it is missing.
 pub(crate) fn drawings(servers: &Servers, port: u16, secret: &str) -> String {
+    if servers.is_empty() {
+        return Link { server: "ADDRESS", port, secret }.tg() + "\n";
+    }
     let known = [&servers.ipv4, &servers.ipv6].into_iter().flatten();
     let links = known.map(|server| Link { server, port, secret }.tg());
     links.map(|link| format!("{link}\n{}", qr::half_blocks(&link).unwrap_or_default())).collect()

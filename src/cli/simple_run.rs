@@ -101,7 +101,7 @@ fn act(words: Words) -> Result<(), Failure> {
             note("no public address is known; put it in the place of ADDRESS");
         }
         print(&links(&servers, config.bind_to.port(), &secret))?;
-        if io::stdout().is_terminal() {
+        if io::stdout().is_terminal() && !servers.is_empty() {
             print(&access::drawings(&servers, config.bind_to.port(), &secret.to_base64()))?;
         }
     }

@@ -1,6 +1,7 @@
 //! What is wrong with a configuration, said to its owner: where, what was found, what is allowed.
 
 use std::fmt;
+use std::io::ErrorKind;
 
 /// One error or warning, shown as `/etc/mtg.conf:12: …` or `--concurrency: …`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,7 +83,19 @@ impl ConfigErrors {
     }
 
     pub(super) fn unreadable(origin: String, error: &std::io::Error) -> Self {
-        let issue = Issue { origin, line: None, text: format!("cannot be read: {error}") };
+        let advice = match error.kind() {
+            ErrorKind::NotFound => format!(
+                "; this makes one: (echo bind-to = 0.0.0.0:3128; echo secret = $(mtg generate-secret www.google.com)) >{origin}"
+            ),
+            ErrorKind::IsADirectory => {
+                "; container engines make a folder where the file to mount is missing".to_owned()
+            }
+            ErrorKind::PermissionDenied => {
+                "; the user that mtg runs as has to be allowed to (in the container: 65532)".to_owned()
+            }
+            _ => String::new(),
+        };
+        let issue = Issue { origin, line: None, text: format!("cannot be read: {error}{advice}") };
         Self { issues: vec![issue], is_unreadable: true }
     }
 

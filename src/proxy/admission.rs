@@ -14,7 +14,7 @@ use super::{Shared, Visit};
 use crate::config::{Config, Reject};
 use crate::guard::limits::{Caps, Permit, Refused};
 use crate::net::deadline;
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, Stranger};
 use crate::proto::proxy_protocol::{self, Origin, Parsed};
 
 /// Descriptors that are not a connection's: standard streams, listener, pollers, resolver, files.
@@ -30,12 +30,15 @@ const HEADER_CHUNK: usize = 256;
 pub(super) fn caps(config: &Config, memory: u64) -> Caps {
     let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     let affordable = descriptors.saturating_sub(RESERVED_DESCRIPTORS) / DESCRIPTORS_EACH;
-    let total = u64::from(config.concurrency).min(affordable).min(memory).max(2);
-    if total < u64::from(config.concurrency) {
-        let reason = if total < affordable { "memory is short" } else { "the limit of open files is low" };
-        log::warn!("fewer connections than configured, {reason} concurrency={total}");
-    } else {
+    let wanted = u64::from(config.concurrency);
+    let total = wanted.min(affordable).min(memory).max(2);
+    if total >= wanted {
         log::info!("connection limit concurrency={total}");
+    } else if total < affordable {
+        // Every small router is like that, and its owner has nothing to do about it.
+        log::info!("connection limit by memory concurrency={total}");
+    } else {
+        log::warn!("fewer connections than configured, the limit of open files is low concurrency={total}");
     }
     let total = usize::try_from(total).unwrap_or(usize::MAX);
     let per_address = usize::try_from(config.handshakes_per_ip).unwrap_or(usize::MAX);
@@ -55,9 +58,9 @@ pub(super) fn admit(shared: &Shared, peer: SocketAddr) -> Result<Visit, Outcome>
         return Err(Outcome::UntrustedBalancer);
     }
     let mut permit = shared.limits.admit().map_err(outcome)?;
-    let is_shut_out = !is_behind_balancer && is_shut_out(shared, &config, peer.ip(), &mut permit)?;
+    let shut_out = if is_behind_balancer { None } else { shut_out(shared, &config, peer.ip(), &mut permit)? };
     let mut visit = Visit::new(shared, peer, permit, config);
-    visit.is_shut_out = is_shut_out;
+    visit.shut_out = shut_out;
     Ok(visit)
 }
 
@@ -70,18 +73,20 @@ pub(super) async fn identify(shared: &Shared, client: &Async<TcpStream>, visit: 
         visit.peer = source;
         visit.connected_to = Some(destination);
     }
-    visit.is_shut_out = is_shut_out(shared, &visit.config, visit.peer.ip(), &mut visit.permit)?;
+    visit.shut_out = shut_out(shared, &visit.config, visit.peer.ip(), &mut visit.permit)?;
     Ok(())
 }
 
-/// Whether an address is to see the front and nothing else. Whom a list or the limit of its address refuses is closed,
-/// or shut out like that if the owner prefers it; the other limits guard the clients' places and close for all.
-fn is_shut_out(shared: &Shared, config: &Config, ip: IpAddr, permit: &mut Permit) -> Result<bool, Outcome> {
+/// Why an address is to see the front and nothing else, if so. Whom a list or the limit of its address refuses is
+/// closed, or shut out like that if the owner prefers it; the other limits guard the clients' places and close for all.
+fn shut_out(shared: &Shared, config: &Config, ip: IpAddr, permit: &mut Permit) -> Result<Option<Stranger>, Outcome> {
     let counted = permit.identify(ip).map_err(outcome);
-    match (shared.lists.refusal(ip).or(counted.err()), config.defense.reject) {
-        (None, _) => Ok(false),
-        (Some(_), Reject::Front) => Ok(true),
-        (Some(outcome), Reject::Close) => Err(outcome),
+    let Some(refusal) = shared.lists.refusal(ip).or(counted.err()) else { return Ok(None) };
+    match (config.defense.reject, refusal) {
+        (Reject::Front, Outcome::Blocklisted) => Ok(Some(Stranger::Blocklisted)),
+        (Reject::Front, Outcome::NotAllowlisted) => Ok(Some(Stranger::NotAllowlisted)),
+        (Reject::Front, Outcome::AddressLimited) => Ok(Some(Stranger::AddressLimited)),
+        _ => Err(refusal),
     }
 }
 

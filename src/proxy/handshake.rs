@@ -38,8 +38,8 @@ pub(super) async fn greet(shared: &Shared, client: &Async<TcpStream>, visit: &mu
     };
     let header = front::proxy_header(client.get_ref(), visit);
     let mut shadow = Shadow::new(shared, visit, header);
-    if visit.is_shut_out {
-        return Verdict::Stranger(Visitor { stranger: Stranger::ShutOut, received: input, link: shadow.into_link() });
+    if let Some(stranger) = visit.shut_out {
+        return Verdict::Stranger(Visitor { stranger, received: input, link: shadow.into_link() });
     }
     let mut machine = Handshake::new();
     let stranger = loop {

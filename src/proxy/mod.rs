@@ -175,6 +175,7 @@ impl Proxy {
             next_id: AtomicU32::new(1),
             config: Mutex::new(Arc::new(config)),
         };
+        shared.recorder.stats.show(shared.routes().states());
         let proxy =
             Self { executor: Executor::new(), listener, reporting: Reporting::default(), shared: Arc::new(shared) };
         proxy.apply(proxy.shared.config())?;
@@ -218,6 +219,7 @@ impl Proxy {
         let proxies = (old.network.proxies != config.network.proxies).then(|| Routes::new(&config.network.proxies));
         self.apply(Arc::new(config))?;
         if let Some(routes) = proxies {
+            self.shared.recorder.stats.show(routes.states());
             *self.shared.lock_routes() = Arc::new(routes);
         }
         if is_front_another {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr, TcpStream};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::random;
@@ -13,6 +13,7 @@ use crate::net::connect::Dialer;
 use crate::net::deadline;
 use crate::net::resolve::Resolver;
 use crate::net::socks5::{Fault, negotiate};
+use crate::stats::ProxyState;
 
 /// Time for all ways and all addresses together, in units of the limit for one attempt.
 pub(super) const ATTEMPTS: u32 = 2;
@@ -45,6 +46,7 @@ enum Route {
 struct Proxy {
     settings: Socks5,
     breaker: Mutex<Breaker>,
+    state: Arc<ProxyState>,
     warnings: Limited,
 }
 
@@ -53,6 +55,15 @@ impl Routes {
     pub(crate) fn new(upstreams: &[Upstream]) -> Self {
         let routes: Vec<_> = upstreams.iter().map(Route::new).collect();
         Self(if routes.is_empty() { vec![Route::Direct] } else { routes })
+    }
+
+    /// The proxies among them, as the metrics show them.
+    pub(super) fn states(&self) -> Vec<Arc<ProxyState>> {
+        let state = |route: &Route| match route {
+            Route::Direct => None,
+            Route::Proxy(proxy) => Some(proxy.state.clone()),
+        };
+        self.0.iter().filter_map(state).collect()
     }
 
     /// Connects to the first of `addresses` that can be reached, over the ways in a random order.
@@ -125,7 +136,8 @@ impl Proxy {
             half_open_timeout: settings.half_open_timeout,
             reset_failures_timeout: settings.reset_failures_timeout,
         };
-        Self { settings, breaker: Mutex::new(Breaker::new(policy)), warnings: Limited::new(WARN_EVERY) }
+        let state = ProxyState::new(shown(&settings));
+        Self { settings, breaker: Mutex::new(Breaker::new(policy)), state, warnings: Limited::new(WARN_EVERY) }
     }
 
     /// Asks for one address after the other.
@@ -199,20 +211,23 @@ impl Trial<'_> {
     fn succeeded(mut self) {
         let Some(attempt) = self.attempt.take() else { return };
         if self.proxy.lock_breaker().succeeded(attempt) == Change::Closed {
-            log::info!("a SOCKS5 proxy works again proxy={}", self.proxy);
+            self.proxy.state.set_up(true);
+            log::info!("a SOCKS5 proxy works again proxy={}", self.proxy.state);
         }
     }
 
     fn failed(mut self, fault: &str) {
         let Some(attempt) = self.attempt.take() else { return };
         let now = Instant::now();
-        if self.proxy.lock_breaker().failed(attempt, now) == Change::Opened
-            && let Some(left_out) = self.proxy.warnings.pass(now)
-        {
+        if self.proxy.lock_breaker().failed(attempt, now) != Change::Opened {
+            return;
+        }
+        self.proxy.state.set_up(false);
+        if let Some(left_out) = self.proxy.warnings.pass(now) {
             let pause = self.proxy.settings.half_open_timeout;
             log::warn!(
                 "a SOCKS5 proxy fails and is left alone for {pause:?} proxy={} error={fault}{left_out}",
-                self.proxy
+                self.proxy.state
             );
         }
     }
@@ -230,20 +245,17 @@ impl fmt::Display for Route {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Direct => f.write_str("direct"),
-            Self::Proxy(proxy) => write!(f, "socks5 {proxy}"),
+            Self::Proxy(proxy) => write!(f, "socks5 {}", proxy.state),
         }
     }
 }
 
-impl fmt::Display for Proxy {
-    /// Without user name and password.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let port = self.settings.port;
-        match &self.settings.host {
-            Host::Ip(IpAddr::V6(ip)) => write!(f, "[{ip}]:{port}"),
-            Host::Ip(ip) => write!(f, "{ip}:{port}"),
-            Host::Name(name) => write!(f, "{name}:{port}"),
-        }
+/// Without user name and password.
+fn shown(Socks5 { host, port, .. }: &Socks5) -> String {
+    match host {
+        Host::Ip(IpAddr::V6(ip)) => format!("[{ip}]:{port}"),
+        Host::Ip(ip) => format!("{ip}:{port}"),
+        Host::Name(name) => format!("{name}:{port}"),
     }
 }
 

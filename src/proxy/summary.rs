@@ -45,7 +45,11 @@ impl Summary {
             Event::Authenticated { connection, skew_secs } => {
                 let mut state = self.lock();
                 state.minute.clients += 1;
-                state.skew.note(connection.client.ip(), *skew_secs, true, self.now_secs());
+                let client = connection.client.ip().to_canonical();
+                // 'mtg doctor --health' comes from here again and again and has our own clock, right or wrong.
+                if !client.is_loopback() || skew_secs.abs() > 1 {
+                    state.skew.note(client, *skew_secs, true, self.now_secs());
+                }
             }
             Event::Fronting { connection, stranger } => {
                 let mut state = self.lock();

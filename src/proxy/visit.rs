@@ -52,8 +52,8 @@ pub(super) struct Visit {
     pub(super) peer: SocketAddr,
     /// The address that the client connected to, if a load balancer says so.
     pub(super) connected_to: Option<SocketAddr>,
-    /// Its address is refused, and it is to see the front instead of a closed door.
-    pub(super) is_shut_out: bool,
+    /// Why it is to see the front and nothing else, if its address is refused.
+    pub(super) shut_out: Option<Stranger>,
     /// The configuration at its start. A reload changes nothing for those who are here.
     pub(super) config: Arc<Config>,
     /// How far the client's clock is ahead of ours, seconds; known when its hello has been checked.
@@ -74,7 +74,7 @@ impl Visit {
             id: shared.next_id.fetch_add(1, Ordering::Relaxed),
             peer,
             connected_to: None,
-            is_shut_out: false,
+            shut_out: None,
             config,
             skew_secs: 0,
             dc: None,

@@ -72,7 +72,12 @@ impl Counters {
             Event::Fronting { connection, stranger } => {
                 self.fronted += 1;
                 *self.fronted_now.of(connection) += 1;
-                self.replays += u64::from(*stranger == Stranger::Rejected(Reason::Replay));
+                match stranger {
+                    Stranger::Rejected(Reason::Replay) => self.replays += 1,
+                    Stranger::Blocklisted => self.blocklisted += 1,
+                    Stranger::NotAllowlisted => self.not_allowlisted += 1,
+                    _ => {}
+                }
                 self.failed(stranger.as_str());
             }
             Event::Connected(connection) => {

@@ -10,7 +10,8 @@ pub(crate) mod prometheus;
 pub(crate) mod statsd;
 mod table;
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::event::Event;
 use counters::Counters;
@@ -21,9 +22,39 @@ pub use table::markdown;
 #[derive(Default)]
 pub(crate) struct Stats {
     counters: Mutex<Counters>,
+    proxies: Mutex<Vec<Arc<ProxyState>>>,
+}
+
+/// A SOCKS5 proxy on the way to Telegram: its address, and whether it is in use.
+pub(crate) struct ProxyState {
+    address: String,
+    is_up: AtomicBool,
+}
+
+impl ProxyState {
+    /// One that is in use.
+    pub(crate) fn new(address: String) -> Arc<Self> {
+        Arc::new(Self { address, is_up: AtomicBool::new(true) })
+    }
+
+    /// It is left alone from now on, or in use again.
+    pub(crate) fn set_up(&self, is_up: bool) {
+        self.is_up.store(is_up, Ordering::Relaxed);
+    }
+}
+
+impl std::fmt::Display for ProxyState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.address)
+    }
 }
 
 impl Stats {
+    /// Shows these proxies and no others.
+    pub(crate) fn show(&self, proxies: Vec<Arc<ProxyState>>) {
+        *self.proxies.lock().unwrap_or_else(PoisonError::into_inner) = proxies;
+    }
+
     /// Counts an event.
     pub(crate) fn record(&self, event: &Event) {
         self.lock().record(event);
@@ -31,7 +62,8 @@ impl Stats {
 
     pub(crate) fn snapshot(&self) -> Snapshot {
         let counters = self.lock().clone();
-        Snapshot { counters, process: Process::read() }
+        let proxies = self.proxies.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Snapshot { counters, proxies, process: Process::read() }
     }
 
     /// Each event is counted by steps that cannot fail half-way, so a poisoned lock is as good as any.
@@ -43,6 +75,7 @@ impl Stats {
 /// All values at one moment.
 pub(crate) struct Snapshot {
     counters: Counters,
+    proxies: Vec<Arc<ProxyState>>,
     process: Process,
 }
 

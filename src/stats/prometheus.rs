@@ -212,6 +212,7 @@ mod tests {
         let both = ["GET", "HEAD"].map(|method| {
             respond(&format!("{method} / HTTP/1.1\r\n\r\n"), &settings("/"), || Snapshot {
                 counters: stats.lock().clone(),
+                proxies: Vec::new(),
                 process: Default::default(),
             })
         });

@@ -1,7 +1,10 @@
 //! The one table of all metrics. Prometheus, statsd and README are made from it.
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
 use super::counters::{ByFamily, Counters};
-use super::{Snapshot, Value};
+use super::{ProxyState, Snapshot, Value};
 
 /// All that is known about a metric.
 pub(super) struct Metric {
@@ -107,10 +110,15 @@ pub(super) static METRICS: &[Metric] = &[
         sink(&["to_client"], Value::Whole(now.counters.front.to_client));
         sink(&["from_client"], Value::Whole(now.counters.front.from_client));
     }),
-    counter("ip_blocklisted", LIST, "connections closed because of a list", |now, sink| {
-        sink(&["allowlist"], Value::Whole(now.counters.not_allowlisted));
-        sink(&["blocklist"], Value::Whole(now.counters.blocklisted));
-    }),
+    counter(
+        "ip_blocklisted",
+        LIST,
+        "connections refused because of a list: closed, or sent to the front",
+        |now, sink| {
+            sink(&["allowlist"], Value::Whole(now.counters.not_allowlisted));
+            sink(&["blocklist"], Value::Whole(now.counters.blocklisted));
+        },
+    ),
     counter("domain_fronting", &[], "strangers that were sent to the front", |now, sink| {
         sink(&[], Value::Whole(now.counters.fronted));
     }),
@@ -129,6 +137,21 @@ pub(super) static METRICS: &[Metric] = &[
             sink(&[], Value::Histogram(&now.counters.durations));
         })
     },
+    gauge(
+        "proxy_up",
+        &["proxy"],
+        "1 if a SOCKS5 proxy is in use, 0 while it is left alone because it failed",
+        |now, sink| {
+            // Of two with one address, and different users, the better counts: no series may come twice.
+            for (at, proxy) in now.proxies.iter().enumerate() {
+                let is_same = |other: &&Arc<ProxyState>| other.address == proxy.address;
+                if now.proxies.iter().position(|other| is_same(&other)) == Some(at) {
+                    let is_up = now.proxies.iter().filter(is_same).any(|other| other.is_up.load(Ordering::Relaxed));
+                    sink(&[&proxy.address], Value::Whole(is_up.into()));
+                }
+            }
+        },
+    ),
     gauge("build_info", &["version", "arch"], "always 1; which mtg this is", |_, sink| {
         sink(&[env!("CARGO_PKG_VERSION"), std::env::consts::ARCH], Value::Whole(1));
     }),
@@ -183,7 +206,8 @@ mod tests {
         counters.telegram.entry(([10, 0, 0, 1].into(), -2));
         *counters.failures.entry("replay") = 1;
         (counters.allowlist_size, counters.blocklist_size) = (Some(1), Some(2));
-        let snapshot = Snapshot { counters, process: super::super::Process::read() };
+        let proxies = vec![ProxyState::new("[::1]:1080".to_owned())];
+        let snapshot = Snapshot { counters, proxies, process: super::super::Process::read() };
         for metric in METRICS {
             let mut seen = 0;
             (metric.read)(&snapshot, &mut |labels, _| {
@@ -193,5 +217,17 @@ mod tests {
             assert!(seen > 0, "{}", metric.name);
             assert!(markdown().contains(&format!("{}` |", metric.name)));
         }
+    }
+
+    #[test]
+    fn proxies_with_one_address_are_one_series_and_the_better_counts() {
+        let proxies = ["a:1", "b:1", "a:1"].map(|address| ProxyState::new(address.to_owned()));
+        proxies[..2].iter().for_each(|proxy| proxy.set_up(false));
+        let snapshot =
+            Snapshot { counters: Counters::default(), proxies: proxies.to_vec(), process: Default::default() };
+        let mut seen = Vec::new();
+        let metric = METRICS.iter().find(|metric| metric.name == "proxy_up").unwrap();
+        (metric.read)(&snapshot, &mut |labels, value| seen.push((labels[0].to_owned(), value.to_string())));
+        assert_eq!(seen, [("a:1", "1"), ("b:1", "0")].map(|(address, up)| (address.to_owned(), up.to_owned())));
     }
 }

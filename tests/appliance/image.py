@@ -9,6 +9,7 @@ import gzip
 import hashlib
 import io
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -133,6 +134,7 @@ def serves(podman: Podman, score: Score, loop: LoopThread, visits: Visits) -> No
         _wait_for_listening(process)
         visits.all(score, loop, "in a container")
         score.check("in a container: it is nobody", partial(is_nobody, podman))
+        score.check("in a container: it is healthy", partial(is_healthy, podman))
         podman.podman(["kill", "--signal", "TERM", NAME])
         equal(process.wait(COMMAND_SECS), 0, "exit code")
     finally:
@@ -148,6 +150,12 @@ def is_nobody(podman: Podman) -> None:
     equal(status["Uid"].split(), [str(NOBODY)] * 4, "user")
     equal(status["Gid"].split(), [str(NOBODY)] * 4, "group")
     equal((status["CapEff"], status["NoNewPrivs"]), ("0" * 16, "1"), "capabilities and no_new_privs")
+
+
+def is_healthy(podman: Podman) -> None:
+    """The image's own health check, which the engine runs where its format of images has one."""
+    (line,) = re.findall(r"^HEALTHCHECK .* CMD (.*)$", (ROOT / "image/Dockerfile").read_text("utf-8"), re.MULTILINE)
+    podman.podman(["exec", NAME, *json.loads(line)])
 
 
 def _wait_for_listening(process: subprocess.Popen[bytes]) -> None:

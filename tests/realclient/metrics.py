@@ -21,9 +21,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import faketls
+import grafana_foundation_sdk.cog.plugins as plugins
 import loopback_only
 import mock_dc
 import mtg
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.models.dashboard import Dashboard
 from loop_thread import LoopThread
 from score import Failed, Score, equal
 from tdlib import Tdlib
@@ -32,6 +35,7 @@ PROXY = ("127.0.0.1", 3443)
 METRICS = "127.0.0.1:3129"
 PROMETHEUS = "127.0.0.1:9090"
 STATSD_PORT = 18125
+DASHBOARD = mtg.ROOT / "image/grafana/mtg.json"
 SECRET = faketls.Secret(bytes.fromhex("0f1e2d3c4b5a69788796a5b4c3d2e1f0"), "front.example")
 WAIT_SECS = 40
 # Names that mtg v2 gave, and one like them, which Prometheus' own style would have end in _total.
@@ -102,6 +106,7 @@ class Readers:
         words = [self._tool("prometheus"), f"--config.file={yml}", f"--web.listen-address={PROMETHEUS}"]
         with running([*words, "--storage.tsdb.path", self._work / "tsdb"], self._work / "prometheus.log", self._work):
             self._score.check("Prometheus scrapes it and knows types and values", self._prometheus)
+            self._score.check("every panel of the dashboard has something to show", self._panels)
 
     def _promtool(self) -> None:
         text = get(f"http://{METRICS}/")
@@ -145,6 +150,33 @@ class Readers:
             ("mtg_connection_duration_seconds", "histogram"),
         ):
             equal(types[name][0]["type"], kind, name)
+
+
+    def _panels(self) -> None:
+        for panel in json.loads(DASHBOARD.read_text("utf-8"))["panels"]:
+            for target in panel["targets"]:
+                query = target["expr"].replace("$__rate_interval", "30s").replace("$job", "mtg").replace("$instance", ".*")
+                wait_for(f"{panel['title']}: {query}", lambda query=query: self._value(query) is not None)
+
+
+def check_dashboard() -> None:
+    """Grafana's own model of a dashboard takes all of ours in: what it does not know is missing when it is written."""
+    ours = json.loads(DASHBOARD.read_text("utf-8"))
+    plugins.register_default_plugins()
+    taken = json.loads(JSONEncoder(sort_keys=True).encode(Dashboard.from_json(ours)))
+    equal(list(missing(ours, taken)), [], "what Grafana does not know or takes for something else")
+
+
+def missing(wanted: object, found: object, path: str = "") -> Iterator[str]:
+    """Where `found` lacks something of `wanted`."""
+    if isinstance(wanted, dict) and isinstance(found, dict):
+        for key, value in wanted.items():
+            yield from missing(value, found.get(key), f"{path}.{key}")
+    elif isinstance(wanted, list) and isinstance(found, list) and len(wanted) == len(found):
+        for number, pair in enumerate(zip(wanted, found, strict=True)):
+            yield from missing(*pair, f"{path}[{number}]")
+    elif wanted != found:
+        yield path
 
 
 def flushes(log: Path) -> tuple[dict[str, float], dict[str, float]]:
@@ -207,8 +239,14 @@ def main() -> int:
     work = (options.work / "metrics").resolve()
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
+    blocklist = work / "blocklist"
+    blocklist.write_text("192.0.2.0/24\n", "ascii")
     settings = [
         ("secret", SECRET.hex()),
+        ("defense.blocklist.enabled", "true"),
+        ("defense.blocklist.urls", str(blocklist)),
+        # Telegram is reached directly where the proxy, which is away, has its turn first.
+        ("network.proxies", '["", "socks5://127.0.0.1:1"]'),
         ("stats.prometheus.enabled", "true"),
         ("stats.prometheus.bind-to", METRICS),
         *mock_dc.overrides(),
@@ -225,6 +263,7 @@ def main() -> int:
 
     with LoopThread() as loop:
         loop.run(dcs.listen())
+        score.check("Grafana knows everything in the dashboard", check_dashboard)
         score.check("mtg serves its metrics and ends well", prometheus)
         for tags in ("datadog", "influxdb", "graphite"):
             claim = f"statsd understands every line with {tags} tags"

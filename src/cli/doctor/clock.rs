@@ -38,8 +38,8 @@ pub(super) async fn check(case: Arc<Case>) -> Vec<Finding> {
     }
     vec![Finding::warn(
         SUBJECT,
-        format!("nobody tells the time ({})", errors.join("; ")),
-        "compare the output of 'date -u' with a clock that is right",
+        &format!("nobody could be asked for the right time ({})", errors.join("; ")),
+        "type 'date' and compare with a phone: if more than a minute lies between them, set the clock",
     )]
 }
 
@@ -88,17 +88,17 @@ async fn telegram_clock(case: &Case) -> Option<i64> {
 fn judge(case: &Case, ahead_millis: i64, server: &str) -> Finding {
     let (off, tolerance) = (Duration::from_millis(ahead_millis.unsigned_abs()), case.config.tolerate_time_skewness);
     let side = if ahead_millis > 0 { "behind" } else { "ahead of" };
-    let text = format!("{}.{:01} s {side} {server}", off.as_secs(), off.subsec_millis() / 100);
+    let text = format!("this machine's is {}.{:01} s {side} {server}", off.as_secs(), off.subsec_millis() / 100);
     let tenths = u64::try_from(off.as_millis() * 10 / tolerance.as_millis().max(1)).unwrap_or(u64::MAX);
     let advice = format!(
-        "set the clock by NTP (OpenWrt: /etc/init.d/sysntpd restart; systemd: timedatectl set-ntp true); clients that \
-         differ by more than {} s are turned down",
+        "set the clock (OpenWrt: /etc/init.d/sysntpd restart; others: timedatectl set-ntp true); whose clock differs \
+         from this one by more than {} s cannot connect",
         tolerance.as_secs()
     );
     match tenths {
-        tenths if tenths < TENTHS.0 => Finding::ok(SUBJECT, text),
-        tenths if tenths < TENTHS.1 => Finding::warn(SUBJECT, text, advice),
-        _ => Finding::fail(SUBJECT, text, advice),
+        tenths if tenths < TENTHS.0 => Finding::ok(SUBJECT, &text),
+        tenths if tenths < TENTHS.1 => Finding::warn(SUBJECT, &text, &advice),
+        _ => Finding::fail(SUBJECT, &text, &advice),
     }
 }
 

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 
 use super::greeting::{Answerer, greet};
-use super::{Case, Finding};
+use super::{Case, Finding, Grade};
 use crate::cli::address;
 use crate::net::public_ip::PublicIps;
 
@@ -16,33 +16,47 @@ const NAME: &str = "name";
 pub(super) async fn port(case: Arc<Case>) -> Vec<Finding> {
     let address = case.config.bind_to;
     vec![match TcpListener::bind(address) {
-        Ok(_) => Finding::warn(
+        Ok(_) => Finding::new(
+            if case.only_health { Grade::Fail } else { Grade::Warn },
             PORT,
-            format!("nobody listens on {address}: the proxy does not run"),
-            "start it (OpenWrt: /etc/init.d/mtg start)",
+            &format!("nobody listens on {address}: the proxy does not run"),
+            "start it (OpenWrt: /etc/init.d/mtg start; others: systemctl start mtg)",
         ),
-        Err(error) if error.kind() == ErrorKind::AddrNotAvailable => {
-            Finding::fail(PORT, format!("this machine has no address {}", address.ip()), "set bind-to to 0.0.0.0:PORT")
-        }
+        Err(error) if error.kind() == ErrorKind::AddrNotAvailable => Finding::fail(
+            PORT,
+            &format!("this machine has no address {}", address.ip()),
+            "set bind-to to 0.0.0.0 and the same port, which means every address of this machine",
+        ),
         // A port that is taken, or one that only root may take and so cannot be tried.
         Err(error) => match visit(&case, local(address)).await {
-            Ok(Answerer::Ourselves) => Finding::ok(PORT, format!("the proxy answers on {address}")),
-            Ok(_) => taken(address),
+            Ok(Answerer::Ourselves) => Finding::ok(PORT, &format!("the proxy answers on {address}")),
             Err(refused) if refused.kind() == ErrorKind::ConnectionRefused => Finding::fail(
                 PORT,
-                format!("cannot listen on {address}: {error}"),
-                "start mtg as root or with CAP_NET_BIND_SERVICE, or take a port above 1023",
+                &format!("cannot listen on {address}: {error}"),
+                "start mtg as root or with CAP_NET_BIND_SERVICE, or set a port above 1023 in bind-to",
             ),
-            Err(_) => taken(address),
+            _ if may_be_shut_out(&case) => Finding::warn(
+                PORT,
+                &format!("somebody listens on {address} and does not let this machine in"),
+                "no fault if the proxy runs, for defense.allowlist, defense.blocklist or proxy-protocol-trusted may say so",
+            ),
+            _ => taken(address),
         },
     }]
+}
+
+/// Whether the owner lets the proxy turn away whom it does not like, which may be this machine.
+fn may_be_shut_out(case: &Case) -> bool {
+    let defense = &case.config.defense;
+    defense.allowlist.enabled || defense.blocklist.enabled || !case.config.proxy_protocol_trusted.is_empty()
 }
 
 fn taken(address: SocketAddr) -> Finding {
     Finding::fail(
         PORT,
-        format!("another program listens on {address}, or a proxy with another secret"),
-        "'netstat -ltnp' names it; stop it, restart mtg after a change of the secret, or set another port in bind-to",
+        &format!("another program listens on {address}, or a proxy with another secret or without a free place"),
+        "if you have changed the secret, restart mtg; else 'netstat -ltnp' names the other program: stop it, or set \
+         another port in bind-to",
     )
 }
 
@@ -53,31 +67,32 @@ pub(super) async fn public_address(case: Arc<Case>) -> Vec<Finding> {
     if let Some(own) = found.own.v4.filter(|_| found.is_behind_carrier_nat()) {
         findings.push(Finding::warn(
             "provider",
-            format!("it shares one IPv4 address among its customers ({own}): nobody gets in by IPv4"),
-            "ask it for an address of your own, use IPv6, or run mtg on a server",
+            &format!("yours shares one IPv4 address among its customers ({own}), so nobody gets in by IPv4"),
+            "ask the provider for a public IPv4 address, use IPv6 if you have it, or run mtg on a rented server",
         ));
     }
     if ips.is_empty() {
         findings.push(Finding::warn(
             PUBLIC,
-            "none is known".to_owned(),
-            "set public-ipv4, public-ipv6 or public-host to what clients shall connect to",
+            "nobody told us the address that this machine has on the internet",
+            "see whether the internet works here, or write the address into public-ipv4, public-ipv6 or public-host",
         ));
         return findings;
     }
     for ip in &ips {
         let address = SocketAddr::new(*ip, port);
         findings.push(match visit(&case, address).await {
-            Ok(Answerer::Ourselves) => Finding::ok(PUBLIC, format!("the proxy answers on {address}")),
+            Ok(Answerer::Ourselves) => Finding::ok(PUBLIC, &format!("the proxy answers on {address}")),
             Ok(_) => Finding::fail(
                 PUBLIC,
-                format!("somebody else answers on {address}"),
-                "forward the port to this machine, and to no other",
+                &format!("somebody else answers on {address}"),
+                "let the router in front of this machine forward the port to this machine, and to no other",
             ),
             Err(error) => Finding::warn(
                 PUBLIC,
-                format!("{address} cannot be reached from here: {error}"),
-                "forward and open this port; some routers never lead back in from inside, so try from another network",
+                &format!("{address} cannot be reached from here: {error}"),
+                "if a router stands in front of this machine, let it forward the port here, and open the port in the \
+                 firewall; some routers cannot show it from inside, so try a link on a phone without Wi-Fi",
             ),
         });
     }
@@ -92,12 +107,13 @@ async fn name(case: &Case, ips: &[IpAddr]) -> Option<Finding> {
     let of_name = case.resolver.resolve(host).await.ok()?;
     let list = |ips: &[IpAddr]| ips.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(", ");
     Some(if of_name.iter().any(|ip| ips.contains(ip)) {
-        Finding::ok(NAME, format!("{host} leads to this machine"))
+        Finding::ok(NAME, &format!("{host} leads to this machine"))
     } else {
         Finding::warn(
             NAME,
-            format!("{host} is at {}, this machine at {}", list(&of_name), list(ips)),
-            "a censor can see that: a name of your own that leads here, with a web site behind it, is safest",
+            &format!("{host} is at {}, this machine at {}", list(&of_name), list(ips)),
+            "it works, but whoever compares can see that this is another machine; safest is a name of your own that \
+             leads here, with a web site behind it (mtg generate-secret NAME)",
         )
     })
 }

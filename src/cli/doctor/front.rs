@@ -12,9 +12,10 @@ use crate::proto::tls::group::X25519_MLKEM768;
 use crate::proxy::is_ourselves;
 
 const SUBJECT: &str = "front";
-const LOOP: &str = "it leads back to this proxy";
-const LOOP_ADVICE: &str = "set domain-fronting.host to the address of the real web server, not to one that leads here; \
-                           until then whoever probes the proxy finds nothing";
+const LOOP_ADVICE: &str = "strangers shall see a web site: set domain-fronting.host to the address of the real web \
+                           server, not to one that leads here; until then they see nothing, and a censor wonders";
+const CHOOSE: &str = "choose another web site (mtg generate-secret HOST; the links change), or name a server that works \
+                      in domain-fronting.host; until then strangers see nothing, and a censor wonders";
 
 pub(super) async fn check(case: Arc<Case>) -> Vec<Finding> {
     let (addresses, name) = match addresses(&case).await {
@@ -22,35 +23,41 @@ pub(super) async fn check(case: Arc<Case>) -> Vec<Finding> {
         Err((name, error)) => {
             return vec![Finding::fail(
                 SUBJECT,
-                format!("{name} has no address: {error}"),
-                "see whether the name is right and DNS works on this machine (network.dns)",
+                &format!("{name} has no address: {error}"),
+                "see whether the name is right and 'nslookup' finds it here; if it does not, set network.dns",
             )];
         }
     };
     if addresses.iter().any(|&address| is_ourselves(address, case.config.bind_to)) {
-        return vec![Finding::fail(SUBJECT, format!("{name}: {LOOP}"), LOOP_ADVICE)];
+        return vec![leads_back(&name)];
     }
     let reached = case.dialer.connect(addresses, case.config.network.timeout.tcp).await;
     let (socket, address) = match reached {
         Ok(reached) => reached,
         Err(error) => {
-            return vec![Finding::fail(
-                SUBJECT,
-                format!("{name} cannot be reached: {error}"),
-                "choose a host that this machine can reach, in the secret or with domain-fronting.host; until then \
-                 whoever probes the proxy finds nothing",
-            )];
+            return vec![Finding::fail(SUBJECT, &format!("{name} cannot be reached: {error}"), CHOOSE)];
         }
     };
     match greet(socket, &preface(&case), &case.config.secret).await {
-        Ok(Answerer::Ourselves) => vec![Finding::fail(SUBJECT, format!("{name}: {LOOP}"), LOOP_ADVICE)],
+        Ok(Answerer::Ourselves) => vec![leads_back(&name)],
         Ok(Answerer::Server(flight)) => grade(&name, address, &flight),
         Ok(Answerer::Refusing(alert)) => {
             let host = case.config.secret.host();
-            vec![not_tls(&name, &format!("it refuses a browser that asks for {host} (TLS alert {alert})"))]
+            vec![Finding::fail(
+                SUBJECT,
+                &format!("{name}: it refuses a browser that asks for {host} (TLS alert {alert})"),
+                "the server does not know the name in the secret: set domain-fronting.host to one that does, or make a \
+                 secret with a name that it knows (mtg generate-secret HOST; the links change)",
+            )]
         }
-        Ok(Answerer::Other) => vec![not_tls(&name, "it answers, but not in TLS 1.3")],
-        Err(error) => vec![not_tls(&name, &format!("it does not answer in TLS: {error}"))],
+        Ok(Answerer::Other) => {
+            vec![Finding::fail(
+                SUBJECT,
+                &format!("{name}: it answers, but not in TLS 1.3 as web sites of today do"),
+                CHOOSE,
+            )]
+        }
+        Err(error) => vec![Finding::fail(SUBJECT, &format!("{name}: it does not answer in TLS: {error}"), CHOOSE)],
     }
 }
 
@@ -76,30 +83,34 @@ fn preface(case: &Case) -> Vec<u8> {
 }
 
 fn grade(name: &str, address: SocketAddr, flight: &FirstFlight) -> Vec<Finding> {
-    let is_hybrid = flight.group == X25519_MLKEM768;
-    let key_exchange = if is_hybrid { "X25519MLKEM768" } else { "no post-quantum key exchange" };
-    let text = format!("{name} answers at {} in TLS 1.3 ({key_exchange})", address.ip());
-    let mut findings = vec![if flight.is_retry {
-        let advice = "it asks clients for another key, which mtg cannot imitate; choose another host";
-        Finding::warn(SUBJECT, format!("{text}, after a retry"), advice)
-    } else {
-        Finding::ok(SUBJECT, text)
-    }];
-    if flight.records.len() > 1 && !flight.is_retry {
-        findings.push(Finding::warn(
-            "front's answer",
-            format!("it comes in {} records where mtg's comes in one", flight.records.len()),
-            "whoever compares can see that; the web servers of large providers often answer in one record, nginx and Apache \
-             do not",
-        ));
+    const KEY: &str = "front's key";
+    const ANSWER: &str = "front's answer";
+    let reached =
+        Finding::ok(SUBJECT, &format!("{name}, the site that strangers see, answers at {} in TLS 1.3", address.ip()));
+    if flight.is_retry {
+        let text = "it asks a browser for another key first, and mtg does not";
+        let advice =
+            "whoever compares can see that; choose another web site (mtg generate-secret HOST; the links change)";
+        return vec![reached, Finding::warn(KEY, text, advice)];
     }
-    findings
+    let key = if flight.group == X25519_MLKEM768 {
+        Finding::ok(KEY, "X25519MLKEM768, as most large sites have it")
+    } else {
+        let advice = "no fault, mtg answers as the site does; a site that has it is one among more";
+        Finding::warn(KEY, "of an older kind, not X25519MLKEM768", advice)
+    };
+    let answer = match flight.records.len() {
+        0 | 1 => Finding::ok(ANSWER, "it comes in one record, as mtg's does"),
+        count => Finding::warn(
+            ANSWER,
+            &format!("it comes in {count} records where mtg's comes in one"),
+            "it works, but whoever compares can see that; sites of Google and Cloudflare answer in one record, nginx and \
+             Apache do not",
+        ),
+    };
+    vec![reached, key, answer]
 }
 
-fn not_tls(name: &str, what: &str) -> Finding {
-    Finding::fail(
-        SUBJECT,
-        format!("{name}: {what}"),
-        "choose a web server with TLS 1.3 that knows the secret's host name, or set domain-fronting.port",
-    )
+fn leads_back(name: &str) -> Finding {
+    Finding::fail(SUBJECT, &format!("{name}: it leads back to this proxy"), LOOP_ADVICE)
 }

@@ -8,10 +8,10 @@ use super::{Case, Finding};
 
 pub(super) async fn configuration(case: Arc<Case>) -> Vec<Finding> {
     const SUBJECT: &str = "configuration";
+    const ADVICE: &str = "change that line, or leave it if it is meant so; 'mtg run --help' explains every key";
     let warnings = case.warnings.iter();
-    let findings: Vec<_> =
-        warnings.map(|warning| Finding::warn(SUBJECT, warning.to_string(), "see the README, Configuration")).collect();
-    if findings.is_empty() { vec![Finding::ok(SUBJECT, "no objections")] } else { findings }
+    let findings: Vec<_> = warnings.map(|warning| Finding::warn(SUBJECT, &warning.to_string(), ADVICE)).collect();
+    if findings.is_empty() { vec![Finding::ok(SUBJECT, "the file has no mistake")] } else { findings }
 }
 
 pub(super) async fn open_files(case: Arc<Case>) -> Vec<Finding> {
@@ -20,13 +20,16 @@ pub(super) async fn open_files(case: Arc<Case>) -> Vec<Finding> {
     vec![match getrlimit(Resource::Nofile).maximum {
         Some(limit) if limit < wanted => Finding::warn(
             SUBJECT,
-            format!("a limit of {limit} allows {} connections at the same time", limit.saturating_sub(24) / 2),
-            format!(
-                "if that is too few, raise the limit to {wanted} (procd: limits nofile; systemd: LimitNOFILE), or set \
-                 concurrency to what you need"
+            &format!(
+                "this machine allows {limit} open files, which is enough for {} connections at the same time",
+                limit.saturating_sub(24) / 2
+            ),
+            &format!(
+                "a family needs some 200: set concurrency to what you need, and this warning is gone; for more \
+                 connections raise the limit to {wanted} (ulimit -n; OpenWrt: nofile in /etc/init.d/mtg; systemd: LimitNOFILE)"
             ),
         ),
-        Some(limit) => Finding::ok(SUBJECT, format!("the limit of {limit} is enough")),
-        None => Finding::ok(SUBJECT, "there is no limit"),
+        Some(limit) => Finding::ok(SUBJECT, &format!("this machine allows {limit}, which is enough")),
+        None => Finding::ok(SUBJECT, "this machine has no limit"),
     }]
 }

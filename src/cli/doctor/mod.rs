@@ -30,12 +30,14 @@ pub(crate) static COMMAND: Command = Command {
     name: "doctor",
     arguments: &["[CONFIG]"],
     about: "find out what keeps the proxy from working",
-    flags: &[&JSON, &TIME_SERVER],
+    flags: &[&JSON, &HEALTH, &TIME_SERVER],
     notes,
     act,
 };
 
 static JSON: Flag = Flag { short: "", long: "--json", value: "", about: "findings for programs" };
+static HEALTH: Flag =
+    Flag { short: "", long: "--health", value: "", about: "only see whether the proxy answers on its port" };
 static TIME_SERVER: Flag =
     Flag { short: "", long: "--time-server", value: "HOST[:PORT]", about: "ask this one for the time (SNTP)" };
 
@@ -47,6 +49,8 @@ struct Case {
     config: Config,
     warnings: Warnings,
     time_server: Option<String>,
+    /// Nothing counts but that the proxy runs.
+    only_health: bool,
     resolver: Resolver,
     dialer: Dialer,
     deadline: Instant,
@@ -77,6 +81,7 @@ type Check = (String, Pin<Box<dyn Future<Output = Vec<Finding>> + Send>>);
 fn act(mut words: Words) -> Result<(), Failure> {
     let time_server = words.text(&TIME_SERVER)?;
     let as_json = words.switch(&JSON);
+    let only_health = words.switch(&HEALTH);
     let [config] = words.positionals()?;
     let (config, warnings) = Config::load(&config_path(config))?;
     let network = &config.network;
@@ -86,6 +91,7 @@ fn act(mut words: Words) -> Result<(), Failure> {
         config,
         warnings,
         time_server,
+        only_health,
         resolver,
         dialer,
         deadline: Instant::now() + LIMIT,
@@ -110,11 +116,15 @@ fn checks(case: &Arc<Case>) -> Vec<Check> {
     ) -> Check {
         (subject.to_owned(), Box::pin(look(case.clone())))
     }
+    let port = check(case, "port", entrance::port);
+    if case.only_health {
+        return vec![port];
+    }
     let mut checks = vec![
         check(case, "configuration", machine::configuration),
         check(case, "open files", machine::open_files),
         check(case, "clock", clock::check),
-        check(case, "port", entrance::port),
+        port,
         check(case, "public address", entrance::public_address),
         check(case, "front", front::check),
     ];
@@ -136,7 +146,11 @@ async fn examine(case: &Arc<Case>, shows_progress: bool) -> Vec<Finding> {
                 note(running, |subjects| subjects.retain(|other| *other != subject), shows_progress);
                 found.unwrap_or_else(|| {
                     let text = format!("no result within {} seconds", LIMIT.as_secs());
-                    vec![Finding::fail(&subject, text, "see whether this machine has a working internet connection")]
+                    vec![Finding::fail(
+                        &subject,
+                        &text,
+                        "see whether the internet works on this machine, then try again",
+                    )]
                 })
             })
         })
@@ -165,9 +179,11 @@ fn note(running: &Mutex<Vec<String>>, change: impl FnOnce(&mut Vec<String>), sho
 
 fn text(findings: &[Finding]) -> String {
     let mut text = String::new();
-    for Finding { subject, grade, text: found, advice } in findings {
+    let mut findings = findings.iter().peekable();
+    while let Some(Finding { subject, grade, text: found, advice }) = findings.next() {
         text += &format!("{:<4} {subject}: {found}\n", grade.as_str());
-        if !advice.is_empty() {
+        // What helps against several in a row is said once.
+        if !advice.is_empty() && findings.peek().is_none_or(|next| next.advice != *advice) {
             text += &format!("     -> {advice}\n");
         }
     }
@@ -190,7 +206,8 @@ fn json(findings: &[Finding]) -> String {
 fn notes() -> String {
     "CONFIG is /etc/mtg.conf if it is left out. Each finding is ok, warn or fail, and says what to do.\n\
      It takes 15 seconds at most. The exit code is 1 if anything fails. No secret and no password is\n\
-     shown. The proxy may be running or not."
+     shown. The proxy may be running or not. With --health only the port is looked at, and a proxy\n\
+     that does not run is a failure: for the health checks of containers."
         .to_owned()
 }
 
@@ -205,16 +222,20 @@ impl Grade {
 }
 
 impl Finding {
-    fn ok(subject: &str, text: impl Into<String>) -> Self {
-        Self { subject: subject.to_owned(), grade: Grade::Ok, text: text.into(), advice: String::new() }
+    fn ok(subject: &str, text: &str) -> Self {
+        Self::new(Grade::Ok, subject, text, "")
     }
 
-    fn warn(subject: &str, text: impl Into<String>, advice: impl Into<String>) -> Self {
-        Self { grade: Grade::Warn, advice: advice.into(), ..Self::ok(subject, text) }
+    fn warn(subject: &str, text: &str, advice: &str) -> Self {
+        Self::new(Grade::Warn, subject, text, advice)
     }
 
-    fn fail(subject: &str, text: impl Into<String>, advice: impl Into<String>) -> Self {
-        Self { grade: Grade::Fail, advice: advice.into(), ..Self::ok(subject, text) }
+    fn fail(subject: &str, text: &str, advice: &str) -> Self {
+        Self::new(Grade::Fail, subject, text, advice)
+    }
+
+    fn new(grade: Grade, subject: &str, text: &str, advice: &str) -> Self {
+        Self { subject: subject.to_owned(), grade, text: text.to_owned(), advice: advice.to_owned() }
     }
 }
 
@@ -226,6 +247,8 @@ mod tests {
     fn reports_say_what_to_do() {
         let findings = [Finding::ok("clock", "right"), Finding::fail("front", "it is \"away\"", "bring it back")];
         assert_eq!(text(&findings), "ok   clock: right\nfail front: it is \"away\"\n     -> bring it back\n");
+        let both = [Finding::fail("a", "gone", "look"), Finding::warn("b", "gone", "look"), Finding::ok("c", "there")];
+        assert_eq!(text(&both), "fail a: gone\nwarn b: gone\n     -> look\nok   c: there\n");
         let expected = r#"{
   "result": "fail",
   "findings": [

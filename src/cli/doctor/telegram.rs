@@ -50,22 +50,24 @@ async fn reach_proxy(case: Arc<Case>, subject: String, host: Host, port: u16) ->
         case.dialer.connect(addresses, case.config.network.timeout.tcp).await.map(|_| name)
     };
     vec![match reached.await {
-        Ok(name) => Finding::ok(&subject, format!("{name}:{port} can be reached")),
-        Err(error) => {
-            Finding::fail(&subject, format!("cannot be reached: {error}"), "see whether it runs, and network.proxies")
-        }
+        Ok(name) => Finding::ok(&subject, &format!("{name}:{port} can be reached")),
+        Err(error) => Finding::fail(
+            &subject,
+            &format!("cannot be reached: {error}"),
+            "see whether that SOCKS5 proxy runs, and whether its address in network.proxies is right",
+        ),
     }]
 }
 
 async fn check(case: Arc<Case>, subject: String, dc: DcId) -> Vec<Finding> {
     let began = Instant::now();
     let Some((_, addresses)) = candidates(&case.config, dc, &[]).filter(|(_, addresses)| !addresses.is_empty()) else {
-        let advice = "set prefer-ip to prefer-ipv4 or prefer-ipv6";
-        return vec![Finding::fail(&subject, "has no address of the allowed family", advice)];
+        let advice = "set prefer-ip to prefer-ipv6, which allows both kinds";
+        return vec![Finding::fail(&subject, "has no address of the kind that prefer-ip allows", advice)];
     };
     let (socket, address) = match reach(&case, &addresses).await {
         Ok(reached) => reached,
-        Err(error) => return vec![lost(&subject, dc, format!("cannot be reached: {error}"), UNREACHABLE)],
+        Err(error) => return vec![lost(&subject, dc, &format!("cannot be reached: {error}"), UNREACHABLE)],
     };
     let answer = match Async::new(socket) {
         Ok(socket) => deadline::within(ANSWER, ask(&socket, dc)).await,
@@ -75,23 +77,23 @@ async fn check(case: Arc<Case>, subject: String, dc: DcId) -> Vec<Finding> {
     vec![match answer {
         Some(Ok(clock)) => {
             *case.telegram_clock.lock().unwrap_or_else(PoisonError::into_inner) = Some(clock - now_secs());
-            Finding::ok(&subject, format!("answers as Telegram at {} in {millis} ms", address.ip()))
+            Finding::ok(&subject, &format!("answers as Telegram at {} in {millis} ms", address.ip()))
         }
         Some(Err(error)) => {
-            lost(&subject, dc, format!("{} does not answer as Telegram: {error}", address.ip()), FOREIGN)
+            lost(&subject, dc, &format!("{} does not answer as Telegram: {error}", address.ip()), FOREIGN)
         }
-        None => lost(&subject, dc, format!("{} takes the connection and says nothing", address.ip()), FOREIGN),
+        None => lost(&subject, dc, &format!("{} takes the connection and says nothing", address.ip()), FOREIGN),
     }]
 }
 
-const UNREACHABLE: &str = "the provider may block Telegram, or the firewall of this machine; a SOCKS5 proxy abroad \
-                           (network.proxies) is a way around";
+const UNREACHABLE: &str = "if other sites work from here, the provider or a firewall blocks Telegram: a SOCKS5 proxy \
+                           abroad (network.proxies) is a way around";
 const FOREIGN: &str = "somebody on the way answers in place of Telegram; a SOCKS5 proxy abroad (network.proxies) is a \
                        way around";
 
-fn lost(subject: &str, dc: DcId, text: String, advice: &str) -> Finding {
+fn lost(subject: &str, dc: DcId, text: &str, advice: &str) -> Finding {
     if dc.number() == MEDIA_ONLY {
-        Finding::warn(subject, text, format!("only some media are affected; {advice}"))
+        Finding::warn(subject, text, &format!("only some pictures and videos are affected; {advice}"))
     } else {
         Finding::fail(subject, text, advice)
     }

@@ -18,16 +18,16 @@ cpu_of() {
     esac
 }
 
-# runner_of TRIPLE: makes a script that runs the triple's binary on this machine, and prints its path.
+# runner_of TRIPLE [NAME]: makes a script that runs the triple's binary on this machine, and prints its path.
 runner_of() {
-    local triple=$1 processor model runner
-    runner=target/appliance/$triple/run
+    local triple=$1 name=${2:-mtg} processor model runner
+    runner=target/appliance/$triple/run-$name
     read -r processor model <<<"$(cpu_of "$triple")"
     if [[ $processor == "$(uname -m)" ]]; then
-        printf '#!/bin/sh\nexec "%s" "$@"\n' "$PWD/$(binary_of "$triple")" >"$runner"
+        printf '#!/bin/sh\nexec "%s" "$@"\n' "$PWD/$(binary_of "$triple" "$name")" >"$runner"
     else
         printf '#!/bin/sh\nexec qemu-%s-static -cpu %s "%s" "$@"\n' \
-            "$processor" "$model" "$PWD/$(binary_of "$triple")" >"$runner"
+            "$processor" "$model" "$PWD/$(binary_of "$triple" "$name")" >"$runner"
     fi
     chmod +x "$runner"
     echo "$runner"

@@ -86,11 +86,12 @@ def smallest_gz(content: bytes) -> bytes:
     return subprocess.run([python.strip(), "-c", code], input=content, check=True, stdout=subprocess.PIPE).stdout
 
 
-def binary_of(triple: str) -> bytes:
+def binary_of(triple: str, name: str = "mtg") -> bytes:
     """The binary; ends the program if there is none."""
-    path = PRODUCTS / triple / "mtg"
+    path = PRODUCTS / triple / name
     if not path.exists():
-        sys.exit(f"no binary for {triple}; make it with scripts/build {triple}")
+        option = "--tls " * (name == "mtg-tls")
+        sys.exit(f"no {name} for {triple}; make it with scripts/build {option}{triple}")
     return path.read_bytes()
 
 

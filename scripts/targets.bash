@@ -38,9 +38,9 @@ targets_named() {
     done
 }
 
-# binary_of TRIPLE
+# binary_of TRIPLE [NAME]
 binary_of() {
-    echo "target/appliance/$1/mtg"
+    echo "target/appliance/$1/${2:-mtg}"
 }
 
 # The date that everything we pack carries: that of the last commit, or of the beginning of 2026 outside of git.

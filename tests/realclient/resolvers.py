@@ -44,6 +44,16 @@ UNBOUND = ("127.0.0.1", 8853)
 WEB = ("127.0.0.1", 443)
 SILENT = ("127.0.0.1", 5354)
 STUN = ("127.0.0.1", 3478)
+SYSTEM_DNS = ("127.0.0.5", 53)
+SYSTEM_SILENT = ("127.0.0.6", 53)
+# What is checked, the front's name, and the files; nobody listens on 127.0.0.7.
+SERVERS = "nameserver 127.0.0.7\nnameserver 127.0.0.6\nnameserver 127.0.0.5\n"
+SYSTEMS: list[tuple[str, str, dict[str, str]]] = [
+    ("a dead and a silent server before the one that answers", HOST, {"resolv.conf": SERVERS}),
+    ("a search domain", "front", {"resolv.conf": "search nowhere.example example\nnameserver 127.0.0.5\n"}),
+    ("a truncated answer", "big.example", {"resolv.conf": "nameserver 127.0.0.5\n"}),
+    ("hosts", "only.in.hosts", {"resolv.conf": SERVERS, "hosts": "127.0.0.1 Only.In.Hosts\n"}),
+]
 CARRIER_NAT = "100.64.7.7"
 PUBLIC_IP = "8.8.4.4"
 LISTED = "127.0.9.5"
@@ -71,6 +81,8 @@ class Run:
             check(f"{name}: dnsmasq is asked over UDP", lambda: self._front_is_found(binary, HOST))
             check(f"{name}: an alias is followed", lambda: self._front_is_found(binary, "alias.example"))
             check(f"{name}: a truncated answer is asked for over TCP", lambda: self._front_is_found(binary, "big.example"))
+        for name, host, files in SYSTEMS:
+            check(f"the system's names: {name}", lambda: self._system_knows(host, files))
         check("a name server that dies mid-run: the last answer serves", self._server_dies)
         check("a name server that falls silent mid-run: the last answer serves", self._server_falls_silent)
         check("without any answer: strangers end in time, clients are served", self._no_answer_at_all)
@@ -100,6 +112,26 @@ class Run:
         with self._dnsmasq(), self._mtg(binary, [_dns(DNSMASQ), ("domain-fronting.host", name)]) as proxy:
             equal(_visit(), ANSWER, "the front's answer")
             proxy.stop()
+
+    def _system_knows(self, host: str, files: dict[str, str]) -> None:
+        """With other files in /etc, which only this mtg sees."""
+        script = ["#!/bin/sh", "set -e"]
+        for name in ("resolv.conf", "hosts"):
+            file = self._work / f"etc-{name}"
+            file.write_text(files.get(name, ""), "ascii")
+            script.append(f'mount --bind "{file}" "$(realpath /etc/{name})"')
+        script.append(f'exec "{self._plain}" "$@"')
+        inside, binary = self._work / "with-files", self._work / "mtg-with-files"
+        inside.write_text("\n".join(script) + "\n", "utf-8")
+        binary.write_text(f'#!/bin/sh\nexec unshare --mount sh "{inside}" "$@"\n', "utf-8")
+        binary.chmod(0o755)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent, self._dnsmasq(SYSTEM_DNS):
+            silent.bind(SYSTEM_SILENT)
+            with self._mtg(binary, [("domain-fronting.host", host)]) as proxy:
+                started = time.monotonic()
+                equal(_visit(), ANSWER, "the front's answer")
+                _at_most(started, 4)
+                proxy.stop()
 
     def _server_dies(self) -> None:
         with self._dnsmasq() as server, self._mtg(self._plain, [_dns(DNSMASQ)]) as proxy:
@@ -254,16 +286,16 @@ class Run:
         return (self._work / "run/stderr").read_text("utf-8", "replace")
 
     @contextmanager
-    def _dnsmasq(self) -> Iterator[subprocess.Popen[bytes]]:
+    def _dnsmasq(self, address: tuple[str, int] = DNSMASQ) -> Iterator[subprocess.Popen[bytes]]:
         names = {HOST: "127.0.0.1", "core.telegram.org": "127.0.0.1"}
         hosts = [f"{ip} {name}" for name, ip in names.items()]
         # Much more than 512 bytes.
         hosts += [f"127.0.1.{number} big.example" for number in range(1, 61)]
         (self._work / "hosts").write_text("\n".join(hosts) + "\n", "ascii")
         options = ["--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--bind-interfaces"]
-        options += [f"--port={DNSMASQ[1]}", f"--listen-address={DNSMASQ[0]}", f"--addn-hosts={self._work / 'hosts'}"]
+        options += [f"--port={address[1]}", f"--listen-address={address[0]}", f"--addn-hosts={self._work / 'hosts'}"]
         options += ["--user=", "--group=", f"--pid-file={self._work / 'dnsmasq.pid'}", "--local-ttl=1"]
-        with _daemon(["dnsmasq", *options, f"--cname=alias.example,{HOST}"], DNSMASQ) as process:
+        with _daemon(["dnsmasq", *options, f"--cname=alias.example,{HOST}"], address) as process:
             yield process
 
     @contextmanager

@@ -28,18 +28,36 @@ pub(super) enum Verdict {
     Over(Outcome),
 }
 
-/// Talks with whoever has connected until it is known who that is.
+/// Talks with whoever has connected until it is known who that is. Until its hello is whole, it may have to leave its
+/// place to another.
 pub(super) async fn greet(shared: &Shared, client: &Async<TcpStream>, visit: &mut Visit) -> Verdict {
+    let eviction = visit.permit.eviction();
+    let evicted = async {
+        eviction.await;
+        Err(Verdict::Over(Outcome::Evicted))
+    };
+    match hear(shared, client, visit).or(evicted).await {
+        Ok((machine, reply)) => {
+            visit.authenticated();
+            await_frame(shared, client, visit, machine, reply).await
+        }
+        Err(Verdict::Stranger(_)) if !visit.permit.fronted() => Verdict::Over(Outcome::Evicted),
+        Err(verdict) => verdict,
+    }
+}
+
+/// Reads the hello. If it is a client's, there is a reply to it; otherwise the verdict is clear already.
+async fn hear(shared: &Shared, client: &Async<TcpStream>, visit: &mut Visit) -> Result<(Handshake, Vec<u8>), Verdict> {
     // A peer that says nothing costs a place and no more. It is borne with for as long as the front would bear it.
     let patience = shared.lock_front_profile().patience.unwrap_or(visit.config.network.timeout.idle);
     let mut input = match deadline::within(patience, receive(client)).await {
         Some(Ok(input)) if !input.is_empty() => input,
-        _ => return Verdict::Over(Outcome::Silent),
+        _ => return Err(Verdict::Over(Outcome::Silent)),
     };
     let header = front::proxy_header(client.get_ref(), visit);
     let mut shadow = Shadow::new(shared, visit, header);
     if let Some(stranger) = visit.shut_out {
-        return Verdict::Stranger(Visitor { stranger, received: input, link: shadow.into_link() });
+        return Err(Verdict::Stranger(Visitor { stranger, received: input, link: shadow.into_link() }));
     }
     let mut machine = Handshake::new();
     let stranger = loop {
@@ -51,20 +69,16 @@ pub(super) async fn greet(shared: &Shared, client: &Async<TcpStream>, visit: &mu
                 None => break Stranger::Slow,
                 Some(Err(_)) => {
                     shadow.reset();
-                    return Verdict::Over(Outcome::ClientReset);
+                    return Err(Verdict::Over(Outcome::ClientReset));
                 }
             },
-            Step::Reply => {
-                drop(shadow);
-                visit.authenticated();
-                return await_frame(shared, client, visit, machine, reply).await;
-            }
+            Step::Reply => return Ok((machine, reply)),
             Step::Front(reason) => break Stranger::Rejected(reason),
-            Step::Established(session) => return Verdict::Client(session),
-            Step::Close(reason) => return Verdict::Over(Outcome::BadClient(reason)),
+            Step::Established(session) => return Err(Verdict::Client(session)),
+            Step::Close(reason) => return Err(Verdict::Over(Outcome::BadClient(reason))),
         }
     };
-    Verdict::Stranger(Visitor { stranger, received: machine.into_received(), link: shadow.into_link() })
+    Err(Verdict::Stranger(Visitor { stranger, received: machine.into_received(), link: shadow.into_link() }))
 }
 
 /// Waits for more of a hello, as long as the front has not taken over; `None` once it has.

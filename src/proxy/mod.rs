@@ -120,6 +120,7 @@ struct Shared {
     anti_replay: Mutex<AntiReplay>,
     front_profile: Mutex<FrontProfile>,
     front_changes: Signal,
+    patience_changes: Signal,
     loops: Arc<Loops>,
     relay: Relay,
     resolver: Resolver,
@@ -165,6 +166,7 @@ impl Proxy {
             anti_replay: Mutex::new(AntiReplay::new(config.defense.anti_replay_max_size.0)),
             front_profile: Mutex::default(),
             front_changes: Signal::default(),
+            patience_changes: Signal::default(),
             loops: Arc::default(),
             relay,
             resolver: names::resolver(&config),
@@ -226,6 +228,7 @@ impl Proxy {
             *self.shared.lock_front_profile() = FrontProfile::default();
             self.shared.loops.set_found(false);
             self.shared.front_changes.send();
+            self.shared.patience_changes.send();
         }
         Ok(fixed)
     }

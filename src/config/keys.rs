@@ -284,6 +284,12 @@ pub(super) static KEYS: &[KeySpec] = &[
         Unset("the system's choice"),
         "largest TCP segment to and from clients, so that their hello is cut up; slows them down; 0 is off",
     ),
+    live(
+        "network.hello-parts",
+        Count(|c| &mut c.network.hello_parts),
+        Is("1"),
+        "packets that our ServerHello is cut into, against filters that look at the first; 2 or 3 will do",
+    ),
     key(
         "network.notsent-lowat",
         OptionalBytes(|c| &mut c.network.notsent_lowat),

@@ -138,6 +138,7 @@ mod tests {
         ("network.bind-ipv6", "2001:db8::1"),
         ("network.mark", "0x64"),
         ("network.client-mss", "536"),
+        ("network.hello-parts", "2"),
         ("network.notsent-lowat", "0"),
         ("network.reuse-port", "true"),
         ("defense.anti-replay.enabled", "false"),

@@ -1,6 +1,6 @@
 //! Driving the handshake's state machine: from a client's first byte to the verdict on it.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Write as _};
 use std::net::TcpStream;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -13,6 +13,7 @@ use super::{Shared, Visit, random};
 use crate::net::deadline;
 use crate::outcome::{Outcome, Stranger};
 use crate::proto::handshake::{Env, Handshake, Session, Step};
+use crate::proto::tls::RECORD_HEADER;
 use crate::proto::tls::client_hello::ClientHello;
 
 /// Bytes received at once; more than the hello of any client that is known.
@@ -100,7 +101,8 @@ async fn await_frame(
     mut reply: Vec<u8>,
 ) -> Verdict {
     let deadline = Instant::now() + visit.config.network.timeout.handshake;
-    if !matches!(deadline::until(deadline, client.write_all(&reply)).await, Some(Ok(()))) {
+    let rest = send_parts(client.get_ref(), &reply, visit.config.network.hello_parts.into());
+    if !matches!(deadline::until(deadline, client.write_all(rest)).await, Some(Ok(()))) {
         return Verdict::Over(Outcome::HandshakeAborted);
     }
     let mut input = Vec::new();
@@ -114,6 +116,22 @@ async fn await_frame(
             },
         }
     }
+}
+
+/// Sends all but the last of the `parts` that the first record of our reply is cut into, and returns what is left. The
+/// socket holds nothing back, so that each is a packet; what it does not take is left, too.
+fn send_parts<'a>(mut client: &TcpStream, reply: &'a [u8], parts: usize) -> &'a [u8] {
+    let hello_len = match reply {
+        [_, _, _, high, low, ..] => RECORD_HEADER + usize::from(u16::from_be_bytes([*high, *low])),
+        _ => 0,
+    };
+    let mut rest = reply;
+    for _ in 1..parts {
+        let part = rest.get(..(hello_len / parts).max(1)).unwrap_or_default();
+        let Ok(taken) = client.write(part) else { break };
+        rest = rest.get(taken..).unwrap_or_default();
+    }
+    rest
 }
 
 /// One step of the machine, with the world as it is now.

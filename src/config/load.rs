@@ -72,11 +72,6 @@ impl Setting {
     fn is_zero(&self) -> bool {
         matches!(self.text.as_str(), "" | "0" | "false")
     }
-
-    fn is_default(&self) -> bool {
-        let is_written_so = matches!(self.spec.target().default, DefaultText::Is(text) if text == self.text);
-        is_written_so || self.is_zero()
-    }
 }
 
 struct Loader<'a> {
@@ -163,15 +158,6 @@ impl<'a> Loader<'a> {
                 self.warn(place, format!("{key} is deprecated, write {new} instead"));
             }
             Status::Ignored(why) => self.warn(place, format!("{key} has no effect: {why}")),
-            _ => {}
-        }
-        match spec.target().status {
-            Status::NotYet("") if !setting.is_default() => {
-                self.warn(place, format!("{key} has no effect yet in this version"));
-            }
-            Status::NotYet(meaning) if !setting.is_default() => {
-                self.warn(place, format!("{key} has no effect yet in this version: {meaning}"));
-            }
             _ => {}
         }
     }

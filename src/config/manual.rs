@@ -41,9 +41,8 @@ pub fn markdown() -> String {
             DefaultText::Required => "required".to_owned(),
         };
         let reload = if spec.is_reloadable { "yes" } else { "no" };
-        let note = if is_not_yet(spec) { " (not yet)" } else { "" };
         let allowed = spec.field.allowed();
-        text += &format!("| `{}` | {allowed} | {default} | {reload} | {}{note} |\n", spec.name, spec.doc);
+        text += &format!("| `{}` | {allowed} | {default} | {reload} | {} |\n", spec.name, spec.doc);
     }
     text
 }
@@ -67,14 +66,7 @@ fn remarks(spec: &KeySpec) -> String {
     if !spec.is_reloadable {
         text += "; takes a restart";
     }
-    if is_not_yet(spec) {
-        text += "; no effect yet";
-    }
     text
-}
-
-fn is_not_yet(spec: &KeySpec) -> bool {
-    matches!(spec.status, Status::NotYet(_))
 }
 
 /// Old and second names are for files that exist already.

@@ -16,6 +16,7 @@ use crate::net::deadline;
 use crate::outcome::Outcome;
 use crate::proto::dc::DcId;
 use crate::proto::handshake::Session;
+use crate::proto::pacing::Pacing;
 use crate::proto::record_sizer::RecordSizer;
 
 /// Reaches Telegram and the front in place of the proxy's own way, which is TCP as configured.
@@ -65,8 +66,10 @@ pub(super) async fn to_dc(shared: &Shared, client: Async<TcpStream>, session: Se
     let Ok(client) = client.into_inner() else { return Err((visit, Outcome::NoResources)) };
     visit.connected(dc, address);
     let mut link = session.link(dc, config.fast_mode, &mut random::fill);
-    if config.defense.doppelganger.drs {
-        link.dc_to_client.sizer = Some(Box::new(RecordSizer::new(random::number())));
+    let wanted = &config.defense.doppelganger;
+    if wanted.drs || wanted.enabled {
+        let pacing = wanted.enabled.then(|| Pacing::new(None));
+        link.dc_to_client.sizer = Some(Box::new(RecordSizer::new(random::number(), wanted.drs, pacing)));
     }
     shared.relay.add(Job {
         client,

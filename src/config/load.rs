@@ -181,6 +181,13 @@ impl<'a> Loader<'a> {
         {
             self.warn(&place, "defense.blocklist.enabled is true without defense.blocklist.urls, so nobody is blocked");
         }
+        // Without TLS it cannot be set.
+        if cfg!(feature = "tls")
+            && let Some(place) = place_of("defense.doppelganger.urls")
+            && !config.defense.doppelganger.enabled
+        {
+            self.warn(&place, "defense.doppelganger.urls has no effect without defense.doppelganger.enabled");
+        }
         if let Some(place) = place_of("defense.allowlist.enabled")
             && config.defense.allowlist.enabled
             && config.defense.allowlist.urls.is_empty()

@@ -4,6 +4,7 @@ use std::future::pending;
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::pin::Pin;
+use std::sync::Arc;
 
 use async_io::Async;
 use futures_lite::FutureExt as _;
@@ -68,7 +69,7 @@ pub(super) async fn to_dc(shared: &Shared, client: Async<TcpStream>, session: Se
     let mut link = session.link(dc, config.fast_mode, &mut random::fill);
     let wanted = &config.defense.doppelganger;
     if wanted.drs || wanted.enabled {
-        let pacing = wanted.enabled.then(|| Pacing::new(None));
+        let pacing = wanted.enabled.then(|| Pacing::new(measured_times(shared)));
         link.dc_to_client.sizer = Some(Box::new(RecordSizer::new(random::number(), wanted.drs, pacing)));
     }
     shared.relay.add(Job {
@@ -81,6 +82,18 @@ pub(super) async fn to_dc(shared: &Shared, client: Async<TcpStream>, session: Se
         watch: visit.into_watch(Outcome::Served),
     });
     Ok(())
+}
+
+/// The times between the records of the pages that are to be imitated, if any were measured.
+#[cfg(feature = "tls")]
+fn measured_times(shared: &Shared) -> Option<Arc<[u32]>> {
+    shared.measured.times()
+}
+
+/// As above; without TLS no page is measured.
+#[cfg(not(feature = "tls"))]
+fn measured_times(_: &Shared) -> Option<Arc<[u32]>> {
+    None
 }
 
 async fn reach(

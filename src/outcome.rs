@@ -22,6 +22,8 @@ pub enum Outcome {
     NotAllowlisted,
     /// Went away without a byte, or sent none for too long.
     Silent,
+    /// Gave its place to a newcomer: all of the strangers' were taken, and it had not sent a whole hello yet.
+    Evicted,
     /// Relayed to the front until both were done.
     Fronted(Stranger),
     /// Meant for the front, which could not be reached.
@@ -79,6 +81,7 @@ impl Outcome {
             Self::Blocklisted => "blocklisted",
             Self::NotAllowlisted => "not_allowlisted",
             Self::Silent => "silent",
+            Self::Evicted => "evicted",
             Self::Fronted(stranger) => stranger.as_str(),
             Self::FrontUnreachable(_) => "front_unreachable",
             Self::HandshakeAborted => "handshake_aborted",

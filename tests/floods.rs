@@ -87,3 +87,29 @@ fn a_thousand_half_open_probes_leave_clients_unaffected() {
     });
     drop(clients);
 }
+
+#[test]
+fn silent_strangers_make_room_for_newcomers() {
+    let dc = EchoDc::listen();
+    // 20 places for strangers.
+    let proxy = Setup::new().dc(2, dc.address).set("concurrency", "40").start();
+    // Somebody whose line is slow, before all others.
+    let hello = Hello::default().sign();
+    let mut slow = socket::connect_from(Ipv4Addr::new(127, 0, 2, 9), proxy.address);
+    slow.write_all(&hello.wire[..300]).unwrap();
+    let mut silent: Vec<_> =
+        (0..60).map(|number| socket::connect_from(Ipv4Addr::new(127, 0, 2, 1 + number % 4), proxy.address)).collect();
+    let started = Instant::now();
+    let mut clients: Vec<_> = (0..10).map(|_| session(proxy.address, 2)).collect();
+    for (number, client) in clients.iter_mut().enumerate() {
+        client.ping(5000, number as u64);
+    }
+    assert!(started.elapsed() < Duration::from_secs(8), "it took the clients {:?}", started.elapsed());
+    socket::wait_for("the silent ones to have left", Duration::from_secs(20), || {
+        (proxy.log().matches("reason=evicted").count() >= 42).then_some(())
+    });
+    silent.retain_mut(|stream| !socket::is_readable(stream, Duration::ZERO));
+    assert_eq!(silent.len(), 18, "silent ones that are still there");
+    slow.write_all(&hello.wire[300..]).unwrap();
+    assert_eq!(socket::read_exactly(&mut slow, 3).unwrap(), [0x16, 0x03, 0x03]);
+}

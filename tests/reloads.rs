@@ -2,7 +2,8 @@
 
 mod support;
 
-use std::io::Write;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -206,4 +207,22 @@ fn the_tail_of_a_relay_survives_a_reload() {
     thread::sleep(Duration::from_millis(2500));
     stream.send(b"late");
     assert_eq!(client.download.receive(4).unwrap(), b"late");
+}
+
+#[test]
+fn the_patience_of_another_front_is_measured_soon() {
+    let (patient, hasty) = (FakeFront::listen(), TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
+    let setup = Setup::new().front(patient.address);
+    let proxy = setup.start();
+    // It is being measured, and would be for an hour.
+    socket::wait_for("a silent visit", Duration::from_secs(60), || (patient.count_of(&[]) > 0).then_some(()));
+    reload(&proxy, &setup.front(hasty.local_addr().unwrap()));
+    thread::spawn(move || {
+        for visit in hasty.incoming().flatten() {
+            visit.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+            let _ = (&visit).read(&mut [0]);
+        }
+    });
+    let is_measured = || proxy.log().contains("patience of the front seconds=Some(").then_some(());
+    socket::wait_for("the measurement", Duration::from_secs(60), is_measured);
 }

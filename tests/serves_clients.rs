@@ -288,6 +288,54 @@ fn records_start_small_and_grow_when_asked_for() {
 }
 
 #[test]
+fn downloads_are_spaced_when_asked_for_and_messages_are_not() {
+    for drs in ["false", "true"] {
+        let dc = EchoDc::listen();
+        let setup = Setup::new().dc(2, dc.address).set("defense.doppelganger.drs", drs);
+        let proxy = setup.set("defense.doppelganger.enabled", "true").start();
+        let mut client = session(proxy.address, 2);
+        let started = Instant::now();
+        client.ping(3 << 20, 1);
+        let (elapsed, records) = (started.elapsed(), std::mem::take(&mut client.download.records));
+        println!("drs = {drs}: 3 MiB in {elapsed:?}, {} records", records.len());
+        // 192 records at least, 6.8 ms each on average.
+        assert!(elapsed > Duration::from_millis(400), "3 MiB in {elapsed:?}");
+        assert!(records.contains(&0x4000), "{records:?}");
+        assert_eq!(records[..40].iter().all(|size| *size <= 1450), drs == "true", "{records:?}");
+        let round_trips = (0..50).map(|seed| {
+            thread::sleep(Duration::from_millis(30));
+            let started = Instant::now();
+            client.ping(1000, seed);
+            started.elapsed()
+        });
+        // Held back, some of them would take more than 30 ms.
+        let late = round_trips.filter(|took| *took > Duration::from_millis(15)).count();
+        assert!(late < 5, "{late} of 50 messages were late");
+    }
+}
+
+#[test]
+fn what_is_held_back_stays_with_the_dc() {
+    let dc = FakeDc::listen();
+    let proxy = Setup::new().dc(2, dc.address).set("defense.doppelganger.enabled", "true").start();
+    let client = session(proxy.address, 2);
+    let mut stream = dc.accept();
+    let before = proxy.memory_kib();
+    stream.socket().set_nonblocking(true).unwrap();
+    let (started, mut sent) = (Instant::now(), 0);
+    while started.elapsed() < Duration::from_secs(2) {
+        match stream.socket().write(&[0; 0x1_0000]) {
+            Ok(count) => sent += count,
+            Err(_) => thread::sleep(Duration::from_millis(5)),
+        }
+    }
+    println!("{sent} bytes were taken in 2 s, {} KiB more memory", proxy.memory_kib().saturating_sub(before));
+    assert!(sent < 32 << 20, "{sent} bytes");
+    assert!(proxy.memory_kib() < before + 2048, "{} KiB instead of {before}", proxy.memory_kib());
+    drop(client);
+}
+
+#[test]
 fn small_messages_go_back_and_forth_at_once() {
     let dc = EchoDc::listen();
     let proxy = echoing(&dc);

@@ -2,11 +2,15 @@
 
 mod support;
 
+use std::io::Write;
+use std::net::SocketAddr;
+
 use socket2::SockRef;
 use support::client::session;
 use support::dc::EchoDc;
+use support::hello::Hello;
 use support::proxy::Setup;
-use support::socket;
+use support::{DEADLINE, socket};
 
 const WARNING: &str = "WARN connections to Telegram have no mark";
 
@@ -39,4 +43,32 @@ fn marks_that_can_be_set_are_not_warned_of() {
     let probe = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     let may_mark = SockRef::from(&probe).set_mark(100).is_ok();
     assert_eq!(proxy.log().contains(WARNING), !may_mark, "{}", proxy.log());
+}
+
+#[test]
+fn the_server_hello_comes_in_as_many_packets_as_asked_for() {
+    let proxy = Setup::new().set("network.hello-parts", "3").start();
+    let whole = Setup::new().start();
+    assert_eq!(sizes_seen(whole.address).len(), 0);
+    // Somebody else may have the processor between two looks.
+    let seen =
+        socket::wait_for("the parts", DEADLINE, || Some(sizes_seen(proxy.address)).filter(|seen| seen.len() == 2));
+    let (_, hello_len) = seen[0];
+    assert_eq!(seen, [(hello_len / 3, hello_len), (2 * (hello_len / 3), hello_len)]);
+}
+
+/// How much of the reply was there at looks that found less than its first record, and how long that is.
+fn sizes_seen(proxy: SocketAddr) -> Vec<(usize, usize)> {
+    let mut stream = socket::connect(proxy);
+    stream.write_all(&Hello::default().sign().wire).unwrap();
+    let (mut seen, mut start) = (Vec::new(), [0; 2048]);
+    loop {
+        let count = stream.peek(&mut start).unwrap();
+        let hello_len = 5 + usize::from(u16::from_be_bytes([start[3], start[4]]));
+        if count >= hello_len {
+            return seen;
+        }
+        seen.push((count, hello_len));
+        seen.dedup();
+    }
 }

@@ -79,7 +79,7 @@ pub enum ListUrl {
 /// `defense.doppelganger.*`.
 #[derive(Clone, Debug)]
 pub struct Doppelganger {
-    /// `enabled`: delays between records.
+    /// `enabled`: times between records.
     pub enabled: bool,
     /// `urls`: pages whose timing is learned.
     pub urls: Vec<String>,

@@ -72,11 +72,6 @@ impl Setting {
     fn is_zero(&self) -> bool {
         matches!(self.text.as_str(), "" | "0" | "false")
     }
-
-    fn is_default(&self) -> bool {
-        let is_written_so = matches!(self.spec.target().default, DefaultText::Is(text) if text == self.text);
-        is_written_so || self.is_zero()
-    }
 }
 
 struct Loader<'a> {
@@ -165,15 +160,6 @@ impl<'a> Loader<'a> {
             Status::Ignored(why) => self.warn(place, format!("{key} has no effect: {why}")),
             _ => {}
         }
-        match spec.target().status {
-            Status::NotYet("") if !setting.is_default() => {
-                self.warn(place, format!("{key} has no effect yet in this version"));
-            }
-            Status::NotYet(meaning) if !setting.is_default() => {
-                self.warn(place, format!("{key} has no effect yet in this version: {meaning}"));
-            }
-            _ => {}
-        }
     }
 
     /// What concerns several keys, or keys that are not there.
@@ -194,6 +180,13 @@ impl<'a> Loader<'a> {
             && config.defense.blocklist.urls.is_empty()
         {
             self.warn(&place, "defense.blocklist.enabled is true without defense.blocklist.urls, so nobody is blocked");
+        }
+        // Without TLS it cannot be set.
+        if cfg!(feature = "tls")
+            && let Some(place) = place_of("defense.doppelganger.urls")
+            && !config.defense.doppelganger.enabled
+        {
+            self.warn(&place, "defense.doppelganger.urls has no effect without defense.doppelganger.enabled");
         }
         if let Some(place) = place_of("defense.allowlist.enabled")
             && config.defense.allowlist.enabled

@@ -41,9 +41,8 @@ pub fn markdown() -> String {
             DefaultText::Required => "required".to_owned(),
         };
         let reload = if spec.is_reloadable { "yes" } else { "no" };
-        let note = if is_not_yet(spec) { " (not yet)" } else { "" };
         let allowed = spec.field.allowed();
-        text += &format!("| `{}` | {allowed} | {default} | {reload} | {}{note} |\n", spec.name, spec.doc);
+        text += &format!("| `{}` | {allowed} | {default} | {reload} | {} |\n", spec.name, spec.doc);
     }
     text
 }
@@ -67,14 +66,7 @@ fn remarks(spec: &KeySpec) -> String {
     if !spec.is_reloadable {
         text += "; takes a restart";
     }
-    if is_not_yet(spec) {
-        text += "; no effect yet";
-    }
     text
-}
-
-fn is_not_yet(spec: &KeySpec) -> bool {
-    matches!(spec.status, Status::NotYet(_))
 }
 
 /// Old and second names are for files that exist already.
@@ -138,6 +130,7 @@ mod tests {
         ("network.bind-ipv6", "2001:db8::1"),
         ("network.mark", "0x64"),
         ("network.client-mss", "536"),
+        ("network.hello-parts", "2"),
         ("network.notsent-lowat", "0"),
         ("network.reuse-port", "true"),
         ("defense.anti-replay.enabled", "false"),

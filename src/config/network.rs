@@ -64,6 +64,8 @@ pub struct Network {
     pub mark: Option<u32>,
     /// `client-mss`: the largest segment that clients are asked to send; none is the system's choice.
     pub client_mss: Option<u16>,
+    /// `hello-parts`: writes, and so packets, that our ServerHello goes in.
+    pub hello_parts: u16,
     /// `notsent-lowat`: bytes on the way to a client that may wait in the kernel before their first transmission; none
     /// is the system's choice.
     pub notsent_lowat: Option<ByteSize>,
@@ -86,6 +88,7 @@ impl Default for Network {
             bind_ipv6: None,
             mark: None,
             client_mss: None,
+            hello_parts: 1,
             notsent_lowat: Some(ByteSize(128 << 10)),
             reuse_port: false,
             stun_servers: Vec::new(),

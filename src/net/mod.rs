@@ -19,5 +19,5 @@ pub(crate) mod socks5;
 pub(crate) mod stream;
 mod system_names;
 #[cfg(feature = "tls")]
-mod tls;
+pub(crate) mod tls;
 pub(crate) mod url;

@@ -15,6 +15,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::sign::SigningKey;
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
 
+use crate::proto::tls::record_gaps::RecordGaps;
+
 /// Where systems keep the authorities that they trust: Debian and OpenWrt (ca-bundle), Alpine and OpenWrt, Fedora.
 const ROOTS: [&str; 3] =
     ["/etc/ssl/certs/ca-certificates.crt", "/etc/ssl/cert.pem", "/etc/pki/tls/certs/ca-bundle.crt"];
@@ -27,6 +29,8 @@ const ROOTS_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 pub(crate) struct TlsStream {
     socket: Async<TcpStream>,
     connection: ClientConnection,
+    /// The times between the server's records, and when they began to be taken.
+    gaps: Option<(RecordGaps, Instant)>,
 }
 
 impl TlsStream {
@@ -35,9 +39,26 @@ impl TlsStream {
     /// # Errors
     /// `InvalidData` for everything that is wrong with the server, and those of the socket.
     pub(crate) async fn connect(socket: Async<TcpStream>, host: &str) -> io::Result<Self> {
+        Self::handshake(socket, host, None).await
+    }
+
+    /// As above; the times between the records of the server's answer are taken.
+    ///
+    /// # Errors
+    /// See [`TlsStream::connect`].
+    pub(crate) async fn measuring(socket: Async<TcpStream>, host: &str) -> io::Result<Self> {
+        Self::handshake(socket, host, Some((RecordGaps::default(), Instant::now()))).await
+    }
+
+    /// What was measured, microseconds.
+    pub(crate) fn into_gaps(self) -> Vec<u32> {
+        self.gaps.map(|(gaps, _)| gaps.into_gaps()).unwrap_or_default()
+    }
+
+    async fn handshake(socket: Async<TcpStream>, host: &str, gaps: Option<(RecordGaps, Instant)>) -> io::Result<Self> {
         let name = ServerName::try_from(host.to_owned()).map_err(invalid)?;
         let connection = ClientConnection::new(config()?, name).map_err(invalid)?;
-        let mut stream = Self { socket, connection };
+        let mut stream = Self { socket, connection, gaps };
         while stream.connection.is_handshaking() {
             stream.flush().await?;
             if stream.connection.is_handshaking() {
@@ -53,7 +74,12 @@ impl TlsStream {
         loop {
             match self.connection.reader().read(buffer) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.receive().await?,
-                result => return result,
+                result => {
+                    if let Some((gaps, _)) = &mut self.gaps {
+                        gaps.count();
+                    }
+                    return result;
+                }
             }
         }
     }
@@ -73,7 +99,8 @@ impl TlsStream {
     /// here: the reader knows whether it was announced.
     async fn receive(&mut self) -> io::Result<()> {
         loop {
-            match self.connection.read_tls(&mut self.socket.get_ref()) {
+            let mut source = Measured { socket: self.socket.get_ref(), gaps: &mut self.gaps };
+            match self.connection.read_tls(&mut source) {
                 Ok(count) => {
                     let is_handshaking = self.connection.is_handshaking();
                     if let Err(error) = self.connection.process_new_packets() {
@@ -103,6 +130,23 @@ impl TlsStream {
             }
         }
         Ok(())
+    }
+}
+
+/// The socket, with a look at what comes out of it.
+struct Measured<'a> {
+    socket: &'a TcpStream,
+    gaps: &'a mut Option<(RecordGaps, Instant)>,
+}
+
+impl io::Read for Measured<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.socket.read(buffer)?;
+        if let Some((gaps, started)) = self.gaps {
+            let now = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+            gaps.read(buffer.get(..count).unwrap_or_default(), now);
+        }
+        Ok(count)
     }
 }
 

@@ -15,6 +15,7 @@ pub(crate) mod faketls;
 pub mod handshake;
 pub(crate) mod mtproto;
 pub(crate) mod obfuscated2;
+pub(crate) mod pacing;
 pub(crate) mod proxy_protocol;
 pub(crate) mod reader;
 pub(crate) mod record_sizer;

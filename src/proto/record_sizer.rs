@@ -1,6 +1,9 @@
 //! Sizes of the records to the client as web servers choose them that care for the first paint: records that fit one
 //! packet at the start of a transfer, larger ones as it goes on, and small ones again after a pause.
+//!
+//! Also the times between them, if they are to be a web server's. What comes after a pause is never held back.
 
+use super::pacing::Pacing;
 use super::tls::record::application_data_header;
 use super::tls::{PLAINTEXT_MAX, RECORD_HEADER};
 
@@ -10,6 +13,9 @@ const SMALL: u16 = 1450;
 /// The same of the second phase.
 const MIDDLE_UNTIL: u16 = 60;
 const MIDDLE: u16 = 4096;
+/// The largest payload of all.
+#[expect(clippy::cast_possible_truncation, reason = "it is 2^14")]
+const MAX: u16 = PLAINTEXT_MAX as u16;
 /// Sizes vary below these by less than this.
 const VARIATION: u32 = 100;
 /// A pause after which a transfer starts anew, milliseconds.
@@ -26,19 +32,38 @@ pub(crate) struct RecordSizer {
     last: u64,
     /// State of a xorshift generator; nobody gains anything from guessing a size.
     noise: u32,
+    /// Records are as large as they may be from the first one on.
+    is_constant: bool,
+    /// Holds them apart; none if each goes as soon as it can.
+    pacing: Option<Pacing>,
 }
 
 /// Payload bytes of the next records.
 pub(crate) type Sizes = [u16; SIZES];
 
 impl RecordSizer {
-    /// `seed` makes the sizes of connections differ.
-    pub(crate) fn new(seed: u32) -> Self {
-        Self { sent: 0, last: 0, noise: seed | 1 }
+    /// `seed` makes the sizes of connections differ. Without `grows` all are as large as they may be.
+    pub(crate) fn new(seed: u32, grows: bool, pacing: Option<Pacing>) -> Self {
+        Self { sent: 0, last: 0, noise: seed | 1, is_constant: !grows, pacing }
+    }
+
+    /// When the next record may be made, if that is later than `now`, milliseconds.
+    pub(crate) fn held_until(&self, now: u64) -> Option<u64> {
+        self.pacing.as_ref().map(Pacing::due).filter(|due| *due > now)
     }
 
     /// Draws the sizes of the next records at `now`, milliseconds; they count once they are [`RecordSizer::made`].
     pub(crate) fn draw(&mut self, now: u64) -> Sizes {
+        if self.pacing.is_some() {
+            // Each waits for itself.
+            let mut sizes = self.draw_all(now);
+            sizes.iter_mut().skip(1).for_each(|size| *size = 0);
+            return sizes;
+        }
+        self.draw_all(now)
+    }
+
+    fn draw_all(&mut self, now: u64) -> Sizes {
         if now.saturating_sub(self.last) > PAUSE {
             self.sent = 0;
         }
@@ -51,20 +76,29 @@ impl RecordSizer {
 
     fn size_of(&mut self, number: u16) -> u16 {
         let largest = match number {
+            _ if self.is_constant => return MAX,
             _ if number <= SMALL_UNTIL => SMALL,
             _ if number <= MIDDLE_UNTIL => MIDDLE,
-            _ => return u16::try_from(PLAINTEXT_MAX).unwrap_or(u16::MAX),
+            _ => return MAX,
         };
+        largest - u16::try_from(self.next_noise() % VARIATION).unwrap_or_default()
+    }
+
+    fn next_noise(&mut self) -> u32 {
         self.noise ^= self.noise << 13;
         self.noise ^= self.noise >> 17;
         self.noise ^= self.noise << 5;
-        largest - u16::try_from(self.noise % VARIATION).unwrap_or_default()
+        self.noise
     }
 
-    /// Takes note of `count` records that were made.
-    pub(crate) fn made(&mut self, count: u16, now: u64) {
+    /// Takes note of `count` records that were made, and whether more bytes wait to become some.
+    pub(crate) fn made(&mut self, count: u16, is_more: bool, now: u64) {
         self.sent = self.sent.saturating_add(count);
         self.last = now;
+        let noise = self.next_noise();
+        if let Some(pacing) = &mut self.pacing {
+            pacing.made(is_more, noise, now);
+        }
     }
 }
 
@@ -105,7 +139,7 @@ mod tests {
     fn sizes(sizer: &mut RecordSizer, start: u64, count: u64) -> Vec<u16> {
         let mut one = |now| {
             let [size, ..] = sizer.draw(now);
-            sizer.made(1, now);
+            sizer.made(1, true, now);
             size
         };
         (start..start + count).map(&mut one).collect()
@@ -113,7 +147,7 @@ mod tests {
 
     #[test]
     fn records_grow_in_two_steps_and_start_small_after_a_pause() {
-        let mut sizer = RecordSizer::new(7);
+        let mut sizer = RecordSizer::new(7, true, None);
         for start in [0, 1_100, 10_000] {
             let sizes = sizes(&mut sizer, start, 100);
             assert!(sizes[..40].iter().all(|size| (1351..=1450).contains(size)), "{sizes:?}");
@@ -126,7 +160,7 @@ mod tests {
 
     #[test]
     fn a_short_rest_is_no_pause_and_a_draw_in_vain_does_not_count() {
-        let mut sizer = RecordSizer::new(9);
+        let mut sizer = RecordSizer::new(9, true, None);
         sizes(&mut sizer, 0, 60);
         assert!(usize::from(sizer.draw(60 + PAUSE - 1)[0]) == PLAINTEXT_MAX);
         assert!(sizer.draw(60 + PAUSE)[0] < 1500);

@@ -4,6 +4,7 @@ use std::future::pending;
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::pin::Pin;
+use std::sync::Arc;
 
 use async_io::Async;
 use futures_lite::FutureExt as _;
@@ -16,6 +17,7 @@ use crate::net::deadline;
 use crate::outcome::Outcome;
 use crate::proto::dc::DcId;
 use crate::proto::handshake::Session;
+use crate::proto::pacing::Pacing;
 use crate::proto::record_sizer::RecordSizer;
 
 /// Reaches Telegram and the front in place of the proxy's own way, which is TCP as configured.
@@ -65,8 +67,10 @@ pub(super) async fn to_dc(shared: &Shared, client: Async<TcpStream>, session: Se
     let Ok(client) = client.into_inner() else { return Err((visit, Outcome::NoResources)) };
     visit.connected(dc, address);
     let mut link = session.link(dc, config.fast_mode, &mut random::fill);
-    if config.defense.doppelganger.drs {
-        link.dc_to_client.sizer = Some(Box::new(RecordSizer::new(random::number())));
+    let wanted = &config.defense.doppelganger;
+    if wanted.drs || wanted.enabled {
+        let pacing = wanted.enabled.then(|| Pacing::new(measured_times(shared)));
+        link.dc_to_client.sizer = Some(Box::new(RecordSizer::new(random::number(), wanted.drs, pacing)));
     }
     shared.relay.add(Job {
         client,
@@ -78,6 +82,18 @@ pub(super) async fn to_dc(shared: &Shared, client: Async<TcpStream>, session: Se
         watch: visit.into_watch(Outcome::Served),
     });
     Ok(())
+}
+
+/// The times between the records of the pages that are to be imitated, if any were measured.
+#[cfg(feature = "tls")]
+fn measured_times(shared: &Shared) -> Option<Arc<[u32]>> {
+    shared.measured.times()
+}
+
+/// As above; without TLS no page is measured.
+#[cfg(not(feature = "tls"))]
+fn measured_times(_: &Shared) -> Option<Arc<[u32]>> {
+    None
 }
 
 async fn reach(

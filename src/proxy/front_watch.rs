@@ -23,7 +23,7 @@ const EVERY: (Duration, Duration) = (Duration::from_secs(5 * 60 * 60), Duration:
 const RETRY: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(120));
 /// Between two samples of a look.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(300), Duration::from_millis(1500));
-/// Time after the start before the front's patience is measured; the samples are wanted first.
+/// Time before the front's patience is measured; the samples of a new front are wanted first.
 const LATER: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(10));
 /// Time for one answer.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -151,14 +151,18 @@ async fn connect(shared: &Shared, config: &Config) -> io::Result<(Async<TcpStrea
 }
 
 async fn watch_patience(shared: &Shared) {
-    Timer::after(random::between(LATER)).await;
     loop {
-        let patience = measure_patience(shared).await.ok().filter(|_| !shared.loops.is_found());
-        log::debug!("patience of the front seconds={:?}", patience.map(|patience| patience.as_secs()));
-        if patience.is_some() {
-            shared.lock_front_profile().patience = patience;
-        }
-        Timer::after(random::between(if patience.is_some() { EVERY } else { RETRY })).await;
+        let measure = async {
+            Timer::after(random::between(LATER)).await;
+            let patience = measure_patience(shared).await.ok().filter(|_| !shared.loops.is_found());
+            log::debug!("patience of the front seconds={:?}", patience.map(|patience| patience.as_secs()));
+            if patience.is_some() {
+                shared.lock_front_profile().patience = patience;
+            }
+            Timer::after(random::between(if patience.is_some() { EVERY } else { RETRY })).await;
+        };
+        // That of another front is measured as soon as it is configured.
+        measure.or(shared.patience_changes.wait()).await;
     }
 }
 

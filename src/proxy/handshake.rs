@@ -1,6 +1,6 @@
 //! Driving the handshake's state machine: from a client's first byte to the verdict on it.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Write as _};
 use std::net::TcpStream;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -13,6 +13,7 @@ use super::{Shared, Visit, random};
 use crate::net::deadline;
 use crate::outcome::{Outcome, Stranger};
 use crate::proto::handshake::{Env, Handshake, Session, Step};
+use crate::proto::tls::RECORD_HEADER;
 use crate::proto::tls::client_hello::ClientHello;
 
 /// Bytes received at once; more than the hello of any client that is known.
@@ -28,18 +29,36 @@ pub(super) enum Verdict {
     Over(Outcome),
 }
 
-/// Talks with whoever has connected until it is known who that is.
+/// Talks with whoever has connected until it is known who that is. Until its hello is whole, it may have to leave its
+/// place to another.
 pub(super) async fn greet(shared: &Shared, client: &Async<TcpStream>, visit: &mut Visit) -> Verdict {
+    let eviction = visit.permit.eviction();
+    let evicted = async {
+        eviction.await;
+        Err(Verdict::Over(Outcome::Evicted))
+    };
+    match hear(shared, client, visit).or(evicted).await {
+        Ok((machine, reply)) => {
+            visit.authenticated();
+            await_frame(shared, client, visit, machine, reply).await
+        }
+        Err(Verdict::Stranger(_)) if !visit.permit.fronted() => Verdict::Over(Outcome::Evicted),
+        Err(verdict) => verdict,
+    }
+}
+
+/// Reads the hello. If it is a client's, there is a reply to it; otherwise the verdict is clear already.
+async fn hear(shared: &Shared, client: &Async<TcpStream>, visit: &mut Visit) -> Result<(Handshake, Vec<u8>), Verdict> {
     // A peer that says nothing costs a place and no more. It is borne with for as long as the front would bear it.
     let patience = shared.lock_front_profile().patience.unwrap_or(visit.config.network.timeout.idle);
     let mut input = match deadline::within(patience, receive(client)).await {
         Some(Ok(input)) if !input.is_empty() => input,
-        _ => return Verdict::Over(Outcome::Silent),
+        _ => return Err(Verdict::Over(Outcome::Silent)),
     };
     let header = front::proxy_header(client.get_ref(), visit);
     let mut shadow = Shadow::new(shared, visit, header);
     if let Some(stranger) = visit.shut_out {
-        return Verdict::Stranger(Visitor { stranger, received: input, link: shadow.into_link() });
+        return Err(Verdict::Stranger(Visitor { stranger, received: input, link: shadow.into_link() }));
     }
     let mut machine = Handshake::new();
     let stranger = loop {
@@ -51,20 +70,16 @@ pub(super) async fn greet(shared: &Shared, client: &Async<TcpStream>, visit: &mu
                 None => break Stranger::Slow,
                 Some(Err(_)) => {
                     shadow.reset();
-                    return Verdict::Over(Outcome::ClientReset);
+                    return Err(Verdict::Over(Outcome::ClientReset));
                 }
             },
-            Step::Reply => {
-                drop(shadow);
-                visit.authenticated();
-                return await_frame(shared, client, visit, machine, reply).await;
-            }
+            Step::Reply => return Ok((machine, reply)),
             Step::Front(reason) => break Stranger::Rejected(reason),
-            Step::Established(session) => return Verdict::Client(session),
-            Step::Close(reason) => return Verdict::Over(Outcome::BadClient(reason)),
+            Step::Established(session) => return Err(Verdict::Client(session)),
+            Step::Close(reason) => return Err(Verdict::Over(Outcome::BadClient(reason))),
         }
     };
-    Verdict::Stranger(Visitor { stranger, received: machine.into_received(), link: shadow.into_link() })
+    Err(Verdict::Stranger(Visitor { stranger, received: machine.into_received(), link: shadow.into_link() }))
 }
 
 /// Waits for more of a hello, as long as the front has not taken over; `None` once it has.
@@ -86,7 +101,8 @@ async fn await_frame(
     mut reply: Vec<u8>,
 ) -> Verdict {
     let deadline = Instant::now() + visit.config.network.timeout.handshake;
-    if !matches!(deadline::until(deadline, client.write_all(&reply)).await, Some(Ok(()))) {
+    let rest = send_parts(client.get_ref(), &reply, visit.config.network.hello_parts.into());
+    if !matches!(deadline::until(deadline, client.write_all(rest)).await, Some(Ok(()))) {
         return Verdict::Over(Outcome::HandshakeAborted);
     }
     let mut input = Vec::new();
@@ -100,6 +116,22 @@ async fn await_frame(
             },
         }
     }
+}
+
+/// Sends all but the last of the `parts` that the first record of our reply is cut into, and returns what is left. The
+/// socket holds nothing back, so that each is a packet; what it does not take is left, too.
+fn send_parts<'a>(mut client: &TcpStream, reply: &'a [u8], parts: usize) -> &'a [u8] {
+    let hello_len = match reply {
+        [_, _, _, high, low, ..] => RECORD_HEADER + usize::from(u16::from_be_bytes([*high, *low])),
+        _ => 0,
+    };
+    let mut rest = reply;
+    for _ in 1..parts {
+        let part = rest.get(..(hello_len / parts).max(1)).unwrap_or_default();
+        let Ok(taken) = client.write(part) else { break };
+        rest = rest.get(taken..).unwrap_or_default();
+    }
+    rest
 }
 
 /// One step of the machine, with the world as it is now.

@@ -29,6 +29,8 @@ mod lists;
 mod loops;
 mod memory;
 pub(crate) mod names;
+#[cfg(feature = "tls")]
+mod pages;
 mod random;
 mod relay;
 mod reporting;
@@ -117,9 +119,12 @@ struct Shared {
     shadows: Arc<Semaphore>,
     lists: Lists,
     learned: Learned,
+    #[cfg(feature = "tls")]
+    measured: pages::Measured,
     anti_replay: Mutex<AntiReplay>,
     front_profile: Mutex<FrontProfile>,
     front_changes: Signal,
+    patience_changes: Signal,
     loops: Arc<Loops>,
     relay: Relay,
     resolver: Resolver,
@@ -162,9 +167,12 @@ impl Proxy {
             limits: Limits::new(caps),
             lists: Lists::new(&config.defense),
             learned: Learned::default(),
+            #[cfg(feature = "tls")]
+            measured: pages::Measured::default(),
             anti_replay: Mutex::new(AntiReplay::new(config.defense.anti_replay_max_size.0)),
             front_profile: Mutex::default(),
             front_changes: Signal::default(),
+            patience_changes: Signal::default(),
             loops: Arc::default(),
             relay,
             resolver: names::resolver(&config),
@@ -203,6 +211,8 @@ impl Proxy {
         // Boxed, for the compiler does not look that deep into futures within futures.
         let upkeep = front_watch::watch(&self.shared).boxed();
         let upkeep = upkeep.or(lists::keep_fresh(&self.shared).boxed()).or(learned::keep_fresh(&self.shared).boxed());
+        #[cfg(feature = "tls")]
+        let upkeep = upkeep.or(pages::keep_measured(&self.shared).boxed());
         self.executor.run(accept.or(log).or(upkeep)).await;
     }
 
@@ -226,6 +236,7 @@ impl Proxy {
             *self.shared.lock_front_profile() = FrontProfile::default();
             self.shared.loops.set_found(false);
             self.shared.front_changes.send();
+            self.shared.patience_changes.send();
         }
         Ok(fixed)
     }

@@ -10,6 +10,7 @@ import asyncio
 import datetime
 import json
 import os
+import re
 import shutil
 import socket
 import struct
@@ -92,6 +93,7 @@ class Run:
         check("a web server is asked over HTTPS", self._front_over_https)
         check("a list comes over HTTPS, once its certificate has become valid", self._list_over_https)
         check("addresses of the CDN are learned, and the last good ones stay", self._cdn_is_learned)
+        check("the times between the records of a page are learned", self._page_is_measured)
         check("a build without TLS says what it needs", self._refused_without_tls)
         check("a STUN server tells the public address, carrier-grade NAT is named", self._stun)
         check("a web page tells the public address where no STUN server answers", self._public_page)
@@ -235,6 +237,28 @@ class Run:
                 _wait_for(lambda: "addresses learned dc=203 count=1" in self._log(), "the addresses")
                 _wait_for(lambda: "getProxyConfigV6 error=the server answers with status 404" in self._log(), "a complaint")
                 self._ping(203)
+                proxy.stop()
+
+    def _page_is_measured(self) -> None:
+        settings = [
+            ("domain-fronting.host", "127.0.0.1"),
+            ("defense.doppelganger.enabled", "true"),
+            ("defense.doppelganger.urls", "https://127.0.0.1/page"),
+            ("defense.doppelganger.urls", "https://127.0.0.1/missing"),
+            ("defense.doppelganger.repeats-per-raid", "3"),
+        ]
+        with Web(WEB, self._ca.certificate("good", "127.0.0.1"), {}) as web:
+            web.paced["/page"] = 60, 0.01
+            with self._mtg(self._with_tls, settings) as proxy:
+                _wait_for(lambda: "pages measured times=" in self._log(), "the times")
+                found = re.search(r"pages measured times=(\d+) mbit_per_second=(\d+) in use", self._log())
+                times, speed = map(int, found.groups()) if found else (0, 0)
+                # 16 KiB each 10 ms; the server's timer is late, never early.
+                if not (150 <= times <= 180 and 8 <= speed <= 13):
+                    raise Failed(f"{times} times, {speed} Mbit/s")
+                if "page=https://127.0.0.1/missing error=the server answers with status 404" not in self._log():
+                    raise Failed("no complaint about the missing page")
+                self._ping(2)
                 proxy.stop()
 
     def _refused_without_tls(self) -> None:

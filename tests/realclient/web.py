@@ -9,6 +9,7 @@ import http.server
 import ssl
 import struct
 import threading
+import time
 from pathlib import Path
 
 DNS_PATH = "/dns-query"
@@ -21,6 +22,8 @@ class Web:
 
     def __init__(self, address: tuple[str, int], certificate: tuple[Path, Path], names: dict[str, str]) -> None:
         self.pages: dict[str, bytes] = {}
+        # How many records a page comes in, and how many seconds lie between them.
+        self.paced: dict[str, tuple[int, float]] = {}
         self.requests: list[str] = []
         self._names = names
         web = self
@@ -30,6 +33,9 @@ class Web:
 
             def do_GET(self) -> None:  # noqa: N802
                 web.requests.append(f"GET {self.path}")
+                if self.path in web.paced:
+                    self._answer_slowly(*web.paced[self.path])
+                    return
                 page = web.pages.get(self.path)
                 self._answer(404 if page is None else 200, "text/plain", page or b"")
 
@@ -39,12 +45,18 @@ class Web:
                 is_dns = self.path == DNS_PATH and self.headers["Content-Type"] == DNS_TYPE
                 self._answer(200 if is_dns else 400, DNS_TYPE, web._resolve(question) if is_dns else b"")
 
-            def _answer(self, status: int, kind: str, body: bytes) -> None:
+            def _answer(self, status: int, kind: str, body: bytes, length: int | None = None) -> None:
                 self.send_response(status)
                 self.send_header("Content-Type", kind)
-                self.send_header("Content-Length", str(len(body)))
+                self.send_header("Content-Length", str(len(body) if length is None else length))
                 self.end_headers()
                 self.wfile.write(body)
+
+            def _answer_slowly(self, records: int, pause: float) -> None:
+                self._answer(200, "text/plain", b"", length=1000 * records)
+                for _ in range(records):
+                    time.sleep(pause)
+                    self.wfile.write(bytes(1000))
 
             def log_message(self, format: str, *args: object) -> None:
                 pass

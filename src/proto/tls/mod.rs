@@ -5,6 +5,8 @@ pub(crate) mod first_flight;
 pub(crate) mod front_hello;
 mod mlkem;
 pub(crate) mod record;
+#[cfg(feature = "tls")]
+pub(crate) mod record_gaps;
 pub(crate) mod server_hello;
 pub(crate) mod x25519;
 

@@ -61,6 +61,8 @@ pub(super) struct Conn {
     pub(super) idle: u64,
     /// It stands in one of the engine's queues.
     pub(super) is_queued: bool,
+    /// It stands among those that wait for their time.
+    pub(super) is_delayed: bool,
     watch: Option<Box<dyn Watch>>,
     /// What the watch knows of.
     reported: Traffic,
@@ -78,6 +80,7 @@ impl Conn {
             last_active: now,
             idle: u64::try_from(job.idle.as_millis()).unwrap_or(u64::MAX),
             is_queued: false,
+            is_delayed: false,
             watch: Some(job.watch),
             reported: Traffic::default(),
         }
@@ -138,7 +141,8 @@ impl Conn {
         match (up, down) {
             _ if self.to_remote.is_over && self.to_client.is_over => Err(Cause::Finished),
             (Turn::Unfinished, _) | (_, Turn::Unfinished) => Ok(Turn::Unfinished),
-            (Turn::Waiting, Turn::Waiting) => Ok(Turn::Waiting),
+            // Only what goes to clients is ever held back.
+            (_, down) => Ok(down),
         }
     }
 

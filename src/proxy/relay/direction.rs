@@ -19,6 +19,8 @@ pub(super) enum Turn {
     Waiting,
     /// There is more to do, after the others.
     Unfinished,
+    /// There may be more to do at that time of the engine's clock, milliseconds.
+    Later(u64),
 }
 
 /// What ends a direction, and with it the connection, before its time.
@@ -36,6 +38,8 @@ pub(super) enum Failure {
 pub(super) enum Received {
     /// Nothing was there.
     Nothing,
+    /// Nothing is to be received before that time.
+    Later(u64),
     /// The sender's FIN.
     End,
     /// Something.
@@ -167,6 +171,7 @@ impl Direction {
                     self.keep(unsent.into(), room);
                 }
                 Received::Nothing => self.readable = false,
+                Received::Later(due) => return Ok(Turn::Later(due)),
                 Received::End => (self.readable, self.at_end) = (false, true),
             }
         }

@@ -76,6 +76,8 @@ pub(super) struct Engine {
     pool: Pool,
     /// Connections that have something to do.
     queue: VecDeque<usize>,
+    /// Connections that have something to do at a time of the engine's clock, milliseconds. A key may be stale.
+    delayed: Vec<(u64, usize)>,
     started: Instant,
     scan_every: Duration,
     next_scan: Instant,
@@ -96,6 +98,7 @@ impl Engine {
             conns: Slab::new(),
             pool: Pool::new(budget),
             queue: VecDeque::new(),
+            delayed: Vec::new(),
             started: now,
             scan_every: SCAN.1,
             next_scan: now,
@@ -123,6 +126,9 @@ impl Engine {
                 return self.close_all();
             }
             let now = Instant::now();
+            if !self.delayed.is_empty() {
+                self.wake_delayed(now);
+            }
             self.serve_queue(now);
             if now >= self.next_scan {
                 self.scan(now);
@@ -138,7 +144,9 @@ impl Engine {
         } else if self.conns.is_empty() {
             return None;
         } else {
-            self.next_scan.saturating_duration_since(Instant::now())
+            let due = self.delayed.iter().map(|(due, _)| *due).min();
+            let next = due.map_or(self.next_scan, |due| self.next_scan.min(self.started + Duration::from_millis(due)));
+            next.saturating_duration_since(Instant::now())
         };
         Timespec::try_from(wait).ok()
     }
@@ -188,6 +196,20 @@ impl Engine {
         enqueue(&mut self.queue, conn, key);
     }
 
+    /// Queues those whose time has come.
+    fn wake_delayed(&mut self, now: Instant) {
+        let now = self.millis(now);
+        self.delayed.retain(|&(due, key)| {
+            if due <= now
+                && let Some(conn) = self.conns.get_mut(key)
+            {
+                conn.is_delayed = false;
+                enqueue(&mut self.queue, conn, key);
+            }
+            due > now
+        });
+    }
+
     /// Gives every connection that has something to do its turn, once.
     fn serve_queue(&mut self, now: Instant) {
         let now = self.millis(now);
@@ -204,6 +226,11 @@ impl Engine {
         match conn.take_turn(&mut self.pool, now) {
             Ok(Turn::Waiting) => {}
             Ok(Turn::Unfinished) => enqueue(&mut self.queue, conn, key),
+            Ok(Turn::Later(due)) if !conn.is_delayed => {
+                conn.is_delayed = true;
+                self.delayed.push((due, key));
+            }
+            Ok(Turn::Later(_)) => {}
             Err(cause) => self.close(key, cause),
         }
         if self.pool.account(owner).is_overdrawn() {
@@ -249,8 +276,8 @@ impl Engine {
     /// Gives memory back when most of a crowd have left: those who stay move together.
     fn shrink(&mut self) {
         let is_sparse = self.conns.len() < self.conns.capacity() / SPARSE && self.conns.capacity() > SMALL;
-        // Keys in the queue would go stale.
-        if !is_sparse || !self.queue.is_empty() {
+        // Keys in the queues would go stale.
+        if !is_sparse || !self.queue.is_empty() || !self.delayed.is_empty() {
             return;
         }
         // The poller reports again what it has reported under the old key. To change what it says needs no memory

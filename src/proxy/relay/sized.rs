@@ -1,4 +1,5 @@
-//! Receiving from the DC when the sizes of the records to the client are chosen (`defense.doppelganger.drs`).
+//! Receiving from the DC when the sizes of the records to the client are chosen (`defense.doppelganger.drs`), or the
+//! times between them (`defense.doppelganger.enabled`).
 
 use std::io::{IoSliceMut, Read};
 use std::net::TcpStream;
@@ -18,7 +19,11 @@ pub(super) fn receive(
     codec: &mut DcToClient,
     now: u64,
 ) -> Result<Received, Failure> {
-    let Some(sizes) = codec.sizer.as_mut().map(|sizer| sizer.draw(now)) else { return Ok(Received::Nothing) };
+    let Some(sizer) = &mut codec.sizer else { return Ok(Received::Nothing) };
+    if let Some(due) = sizer.held_until(now) {
+        return Ok(Received::Later(due));
+    }
+    let sizes = sizer.draw(now);
     let mut slots = payloads(buffer, sizes).map(IoSliceMut::new);
     let capacity = slots.iter().map(|slot| slot.len()).sum();
     match Received::from_result(source.read_vectored(&mut slots), capacity)? {
@@ -31,7 +36,7 @@ pub(super) fn receive(
             }
             let (to_send, records) = frame(buffer, payload, sizes);
             if let Some(sizer) = &mut codec.sizer {
-                sizer.made(records, now);
+                sizer.made(records, is_full, now);
             }
             Ok(Received::Bytes { to_send, payload, is_full })
         }

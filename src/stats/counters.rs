@@ -153,7 +153,7 @@ impl<K: Ord, V: Default> Sorted<K, V> {
         &mut self.0[place].1
     }
 
-    fn get(&self, key: &K) -> Option<&V> {
+    pub(super) fn get(&self, key: &K) -> Option<&V> {
         self.find(key).ok().map(|place| &self.0[place].1)
     }
 

@@ -2,7 +2,6 @@
 //!
 //! Gauges go out as they are, not as changes: a lost packet or a server that starts anew does no lasting harm.
 
-use std::collections::HashMap;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
@@ -10,6 +9,7 @@ use std::time::Duration;
 use async_io::{Async, Timer};
 use futures_lite::FutureExt as _;
 
+use super::counters::Sorted;
 use super::table::{Kind, METRICS, Metric};
 use super::{Snapshot, Stats, Value};
 use crate::config::{Host, Statsd, TagFormat};
@@ -28,8 +28,9 @@ pub(crate) async fn run(
     resolver: &Resolver,
     stop: impl Future<Output = ()>,
 ) {
-    let mut reporter = Reporter { settings, resolver, socket: None, sent: HashMap::new(), has_warned: false };
-    reporter.sent = reporter.lines(baseline).into_iter().filter_map(|line| line.counter).collect();
+    let mut reporter = Reporter { settings, resolver, socket: None, sent: Sorted::default(), has_warned: false };
+    let known = reporter.lines(baseline).into_iter().filter_map(|line| line.counter);
+    known.for_each(|(key, value)| *reporter.sent.entry(key) = value);
     let mut stop = std::pin::pin!(stop);
     let mut is_last = false;
     loop {
@@ -55,7 +56,7 @@ struct Reporter<'a> {
     resolver: &'a Resolver,
     socket: Option<(SocketAddr, Async<UdpSocket>)>,
     /// What the server knows of each counter.
-    sent: HashMap<String, u64>,
+    sent: Sorted<String, u64>,
     has_warned: bool,
 }
 
@@ -127,7 +128,7 @@ impl Reporter<'_> {
                 counters.extend(line.counter);
             }
             socket.1.send(packet.as_bytes()).await?;
-            self.sent.extend(counters);
+            counters.into_iter().for_each(|(key, value)| *self.sent.entry(key) = value);
         }
         self.socket = Some(socket);
         Ok(())
@@ -220,7 +221,7 @@ mod tests {
             settings: &settings,
             resolver: &resolver,
             socket: None,
-            sent: HashMap::new(),
+            sent: Sorted::default(),
             has_warned: false,
         };
         let mut report = || {
@@ -255,8 +256,13 @@ mod tests {
             stats.record(&Event::Traffic { connection, traffic: Traffic { from_client: 1, to_client: 1 } });
         }
         let nowhere = Statsd { address: None, ..settings.clone() };
-        let mut reporter =
-            Reporter { settings: &nowhere, resolver: &resolver, socket: None, sent: HashMap::new(), has_warned: false };
+        let mut reporter = Reporter {
+            settings: &nowhere,
+            resolver: &resolver,
+            socket: None,
+            sent: Sorted::default(),
+            has_warned: false,
+        };
         async_io::block_on(reporter.report(&stats.snapshot()));
         reporter.settings = &settings;
         async_io::block_on(reporter.report(&stats.snapshot()));

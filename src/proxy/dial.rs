@@ -86,13 +86,13 @@ pub(super) async fn to_dc(shared: &Shared, client: Async<TcpStream>, session: Se
 
 /// The times between the records of the pages that are to be imitated, if any were measured.
 #[cfg(feature = "tls")]
-fn measured_times(shared: &Shared) -> Option<Arc<[u32]>> {
+fn measured_times(shared: &Shared) -> Option<Arc<[u16]>> {
     shared.measured.times()
 }
 
 /// As above; without TLS no page is measured.
 #[cfg(not(feature = "tls"))]
-fn measured_times(_: &Shared) -> Option<Arc<[u32]>> {
+fn measured_times(_: &Shared) -> Option<Arc<[u16]>> {
     None
 }
 

@@ -16,13 +16,15 @@ use crate::net::http::{self, Request};
 use crate::net::stream::Stream;
 use crate::net::tls::TlsStream;
 use crate::net::url::Url;
-use crate::proto::pacing::GAP_MAX;
+use crate::proto::pacing::UNIT;
 use crate::proto::transcode::RECORD_PAYLOAD_MAX;
 
 /// Times that are kept; the newest ones.
 const GAPS_MAX: usize = 4096;
 /// So many are needed for them to be used.
 const GAPS_MIN: usize = 100;
+/// The longest time that counts, units; beyond it a server has thought, not sent.
+const GAP_MAX: u16 = 30_000;
 /// Between two pages.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(2));
 /// For one page.
@@ -30,13 +32,13 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// The longest page, bytes.
 const SIZE_MAX: u64 = 8 << 20;
 
-/// What was measured, microseconds.
+/// What was measured, in units of [`UNIT`].
 #[derive(Default)]
-pub(super) struct Measured(Mutex<Option<Arc<[u32]>>>);
+pub(super) struct Measured(Mutex<Option<Arc<[u16]>>>);
 
 impl Measured {
     /// The times that there are now.
-    pub(super) fn times(&self) -> Option<Arc<[u32]>> {
+    pub(super) fn times(&self) -> Option<Arc<[u16]>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
@@ -54,7 +56,7 @@ pub(super) async fn keep_measured(shared: &Shared) {
         for _ in 0..wanted.repeats_per_raid {
             for page in &pages {
                 match deadline::within(LIMIT, measure(shared, page)).await {
-                    Some(Ok(measured)) => gaps.extend(measured.into_iter().filter(|gap| *gap <= GAP_MAX)),
+                    Some(Ok(measured)) => gaps.extend(measured.into_iter().filter_map(in_units)),
                     Some(Err(error)) => warn(page, &error),
                     None => warn(page, "time is over"),
                 }
@@ -68,7 +70,7 @@ pub(super) async fn keep_measured(shared: &Shared) {
     }
 }
 
-fn publish(shared: &Shared, gaps: &mut Vec<u32>) {
+fn publish(shared: &Shared, gaps: &mut Vec<u16>) {
     gaps.drain(..gaps.len().saturating_sub(GAPS_MAX));
     if gaps.len() >= GAPS_MIN {
         *shared.measured.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(gaps.as_slice().into());
@@ -76,9 +78,15 @@ fn publish(shared: &Shared, gaps: &mut Vec<u32>) {
 }
 
 /// What a connection gets at most, Mbit/s: a full record for each of these times.
-fn speed(gaps: &[u32]) -> u64 {
+fn speed(gaps: &[u16]) -> u64 {
     let bits = gaps.len() as u64 * RECORD_PAYLOAD_MAX as u64 * 8;
-    bits / gaps.iter().map(|gap| u64::from(*gap)).sum::<u64>().max(1)
+    let units: u64 = gaps.iter().map(|gap| u64::from(*gap)).sum();
+    bits / (units * u64::from(UNIT)).max(1)
+}
+
+/// A time of so many microseconds, unless it is too long.
+fn in_units(micros: u32) -> Option<u16> {
+    u16::try_from(micros / UNIT).ok().filter(|gap| *gap <= GAP_MAX)
 }
 
 /// Fetches a page and takes the times between its records, microseconds. It is reached directly: over somebody else's

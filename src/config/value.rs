@@ -59,7 +59,7 @@ pub(super) fn segment_size(text: &str) -> Result<u16, ValueError> {
 
 /// A duration in Go's grammar, in either case and with blanks: `1h30m`, `1.5s`, `500 ms`.
 pub(super) fn duration(text: &str) -> Result<Duration, ValueError> {
-    let text: String = text.chars().filter(|c| !matches!(c, ' ' | '\t')).collect::<String>().to_lowercase();
+    let text: String = text.chars().filter(|c| !matches!(c, ' ' | '\t')).collect::<String>().to_ascii_lowercase();
     let nanos = quantity(&text, &mut |unit| {
         Ok(match unit {
             "ns" => 1,

@@ -9,6 +9,7 @@ use std::path::Path;
 
 use futures_lite::FutureExt as _;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::thread::set_no_new_privs;
 
 use crate::config::Config;
 use crate::proxy::{Proxy, StartError};
@@ -31,6 +32,8 @@ pub enum RunError {
 /// See [`RunError`].
 pub fn run(config: Config, path: Option<&Path>) -> Result<(), RunError> {
     raise_descriptor_limit();
+    // Before there are threads. procd does it in a jail only; a kernel that cannot has no use for it either.
+    let _ = set_no_new_privs(true);
     let supervisor = Supervisor::from_env();
     async_io::block_on(async {
         let mut signals = Signals::new().map_err(RunError::Signals)?;

@@ -156,6 +156,7 @@ class Life:
     def _is_unprivileged(self) -> None:
         status = Path(f"/proc/{self._pid()}/status").read_text("ascii")
         equal(re.findall(r"^[UG]id:\t(\d+)\t(\d+)", status, re.MULTILINE), [("32768", "32768")] * 2, "user and group")
+        equal(re.findall(r"^NoNewPrivs:\t(\d)", status, re.MULTILINE), ["1"], "no new privileges")
         limits = Path(f"/proc/{self._pid()}/limits").read_text("ascii")
         equal(re.findall(r"^Max open files +(\d+)", limits, re.MULTILINE), ["17000"], "open files")
         conf = (self._router.root / "etc/mtg.conf").stat()

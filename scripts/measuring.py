@@ -10,7 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 TARGET = ROOT / 'target'
-LOAD = TARGET / 'release/examples/load'
+LOAD = TARGET / 'load/examples/load'
 INSIDE = 'MTG_MEASURING_INSIDE'
 RELAY, DC = '127.0.0.1:4430', '127.0.0.1:4431'
 SECRET = 'ee' + bytes(range(16)).hex() + b'front.example'.hex()
@@ -76,7 +76,7 @@ class Load:
 
 
 def build_load():
-    subprocess.run(['cargo', 'build', '--quiet', '--release', '--locked', '--example', 'load'], cwd=ROOT, check=True)
+    subprocess.run(['cargo', 'build', '--quiet', '--profile', 'load', '--locked', '--example', 'load'], cwd=ROOT, check=True)
 
 
 def enter_namespace(arguments):

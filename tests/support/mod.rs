@@ -3,6 +3,7 @@
 //! Nothing here uses the proxy's own protocol code, for an error made twice would not be seen.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part of this")]
 
+mod basics;
 pub mod client;
 pub mod dc;
 pub mod front;
@@ -15,26 +16,7 @@ pub mod socks5;
 
 use std::time::Duration;
 
+pub use basics::*;
+
 /// How long anything may take before a test gives up.
 pub const DEADLINE: Duration = Duration::from_secs(20);
-
-/// The key of every test's secret.
-pub const KEY: [u8; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
-
-/// The host of every test's secret; no name server knows it.
-pub const HOST: &str = "front.example";
-
-/// The largest payload of a record that TLS 1.3 allows a client to see in clear.
-pub const MAX_RECORD: usize = 0x4000;
-
-/// Lower-case hex.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// `N` bytes that nobody can guess.
-pub fn random<const N: usize>() -> [u8; N] {
-    let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).unwrap();
-    bytes
-}

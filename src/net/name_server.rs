@@ -140,11 +140,8 @@ impl Secured {
     }
 
     async fn connect(&self) -> io::Result<Stream> {
-        let ips = match self.host.parse::<IpAddr>() {
-            Ok(ip) => vec![ip],
-            // Boxed, for a resolver asks a name server, which asks a resolver.
-            Err(_) => Box::pin(self.bootstrap.resolve(&self.host)).await?,
-        };
+        // Boxed, for a resolver asks a name server, which asks a resolver.
+        let ips = Box::pin(self.bootstrap.resolve(&self.host)).await?;
         let addresses = ips.into_iter().map(|ip| SocketAddr::new(ip, self.port)).collect();
         let (socket, _) = Dialer::brief().connect(addresses, CONNECT).await?;
         Stream::tls(socket, &self.host).await

@@ -140,10 +140,7 @@ impl Witnesses<'_> {
 
     /// The addresses of `host` that are of the family, or an error.
     async fn ips(&self, host: &str, is_v4: bool) -> io::Result<Vec<IpAddr>> {
-        let mut ips = match host.parse() {
-            Ok(ip) => vec![ip],
-            Err(_) => self.resolver.resolve(host).await?,
-        };
+        let mut ips = self.resolver.resolve(host).await?;
         ips.retain(|ip| ip.is_ipv4() == is_v4);
         Ok(ips)
     }

@@ -110,12 +110,15 @@ impl Resolver {
     }
 
     /// The addresses of a name, in the order in which the resolver tells them. An answer that has become old is used as
-    /// long as no new one can be had.
+    /// long as no new one can be had. A name may be an address itself.
     ///
     /// # Errors
     /// The resolver's error, if no answer of the last day is known either; never later than after 5 s for each that
     /// asks for the same name.
     pub(crate) async fn resolve(&self, name: &str) -> io::Result<Vec<IpAddr>> {
+        if let Ok(ip) = name.parse() {
+            return Ok(vec![ip]);
+        }
         let flight = match self.recall(name, false) {
             Recalled::Told(told) => return told,
             Recalled::Unknown(flight) => flight,
@@ -479,6 +482,15 @@ mod tests {
         assert_eq!(known.len(), NAMES_MAX);
         let is_known = |name: &str| known.iter().any(|entry| entry.name == name);
         assert!(!is_known("a0.b") && is_known(&format!("a{NAMES_MAX}.b")));
+    }
+
+    #[test]
+    fn an_address_is_its_own() {
+        let server = Server::new(Does::Denies);
+        for ip in ["192.0.2.7", "2001:db8::7"] {
+            assert_eq!(resolve(&server.resolver(), ip).unwrap(), [ip.parse::<IpAddr>().unwrap()]);
+        }
+        assert_eq!(server.asked(), 0);
     }
 
     #[test]

@@ -105,10 +105,7 @@ async fn measure(shared: &Shared, url: &Url) -> Result<Vec<u32>, String> {
 }
 
 async fn open(shared: &Shared, url: &Url) -> io::Result<TlsStream> {
-    let ips = match url.host.parse() {
-        Ok(ip) => vec![ip],
-        Err(_) => shared.resolver.resolve(&url.host).await?,
-    };
+    let ips = shared.resolver.resolve(&url.host).await?;
     let addresses = ips.into_iter().map(|ip| SocketAddr::new(ip, url.port)).collect();
     let (socket, _) = shared.front_dialer.connect(addresses, shared.config().network.timeout.tcp).await?;
     TlsStream::measuring(Async::new(socket)?, &url.host).await

@@ -1,7 +1,7 @@
 //! How list servers and Telegram's web site are reached: the way that Telegram is, for they are blocked as often.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use super::{Means, Shared};
 use crate::net::fetch::{Connect, Connecting};
@@ -12,10 +12,7 @@ pub(super) struct Web<'a>(pub(super) &'a Shared);
 impl Connect for Web<'_> {
     fn connect<'a>(&'a self, host: &'a str, port: u16) -> Connecting<'a> {
         Box::pin(async move {
-            let ips = match host.parse::<IpAddr>() {
-                Ok(ip) => vec![ip],
-                Err(_) => self.0.resolver.resolve(host).await?,
-            };
+            let ips = self.0.resolver.resolve(host).await?;
             let addresses: Vec<_> = ips.into_iter().map(|ip| SocketAddr::new(ip, port)).collect();
             let limit = self.0.config().network.timeout.tcp;
             let means = Means { resolver: &self.0.resolver, dialer: &self.0.telegram_dialer, limit };

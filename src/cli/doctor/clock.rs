@@ -49,10 +49,7 @@ async fn ask(case: &Case, server: &str) -> io::Result<i64> {
         Some((host, port)) if !host.contains(':') => (host, port.parse().map_err(|_| io::ErrorKind::InvalidInput)?),
         _ => (server, PORT),
     };
-    let ip = match host.parse() {
-        Ok(ip) => ip,
-        Err(_) => *case.resolver.resolve(host).await?.first().ok_or(io::ErrorKind::NotFound)?,
-    };
+    let ip = *case.resolver.resolve(host).await?.first().ok_or(io::ErrorKind::NotFound)?;
     let any: SocketAddr =
         if ip.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() };
     let socket = Async::<UdpSocket>::bind(any)?;

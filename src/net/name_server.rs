@@ -1,10 +1,14 @@
 //! Asking one name server: over UDP and TCP (RFC 1035), TLS (RFC 7858) or HTTPS (RFC 8484).
 
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
-use async_io::Async;
+use async_io::{Async, Timer};
+use futures_lite::FutureExt as _;
 
 use super::connect::Dialer;
 use super::deadline;
@@ -21,6 +25,10 @@ use crate::proto::dns::{self, Addresses, Family, Fault};
 const UDP_WAITS: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(2)];
 /// More than the 512 bytes that a server may send to whoever does not ask for more.
 const UDP_MAX: usize = 1500;
+/// How long half an answer is used, that of one family without the other.
+const HALF_TTL: Duration = Duration::from_secs(60);
+/// How long the second family is waited for when the first has answered.
+const SECOND_FAMILY: Duration = Duration::from_millis(300);
 /// For one attempt to connect.
 const CONNECT: Duration = Duration::from_secs(4);
 /// The longest message over HTTPS, bytes; the same as over TCP.
@@ -52,7 +60,7 @@ impl NameServer {
     /// # Errors
     /// `InvalidInput` for what is no name, `NotFound` for a name that does not exist, and whatever keeps the server
     /// from answering.
-    pub(super) async fn ask(&self, name: &str, family: Family) -> io::Result<Addresses> {
+    async fn ask(&self, name: &str, family: Family) -> io::Result<Addresses> {
         let mut id = [0; 2];
         // Within TLS nobody forges, and RFC 8484 section 4.1 wants 0 for the sake of caches.
         let is_forgeable = matches!(self, Self::Udp(_));
@@ -69,6 +77,65 @@ impl NameServer {
             Self::Https(server, url) => over_https(&mut server.connect().await?, url, &question).await,
         }
     }
+
+    /// Asks for both families at once. Neither has to wait for a server that answers for the other only.
+    pub(super) async fn ask_both(&self, name: &str) -> io::Result<Addresses> {
+        let (v6, v4) = both(self.ask(name, Family::V6), self.ask(name, Family::V4)).await;
+        match (v6, v4) {
+            (Some(Ok(v6)), Some(Ok(v4))) => {
+                // A family without addresses says nothing about how long that is so.
+                let ttls = [&v6, &v4].into_iter().filter(|found| !found.ips.is_empty()).map(|found| found.ttl);
+                let ttl = ttls.min().unwrap_or_default();
+                existing(Addresses { ips: [v6.ips, v4.ips].concat(), ttl })
+            }
+            (Some(Ok(half)), _) | (_, Some(Ok(half))) if !half.ips.is_empty() => {
+                Ok(Addresses { ttl: half.ttl.min(HALF_TTL), ips: half.ips })
+            }
+            (Some(Err(error)), _) | (_, Some(Err(error))) => Err(error),
+            _ => Err(no_address()),
+        }
+    }
+}
+
+fn existing(addresses: Addresses) -> io::Result<Addresses> {
+    if addresses.ips.is_empty() { Err(no_address()) } else { Ok(addresses) }
+}
+
+fn no_address() -> io::Error {
+    io::Error::new(io::ErrorKind::NotFound, "the name has no address")
+}
+
+type Answered = io::Result<Addresses>;
+
+/// Waits for both, for the second not long if the first has brought addresses.
+async fn both(
+    first: impl Future<Output = Answered>,
+    second: impl Future<Output = Answered>,
+) -> (Option<Answered>, Option<Answered>) {
+    let (mut first, mut second) = (pin!(first), pin!(second));
+    let (mut results, mut patience) = ((None, None), None::<Timer>);
+    poll_fn(|context| {
+        if results.0.is_none()
+            && let Poll::Ready(result) = first.as_mut().poll(context)
+        {
+            results.0 = Some(result);
+        }
+        if results.1.is_none()
+            && let Poll::Ready(result) = second.as_mut().poll(context)
+        {
+            results.1 = Some(result);
+        }
+        let has_addresses = |result: &Option<Answered>| matches!(result, Some(Ok(found)) if !found.ips.is_empty());
+        match &results {
+            (Some(_), Some(_)) => return Poll::Ready(()),
+            (one, other) if !has_addresses(one) && !has_addresses(other) => return Poll::Pending,
+            _ => {}
+        }
+        let timer = patience.get_or_insert_with(|| Timer::after(SECOND_FAMILY));
+        timer.poll(context).map(drop)
+    })
+    .await;
+    results
 }
 
 /// A new socket for each question: its port is as random as the id.

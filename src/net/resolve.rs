@@ -2,16 +2,10 @@
 //!
 //! Which addresses a name has is asked as the system would (`system_names`), or of one name server.
 
-use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::Poll;
 use std::time::{Duration, Instant};
-
-use async_io::Timer;
-use futures_lite::FutureExt as _;
 
 use super::deadline;
 use super::name_server::NameServer;
@@ -20,15 +14,13 @@ use super::name_server::Secured;
 use super::system_names;
 #[cfg(feature = "tls")]
 use super::url::Url;
-use crate::proto::dns::{Addresses, Family};
+use crate::proto::dns::Addresses;
 
 /// Names that are remembered.
 const NAMES_MAX: usize = 150;
 /// The least and the most that an answer is used: whoever knocks at our door shall not make us ask for each knock, and
 /// nobody waits longer than an hour for a change.
 const TTL: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60 * 60));
-/// How long half an answer is used, that of one family without the other.
-const HALF_TTL: Duration = Duration::from_secs(60);
 /// How long an answer is used when no new one can be had.
 const STALE: Duration = Duration::from_secs(24 * 60 * 60);
 /// For one look-up.
@@ -37,8 +29,6 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const PATIENCE_WITH_ANSWER: Duration = Duration::from_secs(1);
 /// Time between a failure and the next attempt, with and without an old answer to go on with.
 const RETRY: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(1));
-/// How long the second family is waited for when the first has answered.
-const SECOND_FAMILY: Duration = Duration::from_millis(300);
 
 /// Whom to ask, and what was answered.
 pub(crate) struct Resolver {
@@ -179,7 +169,7 @@ impl Resolver {
     async fn look_up(&self, name: &str) -> io::Result<Addresses> {
         match &self.source {
             Source::System => system_names::ask(name).await,
-            Source::Server(server) => ask_server(server, name).await,
+            Source::Server(server) => server.ask_both(name).await,
             #[cfg(not(feature = "tls"))]
             Source::Nobody => Err(io::Error::new(io::ErrorKind::Unsupported, "this build has no TLS")),
         }
@@ -211,65 +201,6 @@ fn entry<'a>(known: &'a mut Vec<Entry>, name: &str) -> &'a mut Entry {
     &mut known[place]
 }
 
-/// Asks for both families at once. Neither has to wait for a server that answers for the other only.
-pub(super) async fn ask_server(server: &NameServer, name: &str) -> io::Result<Addresses> {
-    let (v6, v4) = both(server.ask(name, Family::V6), server.ask(name, Family::V4)).await;
-    match (v6, v4) {
-        (Some(Ok(v6)), Some(Ok(v4))) => {
-            // A family without addresses says nothing about how long that is so.
-            let ttls = [&v6, &v4].into_iter().filter(|found| !found.ips.is_empty()).map(|found| found.ttl);
-            let ttl = ttls.min().unwrap_or_default();
-            existing(Addresses { ips: [v6.ips, v4.ips].concat(), ttl })
-        }
-        (Some(Ok(half)), _) | (_, Some(Ok(half))) if !half.ips.is_empty() => {
-            Ok(Addresses { ttl: half.ttl.min(HALF_TTL), ips: half.ips })
-        }
-        (Some(Err(error)), _) | (_, Some(Err(error))) => Err(error),
-        _ => Err(no_address()),
-    }
-}
-
-fn existing(addresses: Addresses) -> io::Result<Addresses> {
-    if addresses.ips.is_empty() { Err(no_address()) } else { Ok(addresses) }
-}
-
-fn no_address() -> io::Error {
-    io::Error::new(io::ErrorKind::NotFound, "the name has no address")
-}
-
-type Answered = io::Result<Addresses>;
-
-/// Waits for both, for the second not long if the first has brought addresses.
-async fn both(
-    first: impl Future<Output = Answered>,
-    second: impl Future<Output = Answered>,
-) -> (Option<Answered>, Option<Answered>) {
-    let (mut first, mut second) = (pin!(first), pin!(second));
-    let (mut results, mut patience) = ((None, None), None::<Timer>);
-    poll_fn(|context| {
-        if results.0.is_none()
-            && let Poll::Ready(result) = first.as_mut().poll(context)
-        {
-            results.0 = Some(result);
-        }
-        if results.1.is_none()
-            && let Poll::Ready(result) = second.as_mut().poll(context)
-        {
-            results.1 = Some(result);
-        }
-        let has_addresses = |result: &Option<Answered>| matches!(result, Some(Ok(found)) if !found.ips.is_empty());
-        match &results {
-            (Some(_), Some(_)) => return Poll::Ready(()),
-            (one, other) if !has_addresses(one) && !has_addresses(other) => return Poll::Pending,
-            _ => {}
-        }
-        let timer = patience.get_or_insert_with(|| Timer::after(SECOND_FAMILY));
-        timer.poll(context).map(drop)
-    })
-    .await;
-    results
-}
-
 impl Failure {
     fn error(&self) -> io::Error {
         io::Error::new(self.kind, self.text.clone())
@@ -279,6 +210,7 @@ impl Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proto::dns::Family;
     use std::io::{Read as _, Write as _};
     use std::net::{TcpListener, UdpSocket};
     use std::sync::atomic::{AtomicUsize, Ordering};

@@ -12,7 +12,6 @@ use std::task::Poll;
 use std::time::Duration;
 
 use super::name_server::NameServer;
-use super::resolve::ask_server;
 use crate::proto::dns::Addresses;
 
 const HOSTS: &str = "/etc/hosts";
@@ -51,7 +50,7 @@ async fn ask_servers(conf: &ResolvConf, name: &str) -> io::Result<Addresses> {
 
 /// Asks all servers at once. Errors count when none knows better.
 async fn first_to_know(servers: &[NameServer], name: &str) -> io::Result<Addresses> {
-    let mut asked: Vec<_> = servers.iter().map(|server| Box::pin(ask_server(server, name))).collect();
+    let mut asked: Vec<_> = servers.iter().map(|server| Box::pin(server.ask_both(name))).collect();
     let mut failure = io::Error::from(io::ErrorKind::NotFound);
     poll_fn(|context| {
         let mut number = 0;

@@ -73,6 +73,12 @@ pub(crate) fn prepare_client_side(listener: impl AsFd, client_side: &ClientSide)
     }
 }
 
+/// Makes a connection send what was given to it with MSG_MORE and fills no packet.
+pub(crate) fn push(socket: impl AsFd) {
+    // Linux sends all there is when this is set, even if it was before.
+    complain_once(3, "TCP_NODELAY", sockopt::set_tcp_nodelay(socket, true).map_err(io::Error::from));
+}
+
 /// Marks a socket that is not connected yet for the system's routing rules.
 pub(crate) fn mark(socket: impl AsFd, mark: u32) {
     complain_once(2, "SO_MARK", SockRef::from(&socket).set_mark(mark));

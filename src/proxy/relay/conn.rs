@@ -209,7 +209,7 @@ fn receive_records(source: &TcpStream, buffer: &mut [u8], codec: &mut ClientToDc
         Received::Bytes { to_send, is_full, .. } => {
             let records = buffer.get_mut(..to_send).unwrap_or_default();
             let payload = codec.transcode(records).map_err(|_| Failure::BadRecord)?;
-            Ok(Received::Bytes { to_send: payload, payload, is_full })
+            Ok(Received::Bytes { to_send: payload, payload, is_full, tail_waits: is_full })
         }
         other => Ok(other),
     }
@@ -238,7 +238,8 @@ fn receive_into_slots(
     };
     match Received::from_result(result, capacity)? {
         Received::Bytes { payload, is_full, .. } => {
-            Ok(Received::Bytes { to_send: codec.transcode(buffer, payload), payload, is_full })
+            let to_send = codec.transcode(buffer, payload);
+            Ok(Received::Bytes { to_send, payload, is_full, tail_waits: is_full })
         }
         other => Ok(other),
     }

@@ -25,7 +25,7 @@ use crate::event::Traffic;
 use engine::{Engine, Inbox};
 
 /// TLS records that a buffer has room for at most.
-const SLOTS: usize = 8;
+const SLOTS: usize = 32;
 /// Stack of an engine's thread, bytes. It is reserved, not used.
 const STACK: usize = 128 << 10;
 

@@ -38,7 +38,7 @@ pub(super) fn receive(
             if let Some(sizer) = &mut codec.sizer {
                 sizer.made(records, is_full, now);
             }
-            Ok(Received::Bytes { to_send, payload, is_full })
+            Ok(Received::Bytes { to_send, payload, is_full, tail_waits: false })
         }
         other => Ok(other),
     }

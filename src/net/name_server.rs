@@ -21,8 +21,10 @@ use super::stream::Stream;
 use super::url::Url;
 use crate::proto::dns::{self, Addresses, Family, Fault};
 
-/// How long each of the messages over UDP is waited for before the next one is sent.
-const UDP_WAITS: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(2)];
+/// How long an answer over UDP is waited for in all.
+pub(super) const UDP_PATIENCE: Duration = Duration::from_secs(5);
+/// The fifths of that after which the question is sent again, and in the end given up.
+const UDP_FIFTHS: [u32; 3] = [1, 2, 2];
 /// More than the 512 bytes that a server may send to whoever does not ask for more.
 const UDP_MAX: usize = 1500;
 /// How long half an answer is used, that of one family without the other.
@@ -37,7 +39,10 @@ const MESSAGE_MAX: u64 = 0xffff;
 
 /// A name server.
 pub(super) enum NameServer {
-    Udp(SocketAddr),
+    Udp {
+        address: SocketAddr,
+        patience: Duration,
+    },
     #[cfg(feature = "tls")]
     Tls(Secured),
     #[cfg(feature = "tls")]
@@ -63,14 +68,14 @@ impl NameServer {
     async fn ask(&self, name: &str, family: Family) -> io::Result<Addresses> {
         let mut id = [0; 2];
         // Within TLS nobody forges, and RFC 8484 section 4.1 wants 0 for the sake of caches.
-        let is_forgeable = matches!(self, Self::Udp(_));
+        let is_forgeable = matches!(self, Self::Udp { .. });
         if is_forgeable {
             getrandom::fill(&mut id).map_err(io::Error::other)?;
         }
         let question = dns::question(u16::from_be_bytes(id), name, family)
             .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "this is no name that DNS can carry"))?;
         match self {
-            Self::Udp(server) => over_udp(*server, &question).await,
+            Self::Udp { address, patience } => over_udp(*address, *patience, &question).await,
             #[cfg(feature = "tls")]
             Self::Tls(server) => over_stream(&mut server.connect().await?, &question).await,
             #[cfg(feature = "tls")]
@@ -139,12 +144,13 @@ async fn both(
 }
 
 /// A new socket for each question: its port is as random as the id.
-async fn over_udp(server: SocketAddr, question: &[u8]) -> io::Result<Addresses> {
+async fn over_udp(server: SocketAddr, patience: Duration, question: &[u8]) -> io::Result<Addresses> {
     let any: IpAddr = if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let socket = Async::<UdpSocket>::bind((any, 0))?;
     // The kernel drops what comes from elsewhere, and tells when nobody listens there.
     socket.get_ref().connect(server)?;
-    for wait in UDP_WAITS {
+    for fifths in UDP_FIFTHS {
+        let wait = patience / 5 * fifths;
         socket.send(question).await?;
         match deadline::within(wait, answer_over_udp(&socket, question)).await {
             Some(Ok(Err(Fault::Truncated))) => return over_tcp(server, question).await,

@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::deadline;
-use super::name_server::NameServer;
 #[cfg(feature = "tls")]
 use super::name_server::Secured;
+use super::name_server::{NameServer, UDP_PATIENCE};
 use super::system_names;
 #[cfg(feature = "tls")]
 use super::url::Url;
@@ -72,8 +72,8 @@ impl Resolver {
     }
 
     /// Asks a name server over UDP, and over TCP for what does not fit.
-    pub(crate) fn udp(server: SocketAddr) -> Self {
-        Self::new(Source::Server(NameServer::Udp(server)))
+    pub(crate) fn udp(address: SocketAddr) -> Self {
+        Self::new(Source::Server(NameServer::Udp { address, patience: UDP_PATIENCE }))
     }
 
     /// Asks a name server over TLS; `host` is a name or an address.

@@ -2,7 +2,8 @@
 //!
 //! `getaddrinfo` of the C library would keep a thread for as long as `resolv.conf` says, tell nothing of how long its
 //! answers are good, and take 30 KB. The rules here are nearly musl's: all servers are asked at once and the first to know
-//! decides; a name with fewer dots than `ndots` is tried in the domains of `search` before it is tried as it is.
+//! decides, each name has `timeout` seconds; a name with fewer dots than `ndots` is tried in the domains of `search`
+//! before it is tried as it is.
 
 use std::fs::{self, File};
 use std::future::{Future as _, poll_fn};
@@ -11,7 +12,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::task::Poll;
 use std::time::Duration;
 
-use super::name_server::NameServer;
+use super::name_server::{NameServer, UDP_PATIENCE};
 use crate::proto::dns::Addresses;
 
 const HOSTS: &str = "/etc/hosts";
@@ -38,8 +39,10 @@ pub(super) async fn ask(name: &str) -> io::Result<Addresses> {
 
 async fn ask_servers(conf: &ResolvConf, name: &str) -> io::Result<Addresses> {
     let mut told = Err(io::ErrorKind::NotFound.into());
+    let servers: Vec<_> =
+        conf.servers.iter().map(|&address| NameServer::Udp { address, patience: conf.timeout }).collect();
     for candidate in conf.candidates(name) {
-        told = first_to_know(&conf.servers, &candidate).await;
+        told = first_to_know(&servers, &candidate).await;
         // Whatever the failure: servers refuse to answer for domains that are not theirs.
         if told.is_ok() {
             break;
@@ -95,33 +98,46 @@ fn in_hosts_line(line: &str, name: &str) -> Option<IpAddr> {
 
 /// What `resolv.conf` says.
 struct ResolvConf {
-    servers: Vec<NameServer>,
+    servers: Vec<SocketAddr>,
     search: Vec<String>,
     /// A name with so many dots is tried as it is and no other way.
     ndots: usize,
+    /// How long the servers are waited for, for each name that is tried.
+    timeout: Duration,
 }
 
 impl ResolvConf {
     fn parse(text: &str) -> Self {
-        let mut conf = Self { servers: Vec::new(), search: Vec::new(), ndots: 1 };
+        let mut conf = Self { servers: Vec::new(), search: Vec::new(), ndots: 1, timeout: UDP_PATIENCE };
         for line in text.lines() {
             let mut words = words(line);
             match words.next() {
                 Some("nameserver") if conf.servers.len() < SERVERS_MAX => {
-                    conf.servers.extend(words.next().and_then(server).map(NameServer::Udp));
+                    conf.servers.extend(words.next().and_then(server));
                 }
                 Some("search" | "domain") => conf.search = words.map(str::to_owned).collect(),
-                Some("options") => {
-                    let ndots = words.filter_map(|word| word.strip_prefix("ndots:")?.parse().ok()).last();
-                    conf.ndots = ndots.unwrap_or(conf.ndots);
-                }
+                Some("options") => words.for_each(|word| conf.set(word)),
                 _ => {}
             }
         }
         if conf.servers.is_empty() {
-            conf.servers.push(NameServer::Udp((Ipv4Addr::LOCALHOST, PORT).into()));
+            conf.servers.push((Ipv4Addr::LOCALHOST, PORT).into());
         }
         conf
+    }
+
+    /// Heeds an option `name:number`, if it is one of those that matter here.
+    fn set(&mut self, option: &str) {
+        let Some((name, Ok(number))) = option.split_once(':').map(|(name, number)| (name, number.parse::<u16>()))
+        else {
+            return;
+        };
+        match name {
+            "ndots" => self.ndots = number.into(),
+            // Who has asked us waits no longer than that in any case.
+            "timeout" => self.timeout = Duration::from_secs(number.max(1).into()).min(UDP_PATIENCE),
+            _ => {}
+        }
     }
 
     /// The names that may be meant, the likeliest first.
@@ -153,12 +169,7 @@ mod tests {
     use super::*;
 
     fn addresses(conf: &ResolvConf) -> Vec<String> {
-        let address = |server: &NameServer| match server {
-            NameServer::Udp(address) => address.to_string(),
-            #[cfg(feature = "tls")]
-            _ => unreachable!(),
-        };
-        conf.servers.iter().map(address).collect()
+        conf.servers.iter().map(SocketAddr::to_string).collect()
     }
 
     #[test]
@@ -181,6 +192,14 @@ mod tests {
         assert_eq!(addresses(&ResolvConf::parse("")), ["127.0.0.1:53"]);
         assert_eq!(server("fe80::1%lo").map(|address| address.to_string()), Some("[fe80::1%1]:53".to_owned()));
         assert_eq!(server("fe80::1%no-such-interface"), None);
+    }
+
+    #[test]
+    fn the_timeout_is_heeded_as_far_as_somebody_waits() {
+        let seconds = |text| ResolvConf::parse(text).timeout.as_secs();
+        assert_eq!(seconds("nameserver 192.0.2.1\noptions rotate timeout:2 attempts:1\n"), 2);
+        assert_eq!((seconds("options timeout:0"), seconds("options timeout:30")), (1, 5));
+        assert_eq!((seconds(""), seconds("options timeout: timeout:x timeout:-1")), (5, 5));
     }
 
     #[test]

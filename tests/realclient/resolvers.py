@@ -52,6 +52,11 @@ SERVERS = "nameserver 127.0.0.7\nnameserver 127.0.0.6\nnameserver 127.0.0.5\n"
 SYSTEMS: list[tuple[str, str, dict[str, str]]] = [
     ("a dead and a silent server before the one that answers", HOST, {"resolv.conf": SERVERS}),
     ("a search domain", "front", {"resolv.conf": "search nowhere.example example\nnameserver 127.0.0.5\n"}),
+    (
+        "a domain without an answer, and a timeout",
+        "front",
+        {"resolv.conf": "search silent.example example\nnameserver 127.0.0.5\noptions timeout:2\n"},
+    ),
     ("a truncated answer", "big.example", {"resolv.conf": "nameserver 127.0.0.5\n"}),
     ("hosts", "only.in.hosts", {"resolv.conf": SERVERS, "hosts": "127.0.0.1 Only.In.Hosts\n"}),
 ]
@@ -319,6 +324,7 @@ class Run:
         options = ["--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--bind-interfaces"]
         options += [f"--port={address[1]}", f"--listen-address={address[0]}", f"--addn-hosts={self._work / 'hosts'}"]
         options += ["--user=", "--group=", f"--pid-file={self._work / 'dnsmasq.pid'}", "--local-ttl=1"]
+        options += [f"--server=/silent.example/{SYSTEM_SILENT[0]}"]
         with _daemon(["dnsmasq", *options, f"--cname=alias.example,{HOST}"], address) as process:
             yield process
 

@@ -1,15 +1,14 @@
-//! From statements to a [`Config`]: finds the keys, sets the values, and checks what no key can check alone.
+//! From statements to a [`Config`]: finds the keys and sets the values; what no key can see alone is in `checks`.
 //!
 //! Nothing stops at the first error, the owner gets all of them.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::time::Duration;
 
 use super::issue::{Issue, Shown, is_showable_key};
-use super::keys::{self, DefaultText, KeySpec, Status};
 use super::raw::{self, RawValue};
+use super::spec::{KeySpec, Status};
 use super::value::ValueError;
-use super::{Config, ConfigErrors, Warnings, suggest};
+use super::{Config, ConfigErrors, Warnings, checks, keys, suggest};
 use crate::proto::secret::{KEY_LEN, Secret};
 
 /// Errors that are kept: a wrong file may have one in each line.
@@ -121,7 +120,7 @@ impl<'a> Loader<'a> {
         let mut config = placeholder();
         let mut settings = std::mem::take(&mut self.settings);
         // The order of the table: what comes later there wins, whatever the order in the file.
-        settings.sort_by_key(|setting| keys::KEYS.iter().position(|spec| spec.name == setting.spec.name));
+        settings.sort_by_key(|setting| keys::all().position(|spec| spec.name == setting.spec.name));
         for setting in settings.iter().filter(|setting| !setting.is_absent()) {
             match winner(&settings, setting) {
                 Some(_) if setting.is_zero() => {}
@@ -162,52 +161,15 @@ impl<'a> Loader<'a> {
         }
     }
 
-    /// What concerns several keys, or keys that are not there.
+    /// What no key can see alone.
     fn check(&mut self, config: &Config, settings: &[Setting]) {
         let place_of = |key: &str| settings.iter().find(|s| s.key == key && !s.is_absent()).map(|s| s.place.clone());
-        for spec in keys::KEYS.iter().filter(|spec| matches!(spec.default, DefaultText::Required)) {
-            if place_of(spec.name).is_none() {
-                let help = match spec.name {
-                    "secret" => "make one with 'mtg generate-secret HOST'",
-                    _ => "it says where clients come in, for example 0.0.0.0:3128",
-                };
-                let place = Place { origin: self.name.into(), line: None };
-                self.error(&place, format!("{} is missing; {help}", spec.name));
+        for finding in checks::across_keys(config, &|key| place_of(key).is_some()) {
+            let place = place_of(finding.key).unwrap_or_else(|| Place { origin: self.name.into(), line: None });
+            match finding.is_error {
+                true => self.error(&place, finding.text),
+                false => self.warn(&place, finding.text),
             }
-        }
-        if let Some(place) = place_of("defense.blocklist.enabled")
-            && config.defense.blocklist.enabled
-            && config.defense.blocklist.urls.is_empty()
-        {
-            self.warn(&place, "defense.blocklist.enabled is true without defense.blocklist.urls, so nobody is blocked");
-        }
-        // Without TLS it cannot be set.
-        if cfg!(feature = "tls")
-            && let Some(place) = place_of("defense.doppelganger.urls")
-            && !config.defense.doppelganger.enabled
-        {
-            self.warn(&place, "defense.doppelganger.urls has no effect without defense.doppelganger.enabled");
-        }
-        if let Some(place) = place_of("defense.allowlist.enabled")
-            && config.defense.allowlist.enabled
-            && config.defense.allowlist.urls.is_empty()
-        {
-            self.warn(
-                &place,
-                "defense.allowlist.enabled is true without defense.allowlist.urls, so NOBODY may connect",
-            );
-        }
-        if let Some(place) = place_of("stats.statsd.enabled")
-            && config.stats.statsd.enabled
-            && place_of("stats.statsd.address").is_none()
-        {
-            self.error(&place, "stats.statsd.enabled is true, but stats.statsd.address is missing");
-        }
-        if let Some(place) = place_of("tolerate-time-skewness")
-            && config.tolerate_time_skewness > Duration::from_secs(3600)
-        {
-            let text = "tolerate-time-skewness is more than an hour: handshakes have to be remembered that long";
-            self.warn(&place, text);
         }
     }
 
@@ -275,6 +237,8 @@ fn explain(spec: &KeySpec, text: &str, error: ValueError) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     const SECRET: &str = "ee000102030405060708090a0b0c0d0e0f66726f6e742e6578616d706c65";

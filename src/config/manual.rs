@@ -1,11 +1,12 @@
 //! The keys explained: for the terminal, as a file to start from, for the README.
 
-use super::keys::{DefaultText, KEYS, KeySpec, Status};
+use super::keys;
+use super::spec::{DefaultText, KeySpec, Status};
 
 /// The text about the keys for `mtg run --help`.
 pub fn reference() -> String {
     let mut text = String::new();
-    for spec in KEYS {
+    for spec in keys::all() {
         text += &format!("  {}{}\n      {}\n", spec.name, assignment(spec), spec.doc);
         text += &format!("      {}{}\n", spec.field.allowed(), remarks(spec));
     }
@@ -18,7 +19,7 @@ pub fn sample() -> String {
         "# The configuration of mtg: 'key = value' lines. A value may stand in quotes; a # at the start of a line or\n\
          # after white space starts a comment. What is commented out is the default.\n",
     );
-    for spec in KEYS.iter().filter(|spec| is_current(spec)) {
+    for spec in keys::all().filter(|spec| is_current(spec)) {
         text += &format!("\n# {}\n# {}{}\n", spec.doc, spec.field.allowed(), remarks(spec));
         let name = spec.name.replace("<n>", "2");
         text += &match (spec.default, name.as_str()) {
@@ -34,7 +35,7 @@ pub fn sample() -> String {
 /// The table of the keys for the README.
 pub fn markdown() -> String {
     let mut text = String::from("| key | value | default | reload | meaning |\n|---|---|---|---|---|\n");
-    for spec in KEYS {
+    for spec in keys::all() {
         let default = match spec.default {
             DefaultText::Is(value) => format!("`{value}`"),
             DefaultText::Unset(words) => words.to_owned(),
@@ -166,7 +167,7 @@ mod tests {
     fn printed_defaults_are_those_in_effect_and_each_key_sets_a_field_of_its_own() {
         let defaults = format!("{:?}", pristine());
         let mut effects = Vec::new();
-        for spec in KEYS {
+        for spec in keys::all() {
             let Some((_, other)) = OTHERS.iter().find(|(name, _)| *name == spec.name) else {
                 assert!(WITHOUT_OTHER.contains(&spec.name), "{}", spec.name);
                 continue;
@@ -185,7 +186,7 @@ mod tests {
                 assert_eq!(format!("{config:?}"), defaults, "{name}");
             }
         }
-        assert_eq!(OTHERS.len(), KEYS.len() - WITHOUT_OTHER.len());
+        assert_eq!(OTHERS.len(), keys::all().count() - WITHOUT_OTHER.len());
     }
 
     #[test]
@@ -207,8 +208,8 @@ mod tests {
 
     #[test]
     fn names_are_unique_and_other_names_lead_to_a_key() {
-        for (n, spec) in KEYS.iter().enumerate() {
-            assert!(KEYS.iter().skip(n + 1).all(|other| other.name != spec.name), "{}", spec.name);
+        for (n, spec) in keys::all().enumerate() {
+            assert!(keys::all().skip(n + 1).all(|other| other.name != spec.name), "{}", spec.name);
             assert!(std::ptr::eq(find(&spec.name.replace("<n>", "7")).unwrap(), spec), "{}", spec.name);
             if let Status::Alias(name) | Status::Deprecated(name) = spec.status {
                 assert_eq!((spec.target().name, is_current(spec.target())), (name, true));
@@ -234,7 +235,7 @@ mod tests {
     #[test]
     fn every_key_is_in_every_text() {
         let (reference, sample, markdown) = (reference(), sample(), markdown());
-        for spec in KEYS {
+        for spec in keys::all() {
             assert!(reference.contains(&format!("  {}", spec.name)), "{}", spec.name);
             assert!(markdown.contains(&format!("| `{}` |", spec.name)), "{}", spec.name);
             let setting = format!("\n#{} =", spec.name.replace("<n>", "2"));

@@ -2,8 +2,9 @@
 //!
 //! Parsing makes no system call but reading the file: no name is looked up, no list file is opened.
 //! The way of a text: `raw` (lines to statements) → `load` (statements to keys of the table in `keys`) → `field`
-//! and `value` (texts to types) → [`Config`].
+//! and `value` (texts to types) → [`Config`]; `checks` looks at what keys mean together.
 
+mod checks;
 mod defense;
 mod field;
 mod issue;
@@ -13,6 +14,7 @@ mod manual;
 mod network;
 mod raw;
 mod reload;
+mod spec;
 mod stats;
 pub(crate) mod suggest;
 mod uri;

@@ -1,10 +1,11 @@
 //! What a mistyped key was meant to be.
 
-use super::keys::{KEYS, Status};
+use super::keys;
+use super::spec::Status;
 
 /// The known key that the owner may have meant.
 pub(super) fn nearest(key: &str) -> Option<&'static str> {
-    let names = || KEYS.iter().filter(|spec| !matches!(spec.status, Status::Deprecated(_))).map(|spec| spec.name);
+    let names = || keys::all().filter(|spec| !matches!(spec.status, Status::Deprecated(_))).map(|spec| spec.name);
     // The right key in the wrong section.
     let is_tail = |long: &str, short: &str| long.strip_suffix(short).is_some_and(|head| head.ends_with('.'));
     if let Some(name) = names().find(|name| is_tail(name, key) || is_tail(key, name)) {

@@ -1,0 +1,64 @@
+//! What no key can see alone: keys that are missing, and keys that make sense only together.
+
+use std::time::Duration;
+
+use super::spec::DefaultText;
+use super::{Config, keys};
+
+/// Something to say about a key, in the words of its owner.
+pub(super) struct Finding {
+    /// The key whose line it is about; a missing one has none.
+    pub(super) key: &'static str,
+    /// An error refuses the file; anything else is a warning.
+    pub(super) is_error: bool,
+    pub(super) text: String,
+}
+
+/// Looks at all keys together; `is_set` says whether the owner gave a key a value.
+pub(super) fn across_keys(config: &Config, is_set: &dyn Fn(&str) -> bool) -> Vec<Finding> {
+    let required = keys::all().filter(|spec| matches!(spec.default, DefaultText::Required));
+    let mut findings: Vec<_> =
+        required.filter(|spec| !is_set(spec.name)).map(|spec| error(spec.name, missing(spec.name))).collect();
+    if config.stats.statsd.enabled && !is_set("stats.statsd.address") {
+        let text = "stats.statsd.enabled is true, but stats.statsd.address is missing";
+        findings.push(error("stats.statsd.enabled", text));
+    }
+    let without_effect = warnings(config).into_iter().filter(|(key, _)| is_set(key));
+    findings.extend(without_effect.map(|(key, text)| Finding { key, is_error: false, text: text.into() }));
+    findings
+}
+
+fn error(key: &'static str, text: impl Into<String>) -> Finding {
+    Finding { key, is_error: true, text: text.into() }
+}
+
+fn missing(key: &str) -> String {
+    let help = match key {
+        "secret" => "make one with 'mtg generate-secret HOST'",
+        _ => "it says where clients come in, for example 0.0.0.0:3128",
+    };
+    format!("{key} is missing; {help}")
+}
+
+/// What works, but hardly as its owner thinks: the key, and why.
+fn warnings(config: &Config) -> Vec<(&'static str, &'static str)> {
+    let defense = &config.defense;
+    let mut found = Vec::new();
+    if defense.blocklist.enabled && defense.blocklist.urls.is_empty() {
+        let text = "defense.blocklist.enabled is true without defense.blocklist.urls, so nobody is blocked";
+        found.push(("defense.blocklist.enabled", text));
+    }
+    if defense.allowlist.enabled && defense.allowlist.urls.is_empty() {
+        let text = "defense.allowlist.enabled is true without defense.allowlist.urls, so NOBODY may connect";
+        found.push(("defense.allowlist.enabled", text));
+    }
+    if !defense.doppelganger.enabled && !defense.doppelganger.urls.is_empty() {
+        let text = "defense.doppelganger.urls has no effect without defense.doppelganger.enabled";
+        found.push(("defense.doppelganger.urls", text));
+    }
+    if config.tolerate_time_skewness > Duration::from_secs(3600) {
+        let text = "tolerate-time-skewness is more than an hour: handshakes have to be remembered that long";
+        found.push(("tolerate-time-skewness", text));
+    }
+    found
+}

@@ -1,0 +1,107 @@
+//! `defense.*`: replays, lists, the look of a connection.
+
+use crate::config::field::Field::*;
+use crate::config::spec::DefaultText::{Is, Unset};
+use crate::config::spec::Status::Ignored;
+use crate::config::spec::{KeySpec, key, live};
+
+pub(super) static KEYS: &[KeySpec] = &[
+    key(
+        "defense.anti-replay.enabled",
+        Bool(|c| &mut c.defense.anti_replay),
+        Is("true"),
+        "send replayed handshakes to the front",
+    ),
+    key(
+        "defense.anti-replay.max-size",
+        Bytes(|c| &mut c.defense.anti_replay_max_size),
+        Is("1MB"),
+        "the most memory that the table of seen handshakes takes",
+    ),
+    key("defense.anti-replay.error-rate", Unused, Unset("none"), "without effect: the table makes no errors")
+        .status(Ignored("the table of seen handshakes makes no errors")),
+    key(
+        "defense.reject",
+        Reject,
+        Is("close"),
+        "what happens to blocked addresses and those over a limit: close, or front (they see the web site)",
+    ),
+    live(
+        "defense.blocklist.enabled",
+        Bool(|c| &mut c.defense.blocklist.enabled),
+        Is("false"),
+        "use the list of who may not connect",
+    ),
+    live(
+        "defense.blocklist.urls",
+        ListUrls(|c| &mut c.defense.blocklist.urls),
+        Unset("none"),
+        "where the list is: files and URLs, one IP address or network per line; may be repeated",
+    ),
+    live(
+        "defense.blocklist.update-each",
+        Duration(|c| &mut c.defense.blocklist.update_each),
+        Is("6h"),
+        "how often it is loaded again",
+    ),
+    live(
+        "defense.blocklist.download-concurrency",
+        Count(|c| &mut c.defense.blocklist.download_concurrency),
+        Is("1"),
+        "sources that are loaded at the same time",
+    ),
+    live(
+        "defense.allowlist.enabled",
+        Bool(|c| &mut c.defense.allowlist.enabled),
+        Is("false"),
+        "use the list of who may connect, and nobody else",
+    ),
+    live(
+        "defense.allowlist.urls",
+        ListUrls(|c| &mut c.defense.allowlist.urls),
+        Unset("none"),
+        "where the list is: files and URLs, one IP address or network per line; may be repeated",
+    ),
+    live(
+        "defense.allowlist.update-each",
+        Duration(|c| &mut c.defense.allowlist.update_each),
+        Is("6h"),
+        "how often it is loaded again",
+    ),
+    live(
+        "defense.allowlist.download-concurrency",
+        Count(|c| &mut c.defense.allowlist.download_concurrency),
+        Is("1"),
+        "sources that are loaded at the same time",
+    ),
+    key(
+        "defense.doppelganger.enabled",
+        Bool(|c| &mut c.defense.doppelganger.enabled),
+        Is("false"),
+        "space the records of downloads as a web server would; costs speed: 19 Mbit/s per connection at most",
+    ),
+    key(
+        "defense.doppelganger.urls",
+        HttpsUrls(|c| &mut c.defense.doppelganger.urls),
+        Unset("none"),
+        "pages whose timing is imitated; the speed that it leaves is in the log; may be repeated",
+    ),
+    key(
+        "defense.doppelganger.repeats-per-raid",
+        Count(|c| &mut c.defense.doppelganger.repeats_per_raid),
+        Is("10"),
+        "how often each page is fetched to measure it",
+    ),
+    key(
+        "defense.doppelganger.raid-each",
+        Duration(|c| &mut c.defense.doppelganger.raid_each),
+        Is("6h"),
+        "how often the pages are measured again",
+    ),
+    key(
+        "defense.doppelganger.drs",
+        Bool(|c| &mut c.defense.doppelganger.drs),
+        Is("false"),
+        "small TLS records at the start of a connection, as web servers do",
+    ),
+];

@@ -1,0 +1,22 @@
+//! The table of all keys, a part for each section. Parser, manual, sample file and README are made from it.
+
+mod defense;
+mod front;
+mod network;
+mod proxy;
+mod stats;
+
+use super::spec::KeySpec;
+
+/// The parts in the order of the manual. A key stands before its other names, and wins over them.
+static PARTS: [&[KeySpec]; 5] = [proxy::KEYS, front::KEYS, network::KEYS, defense::KEYS, stats::KEYS];
+
+/// Every key.
+pub(super) fn all() -> impl Iterator<Item = &'static KeySpec> {
+    PARTS.iter().copied().flatten()
+}
+
+/// Finds what is known about a key of the file.
+pub(super) fn find(key: &str) -> Option<&'static KeySpec> {
+    all().find(|spec| spec.matches(key))
+}

@@ -1,10 +1,13 @@
 //! The command line as a user meets it: the binary's output, its error lines and its exit codes.
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io::Read as _;
+use std::net::TcpListener;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 const SECRET: &str = "ee000102030405060708090a0b0c0d0e0f66726f6e742e6578616d706c65";
 
@@ -133,6 +136,67 @@ fn check_reports_a_good_file_in_one_line() {
     let output = mtg(&["run", "--check", &path]);
     assert_eq!((output.status.code(), stderr(&output)), (Some(0), ""));
     assert_eq!(stdout(&output), format!("{path}: ok\n"));
+}
+
+#[test]
+fn check_says_which_changes_take_a_restart() {
+    let lines = format!("secret = {SECRET}\nbind-to = 0.0.0.0:3128\n");
+    let old = config("against-old", &lines);
+    for (name, more, said) in [
+        ("same", "", ""),
+        ("live", "log-level = info\n", ""),
+        ("fixed", "threads = 2\nmemory = 8MB\n", "take a restart: threads, memory\n"),
+    ] {
+        let new = config(&format!("against-{name}"), &format!("{lines}{more}"));
+        let output = mtg(&["run", "--check", "--against", &old, &new]);
+        assert_eq!((output.status.code(), stderr(&output)), (Some(0), ""));
+        assert_eq!(stdout(&output), format!("{new}: ok\n{said}"));
+    }
+    let output = mtg(&["run", "--check", "--against", "/nowhere", &old]);
+    assert_eq!(stdout(&output), format!("{old}: ok\ntake a restart: all keys\n"));
+    let (code, lines) = failure(&["run", "--against", &old, &old]);
+    assert_eq!((code, lines), (Some(64), vec!["run: --against goes with --check".into()]));
+}
+
+/// `mtg run` with a file to lock; the second is the same file, to be looked at.
+fn run_with_lock(name: &str, address: &str) -> (Child, File) {
+    let lock = config(&format!("{name}-lock"), "");
+    let path = config(name, &format!("secret = {SECRET}\nbind-to = {address}\ndomain-fronting.host = 127.0.0.1\n"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mtg"));
+    command.args(["run", "--lock", &lock, &path]).stderr(Stdio::null());
+    (command.spawn().unwrap(), File::open(lock).unwrap())
+}
+
+fn is_locked(file: &File) -> bool {
+    // Not for longer than it takes to look.
+    file.try_lock().is_err() || file.unlock().is_err()
+}
+
+#[test]
+fn a_file_is_locked_for_as_long_as_clients_can_come_in() {
+    // One that nobody has had a moment ago.
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (mut running, lock) = run_with_lock("lock-good", &address.to_string());
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !is_locked(&lock) {
+        assert!(Instant::now() < deadline && running.try_wait().unwrap().is_none(), "never locked");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    // Not even SIGKILL leaves it behind.
+    running.kill().unwrap();
+    running.wait().unwrap();
+    assert!(!is_locked(&lock));
+}
+
+#[test]
+fn nothing_is_locked_by_who_cannot_listen() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (mut running, lock) = run_with_lock("lock-taken", &taken.local_addr().unwrap().to_string());
+    while running.try_wait().unwrap().is_none() {
+        assert!(!is_locked(&lock));
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(!is_locked(&lock));
 }
 
 #[test]

@@ -105,7 +105,7 @@ fn act(words: Words) -> Result<(), Failure> {
             print(&access::drawings(&servers, config.bind_to.port(), &secret.to_base64()))?;
         }
     }
-    daemon::run(config, None).map_err(|error| Failure::Work(error.to_string()))
+    daemon::run(config, None, None).map_err(|error| Failure::Work(error.to_string()))
 }
 
 /// There is no file: what is wrong stands on the command line.

@@ -1,5 +1,6 @@
 //! The process around the proxy: limits, signals, the order of start and stop.
 
+mod held;
 mod notify;
 mod reload;
 mod signals;
@@ -26,11 +27,12 @@ pub enum RunError {
     Signals(std::io::Error),
 }
 
-/// Runs the proxy until a signal ends it. `path` is the file that `config` came from, if there is one.
+/// Runs the proxy until a signal ends it. `path` is the file that `config` came from, if there is one; `lock` is a file
+/// to keep locked while clients can come in.
 ///
 /// # Errors
 /// See [`RunError`].
-pub fn run(config: Config, path: Option<&Path>) -> Result<(), RunError> {
+pub fn run(config: Config, path: Option<&Path>, lock: Option<&Path>) -> Result<(), RunError> {
     raise_descriptor_limit();
     // Before there are threads. procd does it in a jail only; a kernel that cannot has no use for it either.
     let _ = set_no_new_privs(true);
@@ -42,6 +44,10 @@ pub fn run(config: Config, path: Option<&Path>) -> Result<(), RunError> {
             Ok(address) => log::info!("listening bind-to={address}"),
             Err(error) => log::warn!("listening at an unknown address error={error}"),
         }
+        let held = match lock {
+            Some(lock) => held::hold(lock).await,
+            None => None,
+        };
         supervisor.ready();
         let obey = async {
             while signals.next().await == Wish::Reload {
@@ -49,6 +55,7 @@ pub fn run(config: Config, path: Option<&Path>) -> Result<(), RunError> {
             }
         };
         proxy.serve().or(supervisor.keep_watchdog()).or(obey).await;
+        drop(held);
         log::info!("stopping, running connections may end");
         supervisor.stopping();
         proxy.shutdown().or(supervisor.keep_watchdog()).or(signals.stop()).await;

@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
@@ -63,8 +63,49 @@ fn each_command_has_its_help() {
 }
 
 #[test]
+fn questions_about_help_and_version_are_answered_in_any_wording() {
+    for args in [&["help", "help"][..], &["help", "--help"], &["--help"]] {
+        assert!(stdout(&mtg(args)).contains("Usage: mtg COMMAND"), "{args:?}");
+    }
+    for args in [&["version", "--help"][..], &["help", "version"], &["version", "-h"]] {
+        assert!(stdout(&mtg(args)).contains("Usage: mtg version"), "{args:?}");
+    }
+}
+
+#[test]
+fn a_secret_need_not_stand_on_the_command_line() {
+    let simple_run = |more: &[&str], variable: &str, line: &str| {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_mtg"))
+            .args(["simple-run", "somewhere:443"])
+            .args(more)
+            .env("MTG_SECRET", variable)
+            .stdin(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(line.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(64));
+        stderr(&output).to_owned()
+    };
+    let good = SECRET;
+    // Only an address without a name can be listened on, so a good secret leads to the next complaint.
+    for (more, variable, line, complaint) in [
+        (&[][..], good, "", "BIND: "),
+        (&[], "ee00", "", "the secret has 1 bytes after 'ee'"),
+        (&["-"], "", "ee00\n", "the secret has 1 bytes after 'ee'"),
+        (&["-"], "ee00", SECRET, "BIND: "),
+        (&[good], "ee00", "", "BIND: "),
+    ] {
+        let errors = simple_run(more, variable, line);
+        assert!(errors.starts_with(&format!("mtg: error: {complaint}")), "{errors}");
+        assert!(!errors.contains(&SECRET[2..20]), "{errors}");
+    }
+}
+
+#[test]
 fn version_is_one_line() {
-    for args in [["--version"], ["-v"], ["version"]] {
+    for args in [["--version"], ["-v"], ["-V"], ["version"]] {
         let output = mtg(&args);
         assert_eq!(output.status.code(), Some(0));
         assert!(stdout(&output).starts_with(concat!("mtg ", env!("CARGO_PKG_VERSION"), " (")));
@@ -86,7 +127,10 @@ fn wrong_command_lines_exit_with_64_and_one_line() {
         (&["run", "--chekc"], "did you mean \"--check\"?"),
         (&["run", "a", "b"], "takes at most one argument"),
         (&["generate-secret"], "takes one argument (HOST), 0 were given"),
-        (&["simple-run", "0.0.0.0:443"], "takes 2 arguments (BIND SECRET_OR_HOST), 1 was given"),
+        (&["simple-run"], "takes at least one argument (BIND [SECRET_OR_HOST]), 0 were given"),
+        (&["simple-run", "0.0.0.0:443"], "takes a secret: as the second argument"),
+        (&["-c", "lots", "simple-run", "0.0.0.0:443", SECRET], "concurrency"),
+        (&["simple-run", "-dclots", "0.0.0.0:443", SECRET], "concurrency"),
         (&["simple-run", "0.0.0.0:443", "ee00"], "the secret has 1 bytes after 'ee'"),
         (&["simple-run", "0.0.0.0:443", "192.0.2.1"], "is an IP address"),
         (&["simple-run", "somewhere:443", SECRET], "BIND: \"somewhere:443\" is not ip:port"),
@@ -119,6 +163,14 @@ fn generated_secrets_have_both_forms() {
         stdout(&hex)
     );
     assert_ne!(hex.stdout, mtg(&["generate-secret", "--hex", "front.example"]).stdout);
+}
+
+#[test]
+fn of_a_web_address_the_host_is_taken_and_that_is_said() {
+    let output = mtg(&["generate-secret", "-x", "https://front.example/"]);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(stdout(&output).ends_with("66726f6e742e6578616d706c65\n"), "{}", stdout(&output));
+    assert_eq!(stderr(&output), "mtg: of the address, only the host name counts: front.example\n");
 }
 
 #[test]

@@ -36,10 +36,18 @@ pub(crate) struct Flag {
     pub(crate) about: &'static str,
 }
 
+impl Flag {
+    fn is(&self, word: &str) -> bool {
+        word == self.long || (word == self.short && !word.is_empty())
+    }
+}
+
 /// The words after a command's name.
 pub(crate) struct Words {
     command: &'static Command,
     rest: Arguments,
+    /// What stands behind `--`: arguments, whatever they look like.
+    behind_dashes: Vec<String>,
 }
 
 /// Takes the arguments as text. They are not repeated in the error: one of them may be a secret.
@@ -53,7 +61,21 @@ pub(crate) fn utf8(args: Vec<OsString>) -> Result<Vec<String>, Failure> {
 impl Words {
     /// The words that follow the name of `command`.
     pub(crate) fn new(command: &'static Command, words: Vec<String>) -> Self {
-        Self { command, rest: Arguments::from_vec(words.into_iter().map(OsString::from).collect()) }
+        let mut words = words.into_iter();
+        let mut rest: Vec<String> = Vec::new();
+        while let Some(word) = words.next().filter(|word| word != "--") {
+            let (flags, has_value) = apart(command, &word).unwrap_or_else(|| (vec![word], false));
+            let last = flags.last().filter(|_| !has_value);
+            let wants_value =
+                last.is_some_and(|last| command.flags.iter().any(|flag| !flag.value.is_empty() && flag.is(last)));
+            rest.extend(flags);
+            if wants_value {
+                // A value is a value, whatever it looks like.
+                rest.extend(words.next());
+            }
+        }
+        let rest = Arguments::from_vec(rest.into_iter().map(OsString::from).collect());
+        Self { command, rest, behind_dashes: words.collect() }
     }
 
     /// Whether `--help` is among them.
@@ -103,6 +125,7 @@ impl Words {
         if let Some(flag) = rest.iter().find(|word| word.starts_with('-') && word.len() > 1) {
             return Err(leftover(command, flag));
         }
+        let rest = [rest, self.behind_dashes].concat();
         let needed = command.arguments.iter().filter(|name| !name.starts_with('[')).count();
         if !(needed..=N).contains(&rest.len()) {
             return Err(miscounted(command, needed, rest.len()));
@@ -115,6 +138,30 @@ impl Words {
     pub(crate) fn fail(&self, message: impl fmt::Display) -> Failure {
         Failure::usage(format!("{}: {message}", self.command.name))
     }
+}
+
+/// Takes short flags apart that are written as one word: `-di VALUE`, `-iVALUE`, `-i=VALUE`. None if it is another
+/// kind of word, or one of the letters is no flag. The second says whether a value came with them.
+fn apart(command: &Command, word: &str) -> Option<(Vec<String>, bool)> {
+    let letters = word.strip_prefix('-').filter(|letters| letters.len() > 1 && !letters.starts_with('-'))?;
+    let mut flags = Vec::new();
+    for (at, letter) in letters.char_indices() {
+        let name = format!("-{letter}");
+        let flag = command.flags.iter().find(|flag| flag.short == name);
+        flags.push(name);
+        match flag {
+            Some(flag) if !flag.value.is_empty() => {
+                let value = letters.get(at + letter.len_utf8()..).unwrap_or_default();
+                let value = value.strip_prefix('=').or(Some(value).filter(|value| !value.is_empty()));
+                flags.extend(value.map(str::to_owned));
+                return Some((flags, value.is_some()));
+            }
+            Some(_) => {}
+            None if letter == 'h' => {}
+            None => return None,
+        }
+    }
+    Some((flags, false))
 }
 
 fn leftover(command: &Command, word: &str) -> Failure {
@@ -182,9 +229,21 @@ mod tests {
             &["a", "--hex", "--port=7"],
             &["-p=7", "a", "-x"],
             &["-x", "--port", "7", "a"],
+            &["-xp", "7", "a"],
+            &["-xp7", "a"],
+            &["-p7", "-x", "--", "a"],
+            &["-xp=7", "--", "a"],
         ] {
             assert_eq!(parse(given).as_ref(), Ok(&expected), "{given:?}");
         }
+    }
+
+    #[test]
+    fn what_follows_two_dashes_is_no_flag() {
+        let expected = (None, true, [Some("-p".to_owned()), Some("--".to_owned())]);
+        assert_eq!(parse(&["-x", "--", "-p", "--"]), Ok(expected));
+        assert_eq!(parse(&["a", "-p", "-x"]), Err(Failure::usage("try: --port: \"-x\" is not a port")));
+        assert_eq!(parse(&["a", "-p-p", "b"]), Err(Failure::usage("try: --port: \"-p\" is not a port")));
     }
 
     #[test]
@@ -194,7 +253,8 @@ mod tests {
             (&["a", "-p", "x"], "try: --port: \"x\" is not a port"),
             (&["a", "-p", "1", "--port", "2"], "try: --port is given twice"),
             (&["a", "--hex=yes"], "try: --hex takes no value"),
-            (&["a", "-xx"], "try: unknown flag \"-xx\", 'mtg try --help' lists what there is"),
+            (&["a", "-xx"], "try: -x is given twice"),
+            (&["a", "-xy"], "try: unknown flag \"-xy\", 'mtg try --help' lists what there is"),
             (&["a", "--prot=secret"], "try: unknown flag \"--prot\", did you mean \"--port\"?"),
             (&[], "try takes at least one argument (WHAT [WHERE]), 0 were given"),
             (&["a", "b", "c"], "try takes at most 2 arguments (WHAT [WHERE]), 3 were given"),

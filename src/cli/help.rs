@@ -5,6 +5,9 @@ use super::args::{Command, Flag};
 
 static HELP: Flag = Flag { short: "-h", long: "--help", value: "", about: "print this" };
 
+/// `mtg version --help`.
+pub(crate) const VERSION: &str = "mtg version: print the version\n\nUsage: mtg version, or mtg --version, -v, -V\n";
+
 /// `mtg --help`.
 pub(crate) fn overview() -> String {
     let mut text = format!(

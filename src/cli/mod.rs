@@ -16,6 +16,7 @@ mod help;
 mod json;
 mod link;
 mod nearest;
+mod punycode;
 mod qr;
 mod run;
 mod secret;
@@ -54,13 +55,19 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn dispatch(args: Vec<OsString>) -> Result<(), Failure> {
-    let mut args = args::utf8(args)?.into_iter();
+    let mut args = args::utf8(args)?;
+    put_command_first(&mut args);
+    let mut args = args.into_iter();
     let Some(first) = args.next() else { return Err(Failure::NoCommand) };
     let rest: Vec<String> = args.collect();
     match first.as_str() {
-        "--version" | "-v" | "version" => alone(&first, &rest).and_then(|()| print(&version::line())),
+        "--version" | "-v" | "-V" | "version" => match rest.as_slice() {
+            [] => print(&version::line()),
+            [word] if is_help(word) => print(help::VERSION),
+            _ => Err(Failure::usage(format!("{first} takes no arguments"))),
+        },
         "help" if !rest.is_empty() => help_about(&rest),
-        "--help" | "-h" | "help" => print(&help::overview()),
+        name if is_help(name) || name == "help" => print(&help::overview()),
         name => {
             let command = find(name)?;
             let mut words = Words::new(command, rest);
@@ -69,12 +76,29 @@ fn dispatch(args: Vec<OsString>) -> Result<(), Failure> {
     }
 }
 
-fn alone(name: &str, rest: &[String]) -> Result<(), Failure> {
-    if rest.is_empty() { Ok(()) } else { Err(Failure::usage(format!("{name} takes no arguments"))) }
+fn is_help(word: &str) -> bool {
+    matches!(word, "--help" | "-h")
+}
+
+/// Flags may stand before the command they are for, and so may `--`.
+fn put_command_first(args: &mut Vec<String>) {
+    let is_command = |word: &String| COMMANDS.iter().any(|command| command.name == word);
+    let starts_with_flag = args.first().is_some_and(|first| {
+        first.starts_with('-') && !is_help(first) && !matches!(first.as_str(), "--version" | "-v" | "-V")
+    });
+    if starts_with_flag && let Some(at) = args.iter().position(is_command) {
+        let mut before: Vec<String> = args.drain(..=at).collect();
+        let command = before.pop();
+        // Behind the command it would make arguments of flags.
+        before.retain(|word| word != "--");
+        args.splice(0..0, command.into_iter().chain(before));
+    }
 }
 
 fn help_about(names: &[String]) -> Result<(), Failure> {
     match names {
+        [name] if is_help(name) || name == "help" => print(&help::overview()),
+        [name] if name == "version" => print(help::VERSION),
         [name] => print(&help::about(find(name)?)),
         _ => Err(Failure::usage("help takes at most one COMMAND")),
     }
@@ -173,6 +197,20 @@ mod tests {
         assert_eq!(error(&["version", "x"]), "version takes no arguments");
         let message = error(&["simple-run", "127.0.0.1:1", "example.com", "ee0102"]);
         assert!(!message.contains("ee0102"), "{message}");
+    }
+
+    #[test]
+    fn flags_may_stand_before_their_command() {
+        let first = |args: &[&str]| {
+            let mut args = args.iter().map(|&arg| arg.to_owned()).collect();
+            put_command_first(&mut args);
+            args.join(" ")
+        };
+        assert_eq!(first(&["-d", "-c", "7", "simple-run", "a", "b"]), "simple-run -d -c 7 a b");
+        assert_eq!(first(&["--", "run", "--", "x"]), "run -- x");
+        assert_eq!(first(&["run", "access"]), "run access");
+        assert_eq!(first(&["--help", "run"]), "--help run");
+        assert_eq!(first(&["-x"]), "-x");
     }
 
     #[test]

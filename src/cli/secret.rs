@@ -1,21 +1,49 @@
 //! `mtg generate-secret`.
 
 use super::args::{Command, Flag, Words};
-use super::{Failure, print};
-use crate::proto::secret::{KEY_LEN, Secret, check_host};
+use super::{Failure, note, print, punycode};
+use crate::proto::secret::{HostError, KEY_LEN, Secret, check_host};
 
 pub(crate) static COMMAND: Command =
     Command { name: "generate-secret", arguments: &["HOST"], about: "make a secret", flags: &[&HEX], notes, act };
 
 static HEX: Flag = Flag { short: "-x", long: "--hex", value: "", about: "print it in hex, not in base64url" };
 
-/// A secret with a new key.
-pub(crate) fn fresh(host: &str) -> Result<Secret, Failure> {
-    check_host(host).map_err(|error| Failure::usage(format!("the host name {error}")))?;
+/// A secret with a new key. Of a web address only the host is taken, which is said.
+pub(crate) fn fresh(text: &str) -> Result<Secret, Failure> {
+    let host = host_of(text);
+    check_host(host).map_err(|error| refusal(host, error))?;
+    if text.contains("://") {
+        note(format_args!("of the address, only the host name counts: {host}"));
+    }
     let mut key = [0; KEY_LEN];
     getrandom::fill(&mut key).map_err(|error| Failure::Work(format!("cannot get random bytes: {error}")))?;
     // An all-zero key is refused here: it means that the system's randomness is broken.
     Secret::new(key, host).map_err(|error| Failure::Work(error.to_string()))
+}
+
+/// A host name without what people copy along with it: the rest of a web address, the dot at the end.
+fn host_of(text: &str) -> &str {
+    let host = match text.split_once("://") {
+        None => text,
+        Some((_, address)) => {
+            let authority = address.split(['/', '?', '#']).next().unwrap_or_default();
+            let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+            match host.rsplit_once(':') {
+                Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => host,
+                _ => host,
+            }
+        }
+    };
+    host.strip_suffix('.').unwrap_or(host)
+}
+
+fn refusal(host: &str, error: HostError) -> Failure {
+    let ascii = punycode::host(host).filter(|ascii| !host.is_ascii() && check_host(ascii).is_ok());
+    Failure::usage(match ascii {
+        Some(ascii) => format!("the host name has letters that TLS writes in another way; write {ascii} instead"),
+        None => format!("the host name {error}"),
+    })
 }
 
 fn act(mut words: Words) -> Result<(), Failure> {
@@ -43,8 +71,25 @@ mod tests {
     }
 
     #[test]
+    fn of_a_web_address_the_host_is_taken() {
+        for text in
+            ["example.com.", "https://example.com", "http://u:p@Example.com:8443/a?b#c", "HTTPS://example.com./"]
+        {
+            assert_eq!(fresh(text).unwrap().host(), "example.com", "{text}");
+        }
+    }
+
+    #[test]
+    fn the_right_spelling_of_other_scripts_is_proposed() {
+        let spelling = "the host name has letters that TLS writes in another way; write xn--e1afmkfd.xn--p1ai instead";
+        for text in ["пример.рф", "https://Пример.рф/"] {
+            assert_eq!(fresh(text).unwrap_err(), Failure::usage(spelling), "{text}");
+        }
+    }
+
+    #[test]
     fn bad_hosts_are_errors_of_the_command_line() {
-        for host in ["", "1.2.3.4", "a b", "-a.example", &"a".repeat(183)] {
+        for host in ["", "1.2.3.4", "a b", "-a.example", "https://", "https://[::1]/", "ä b", &"a".repeat(183)] {
             assert!(matches!(fresh(host), Err(Failure::Usage(_))), "{host}");
         }
     }

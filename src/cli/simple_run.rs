@@ -1,6 +1,6 @@
 //! `mtg simple-run`: the proxy without a file; flags become settings.
 
-use std::io::{self, IsTerminal as _};
+use std::io::{self, BufRead as _, IsTerminal as _, Read as _};
 use std::net::IpAddr;
 use std::str::FromStr;
 
@@ -16,7 +16,7 @@ use crate::proto::secret::Secret;
 
 pub(crate) static COMMAND: Command = Command {
     name: "simple-run",
-    arguments: &["BIND", "SECRET_OR_HOST"],
+    arguments: &["BIND", "[SECRET_OR_HOST]"],
     about: "run the proxy without a configuration file",
     flags: &[
         &DEBUG,
@@ -25,6 +25,8 @@ pub(crate) static COMMAND: Command = Command {
         &PREFER_IP,
         &FRONTING_PORT,
         &FRONTING_IP,
+        &FRONTING_HOST,
+        &PROXY_PROTOCOL,
         &DOH_IP,
         &TIMEOUT,
         &SOCKS5,
@@ -49,6 +51,18 @@ static FRONTING_PORT: Flag = Flag {
 };
 static FRONTING_IP: Flag =
     Flag { short: "", long: "--domain-fronting-ip", value: "IP", about: "address of that web site" };
+static FRONTING_HOST: Flag = Flag {
+    short: "",
+    long: "--domain-fronting-host",
+    value: "HOST",
+    about: "name or address of that web site, if it is not the secret's",
+};
+static PROXY_PROTOCOL: Flag = Flag {
+    short: "",
+    long: "--proxy-protocol-listener",
+    value: "",
+    about: "clients come through a load balancer that sends a PROXY header",
+};
 static DOH_IP: Flag =
     Flag { short: "-n", long: "--doh-ip", value: "IP", about: "ask this DNS-over-HTTPS server, not the system" };
 static TIMEOUT: Flag =
@@ -130,12 +144,21 @@ fn parse(mut words: Words) -> Result<SimpleRun, Failure> {
         let ip = parse_ip(&words, &FRONTING_IP, &ip)?;
         settings.push(setting("domain-fronting.host", &ip.to_string(), FRONTING_IP.long));
     }
+    if let Some(host) = words.text(&FRONTING_HOST)? {
+        settings.push(setting("domain-fronting.host", &host, FRONTING_HOST.long));
+    }
     if let Some(ip) = words.text(&DOH_IP)? {
         let server = match parse_ip(&words, &DOH_IP, &ip)? {
-            IpAddr::V4(ip) => format!("https://{ip}"),
-            IpAddr::V6(ip) => format!("https://[{ip}]"),
+            IpAddr::V4(ip) => ip.to_string(),
+            IpAddr::V6(ip) => format!("[{ip}]"),
         };
-        settings.push(setting("network.dns", &server, DOH_IP.long));
+        if !cfg!(feature = "tls") {
+            return Err(words.fail(format_args!(
+                "{} asks over HTTPS, which this build cannot: take the mtg-tls build, or ask over UDP with --set network.dns=udp://{server}",
+                DOH_IP.long
+            )));
+        }
+        settings.push(setting("network.dns", &format!("https://{server}"), DOH_IP.long));
     }
     for urls in words.texts(&SOCKS5)? {
         settings.extend(urls.split(',').map(|url| setting("network.proxies", url.trim(), SOCKS5.long)));
@@ -144,12 +167,15 @@ fn parse(mut words: Words) -> Result<SimpleRun, Failure> {
     if words.switch(&DEBUG) {
         settings.push(setting("log-level", "debug", DEBUG.long));
     }
+    if words.switch(&PROXY_PROTOCOL) {
+        settings.push(setting("proxy-protocol-listener", "true", PROXY_PROTOCOL.long));
+    }
     if !settings.iter().any(|(key, ..)| key == "allow-fallback-on-unknown-dc") {
         settings.push(setting("allow-fallback-on-unknown-dc", "true", COMMAND.name));
     }
-    let [bind_to, secret] = words.positionals()?.map(Option::unwrap_or_default);
-    let (secret, fresh) = secret_or_host(&secret)?;
-    settings.push(setting("bind-to", &bind_to, "BIND"));
+    let [bind_to, secret] = words.positionals()?;
+    let (secret, fresh) = secret_or_host(&given_secret(secret)?)?;
+    settings.push(setting("bind-to", &bind_to.unwrap_or_default(), "BIND"));
     settings.push(setting("secret", &secret.to_hex(), "SECRET"));
     Ok(SimpleRun { settings, fresh: fresh.then_some(secret), ignores_tcp_buffer })
 }
@@ -160,6 +186,31 @@ fn setting(key: &str, value: &str, origin: &str) -> Setting {
 
 fn parse_ip(words: &Words, flag: &Flag, text: &str) -> Result<IpAddr, Failure> {
     text.parse().map_err(|_| words.fail(format_args!("{}: {text:?} is not an IP address", flag.long)))
+}
+
+/// Where a secret is looked for that is not on the command line, which every user of the machine can see.
+const VARIABLE: &str = "MTG_SECRET";
+/// Bytes of the line with the secret on stdin.
+const LINE_MAX: u64 = 4096;
+
+/// What the owner gave as secret: an argument, a line of stdin in the place of `-`, or a variable of the environment.
+fn given_secret(argument: Option<String>) -> Result<String, Failure> {
+    let text = match argument.as_deref() {
+        Some("-") => {
+            let mut line = String::new();
+            let read = io::stdin().lock().take(LINE_MAX).read_line(&mut line);
+            read.map_err(|error| Failure::Work(format!("cannot read the secret from stdin: {error}")))?;
+            line
+        }
+        Some(text) => return Ok(text.to_owned()),
+        None => std::env::var(VARIABLE).map_err(|_| {
+            Failure::usage(format!(
+                "{} takes a secret: as the second argument, as a line of stdin with - in its place, or in the variable {VARIABLE}",
+                COMMAND.name
+            ))
+        })?,
+    };
+    Ok(text.trim().to_owned())
 }
 
 /// The secret, and whether it was made here. A dot tells a host name: no form of a secret has one.
@@ -193,7 +244,8 @@ fn links(servers: &Servers, port: u16, secret: &Secret) -> String {
 fn notes() -> String {
     "BIND is the address and port to listen on, such as 0.0.0.0:443. With a host name in place of the\n\
      secret, a new secret is made for this run, and the links with it are printed. A secret on the\n\
-     command line can be seen by every user of the machine.\n\
+     command line can be seen by every user of the machine: write - in its place and put it into\n\
+     stdin, or leave it out and put it into the variable MTG_SECRET.\n\
      Unknown DCs are served by DC 2. What no flag sets has the default of the configuration: see\n\
      'mtg run --help'. Example of --set: --set dc-override.2=127.0.0.1:9000"
         .to_owned()
@@ -234,14 +286,32 @@ mod tests {
             (&["-p", "8443"], &["domain-fronting.port=8443 --domain-fronting-port"]),
             (&["--domain-fronting-ip", "192.0.2.1"], &["domain-fronting.host=192.0.2.1 --domain-fronting-ip"]),
             (&["--domain-fronting-ip", ""], &[]),
-            (&["-n", "1.1.1.1"], &["network.dns=https://1.1.1.1 --doh-ip"]),
-            (&["-n", "2606:4700::1111"], &["network.dns=https://[2606:4700::1111] --doh-ip"]),
+            (&["-di", "only-ipv4"], &["prefer-ip=only-ipv4 --prefer-ip", "log-level=debug --debug"]),
+            (&["-ionly-ipv6"], &["prefer-ip=only-ipv6 --prefer-ip"]),
+            (&["-i=only-ipv6"], &["prefer-ip=only-ipv6 --prefer-ip"]),
+            (&["--domain-fronting-host", "a.example"], &["domain-fronting.host=a.example --domain-fronting-host"]),
+            (&["--proxy-protocol-listener"], &["proxy-protocol-listener=true --proxy-protocol-listener"]),
             (&["-t", "3s"], &["network.timeout.tcp=3s --timeout", "network.timeout.http=3s --timeout"]),
             (&["-a", "2MB"], &["defense.anti-replay.max-size=2MB --antireplay-cache-size"]),
             (&["--set", "dc-override.2=127.0.0.1:9000"], &["dc-override.2=127.0.0.1:9000 --set"]),
             (&["--set=public-host = a=b"], &["public-host=a=b --set"]),
         ] {
             assert_eq!(settings(flags), expected, "{flags:?}");
+        }
+    }
+
+    #[test]
+    fn dns_over_https_is_asked_for_or_answered_with_what_this_build_can() {
+        for (ip, server) in [("1.1.1.1", "1.1.1.1"), ("2606:4700::1111", "[2606:4700::1111]")] {
+            let flags = ["-n", ip];
+            if cfg!(feature = "tls") {
+                assert_eq!(settings(&flags), [format!("network.dns=https://{server} --doh-ip")]);
+                continue;
+            }
+            let Err(Failure::Usage(lines)) = parsed(&flags) else { panic!("{ip}") };
+            let works = lines[0].split_once("or ask over UDP with ").unwrap().1;
+            assert_eq!(works, format!("--set network.dns=udp://{server}"));
+            assert_eq!(settings(&works.split(' ').collect::<Vec<_>>()), [format!("network.dns=udp://{server} --set")]);
         }
     }
 

@@ -28,6 +28,17 @@ pub(super) fn across_keys(config: &Config, is_set: &dyn Fn(&str) -> bool) -> Vec
     findings
 }
 
+/// Whether the section that a key stands in is switched off, so that its other values are of no use.
+pub(super) fn is_off(config: &Config, key: &str) -> bool {
+    let defense = &config.defense;
+    match key.rsplit_once('.') {
+        Some(("defense.blocklist", _)) => !defense.blocklist.enabled,
+        Some(("defense.allowlist", _)) => !defense.allowlist.enabled,
+        Some(("defense.doppelganger", _)) => !defense.doppelganger.enabled,
+        _ => false,
+    }
+}
+
 fn error(key: &'static str, text: impl Into<String>) -> Finding {
     Finding { key, is_error: true, text: text.into() }
 }

@@ -133,8 +133,9 @@ impl Field {
     fn set_text(self, config: &mut Config, key: &str, text: &str) -> Result<(), ValueError> {
         match self {
             Self::DnsName(slot) => {
-                check_host(text).map_err(ValueError::Host)?;
-                *slot(config) = Some(text.to_ascii_lowercase());
+                let name = text.strip_suffix('.').unwrap_or(text);
+                check_host(name).map_err(ValueError::Host)?;
+                *slot(config) = Some(name.to_ascii_lowercase());
             }
             Self::Host(slot) => *slot(config) = Some(value::host(text)?),
             Self::HostPort(slot) => *slot(config) = Some(value::host_port(text)?),
@@ -192,7 +193,7 @@ impl Field {
             Self::HttpsUrls(_) => "an https:// URL",
             Self::PageUrls(_) => "an http:// or https:// URL",
             Self::Cidrs(_) => "a network such as 192.0.2.0/24 or an IP address",
-            Self::Unused => "a number",
+            Self::Unused => "a number or a size",
         }
     }
 

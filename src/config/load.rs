@@ -8,7 +8,7 @@ use super::issue::{Issue, Shown, is_showable_key};
 use super::raw::{self, RawValue};
 use super::spec::{KeySpec, Status};
 use super::value::ValueError;
-use super::{Config, ConfigErrors, Warnings, checks, keys, suggest};
+use super::{Config, ConfigErrors, Warnings, checks, dc_overrides, keys, suggest};
 use crate::proto::secret::{KEY_LEN, Secret};
 
 /// Errors that are kept: a wrong file may have one in each line.
@@ -17,12 +17,20 @@ const ERRORS_MAX: usize = 100;
 /// Reads the text of a file.
 pub(super) fn from_text(text: &str, name: &str) -> Result<(Config, Warnings), ConfigErrors> {
     let mut loader = Loader::new(name);
-    let (statements, syntax_errors) = raw::read(text);
+    let place = |line| Place { origin: name.into(), line: Some(line) };
+    let (statements, syntax_errors) = raw::read(text, &[dc_overrides::SECTION]);
     for (line, error) in syntax_errors {
-        loader.error(&Place { origin: name.into(), line: Some(line) }, error.to_string());
+        loader.error(&place(line), error.to_string());
+    }
+    let (statements, old_errors) = dc_overrides::rewrite(statements);
+    for (line, error) in old_errors {
+        loader.error(&place(line), error);
     }
     for statement in statements {
-        loader.add(&statement.key, statement.value, &Place { origin: name.into(), line: Some(statement.line) });
+        if statement.element.is_some() {
+            loader.warn(&place(statement.line), dc_overrides::ADVICE);
+        }
+        loader.add(&statement.key, &statement.section, statement.value, &place(statement.line));
     }
     loader.finish()
 }
@@ -33,7 +41,7 @@ pub(super) fn from_settings(
 ) -> Result<(Config, Warnings), ConfigErrors> {
     let mut loader = Loader::new("");
     for (key, value, origin) in settings {
-        loader.add(key, RawValue::One(value.into()), &Place { origin: origin.into(), line: None });
+        loader.add(key, "", RawValue::One(value.into()), &Place { origin: origin.into(), line: None });
     }
     loader.finish()
 }
@@ -85,9 +93,9 @@ impl<'a> Loader<'a> {
         Self { name, settings: Vec::new(), errors: Vec::new(), warnings: Vec::new() }
     }
 
-    fn add(&mut self, key: &str, value: RawValue, place: &Place) {
+    fn add(&mut self, key: &str, section: &str, value: RawValue, place: &Place) {
         let Some(spec) = keys::find(key) else {
-            self.error(place, unknown(key));
+            self.error(place, unknown(key, section));
             return;
         };
         let is_list = spec.field.is_list();
@@ -148,7 +156,13 @@ impl<'a> Loader<'a> {
             return;
         }
         if let Err(error) = spec.field.set(config, key, text) {
-            let subject = if place.line.is_some() { format!("{key}: ") } else { String::new() };
+            // What is off is not used, so this build need not be able to; the switch stands before the rest in the table.
+            if matches!(error, ValueError::NeedsTls(_)) && checks::is_off(config, spec.name) {
+                return;
+            }
+            // A key with a number at its end may have something private there.
+            let shown = if is_showable_key(key) { key } else { spec.name };
+            let subject = if place.line.is_some() { format!("{shown}: ") } else { String::new() };
             self.error(place, subject + &explain(spec, text, error));
             return;
         }
@@ -212,7 +226,14 @@ fn winner<'a>(settings: &'a [Setting], loser: &Setting) -> Option<&'a Setting> {
     })
 }
 
-fn unknown(key: &str) -> String {
+fn unknown(key: &str, section: &str) -> String {
+    let tail = key.strip_prefix(section).and_then(|tail| tail.strip_prefix('.')).filter(|_| is_showable_key(key));
+    if let Some((tail, place)) = tail.and_then(|tail| Some((tail, suggest::section_of(tail)?))) {
+        return match place {
+            "" => format!("{tail} stands under [{section}]; write it above the first section"),
+            _ => format!("{tail} stands under [{section}]; write it under [{place}]"),
+        };
+    }
     let shown = if is_showable_key(key) { format!("unknown key {key:?}") } else { "unknown key".into() };
     match suggest::nearest(key) {
         Some(name) => format!("{shown}, did you mean {name:?}?"),
@@ -308,7 +329,7 @@ mod tests {
                 "network.doh-ip: \"::1\" needs TLS, which this build does not have: take the mtg-tls build, or set network.dns to udp://IP",
             ),
             (
-                "defense.blocklist.urls = https://a.b/c",
+                "defense.blocklist.urls = https://a.b/c\ndefense.blocklist.enabled = true",
                 "defense.blocklist.urls: \"https://a.b/c\" needs TLS, which this build does not have: take the mtg-tls build, or use a local file",
             ),
             (
@@ -356,6 +377,74 @@ mod tests {
             assert!(error.ends_with(&format!(", did you mean {nearest:?}?")), "{error}");
         }
         assert_eq!(complaints("web-ui = on"), ["f:3: unknown key \"web-ui\"; 'mtg run --help' lists all keys"]);
+    }
+
+    #[test]
+    fn a_key_in_a_wrong_section_is_led_to_the_right_one() {
+        for (text, error) in [
+            (
+                "[stats.prometheus]\npublic-ipv4 = 192.0.2.7",
+                "public-ipv4 stands under [stats.prometheus]; write it above the first section",
+            ),
+            ("[domain-fronting]\ndns = system", "dns stands under [domain-fronting]; write it under [network]"),
+            ("[network.timeouts]\ntcp = 5s", "tcp stands under [network.timeouts]; write it under [network.timeout]"),
+            (
+                "[domain-fronting]\nenabled = true",
+                "unknown key \"domain-fronting.enabled\", did you mean \"domain-fronting.host\"?",
+            ),
+        ] {
+            assert_eq!(complaints(text), [format!("f:4: {error}")]);
+        }
+    }
+
+    #[test]
+    fn what_is_off_is_not_judged() {
+        let source = "urls = [\"https://lists.example/level1.netset\"]";
+        for (text, complaints_with, complaints_without) in [
+            (format!("[defense.blocklist]\nenabled = false\n{source}"), 0, 0),
+            (format!("[defense.allowlist]\n{source}\nenabled = false"), 0, 0),
+            (format!("[defense.blocklist]\n{source}"), 0, 0),
+            (format!("[defense.blocklist]\nenabled = true\n{source}"), 0, 1),
+        ] {
+            let expected = if cfg!(feature = "tls") { complaints_with } else { complaints_without };
+            assert_eq!(complaints(&text).len(), expected, "{text}: {:?}", complaints(&text));
+        }
+    }
+
+    #[test]
+    fn the_switch_of_a_section_stands_before_the_rest_of_it() {
+        let mut seen = Vec::new();
+        for spec in keys::all() {
+            let (section, name) = spec.name.rsplit_once('.').unwrap_or(("", spec.name));
+            assert!(name != "enabled" || !seen.contains(&section), "{}", spec.name);
+            seen.push(section);
+        }
+    }
+
+    #[test]
+    fn tables_of_old_become_addresses_of_data_centres() {
+        let text = "[[dc-overrides]]\ndc = 101\nips = [\"127.0.0.1:443\", \"[::1]:443\"]\n[[dc-overrides]]\nips = [\"127.0.0.2:1\"]\ndc = 2";
+        let expected = [(101, "127.0.0.1:443"), (101, "[::1]:443"), (2, "127.0.0.2:1")];
+        assert_eq!(config(text).dc_override, expected.map(|(dc, address)| (dc, address.parse().unwrap())));
+        assert_eq!(complaints(text), [format!("warning: f:5: {}", dc_overrides::ADVICE)]);
+        for (text, error) in [
+            ("[[dc-overrides]]\ndc = many\nips = []", "f:4: dc is not a whole number from 1 to 32767"),
+            ("[[dc-overrides]]\ndc = 1", "f:3: [[dc-overrides]] lacks its dc or its ips"),
+            (
+                "[[dc-overrides]]\ndc = 1\nips = []\nip = 1",
+                "f:6: [[dc-overrides]] has one dc and one ips, and nothing else",
+            ),
+        ] {
+            assert_eq!(complaints(text), [error]);
+        }
+    }
+
+    #[test]
+    fn keys_of_old_versions_are_ignored_or_mean_those_of_today() {
+        let [warning] = &complaints("tcp-buffer = \"128kb\"")[..] else { panic!() };
+        assert!(warning.starts_with("warning: f:3: tcp-buffer has no effect: "), "{warning}");
+        let network = config("[network]\ntcp-not-sent-lowat = \"16kb\"").network;
+        assert_eq!(network.notsent_lowat, Some(super::super::ByteSize(16 << 10)));
     }
 
     #[test]

@@ -133,6 +133,7 @@ mod tests {
         ("network.client-mss", "536"),
         ("network.hello-parts", "2"),
         ("network.notsent-lowat", "0"),
+        ("network.tcp-not-sent-lowat", "0"),
         ("network.reuse-port", "true"),
         ("defense.anti-replay.enabled", "false"),
         ("defense.anti-replay.max-size", "1KB"),
@@ -160,8 +161,8 @@ mod tests {
     ];
 
     /// The keys that no value changes, or none in a build without TLS.
-    const WITHOUT_OTHER: [&str; 4] =
-        ["auto-update", "network.doh-ip", "defense.anti-replay.error-rate", "defense.doppelganger.urls"];
+    const WITHOUT_OTHER: [&str; 5] =
+        ["auto-update", "tcp-buffer", "network.doh-ip", "defense.anti-replay.error-rate", "defense.doppelganger.urls"];
 
     #[test]
     fn printed_defaults_are_those_in_effect_and_each_key_sets_a_field_of_its_own() {

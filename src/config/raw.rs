@@ -7,10 +7,16 @@
 use std::fmt;
 use std::iter::Peekable;
 
+use super::issue::is_showable_key;
+
 /// `key = value`, the key with its section in front.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Statement {
     pub(super) key: String,
+    /// What of the key is the `[section]` line's, empty above the first.
+    pub(super) section: String,
+    /// The `[[section]]` line above it, which tells the elements of an array of tables apart.
+    pub(super) element: Option<u32>,
     pub(super) line: u32,
     pub(super) value: RawValue,
 }
@@ -24,14 +30,15 @@ pub(super) enum RawValue {
 }
 
 /// Why a line cannot be read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum SyntaxError {
     NoEquals,
     BadKey,
     EmptyKey,
     BadSection,
     TableArray,
-    InlineTable,
+    /// The keys of which it consists, as far as they can be read.
+    InlineTable(Vec<String>),
     MultiLineString,
     OpenString,
     BadEscape,
@@ -43,11 +50,14 @@ pub(super) enum SyntaxError {
     OpenArray,
 }
 
-/// Reads a whole file; every line that cannot be read is one error.
-pub(super) fn read(text: &str) -> (Vec<Statement>, Vec<(u32, SyntaxError)>) {
+/// Reads a whole file; every line that cannot be read is one error. `arrays` are the sections that may stand in two
+/// brackets.
+pub(super) fn read(text: &str, arrays: &[&str]) -> (Vec<Statement>, Vec<(u32, SyntaxError)>) {
     let mut reader = Reader {
         lines: (1..).zip(text.strip_prefix('\u{feff}').unwrap_or(text).lines()).peekable(),
+        arrays,
         section: Some(String::new()),
+        element: None,
         statements: Vec::new(),
         errors: Vec::new(),
     };
@@ -61,9 +71,11 @@ pub(super) fn read(text: &str) -> (Vec<Statement>, Vec<(u32, SyntaxError)>) {
 
 struct Reader<'a, I: Iterator<Item = (u32, &'a str)>> {
     lines: Peekable<I>,
-    /// The prefix of the keys that follow, with its dot; `None` below a section that cannot be read, whose keys
-    /// would only raise errors that hide the first one.
+    arrays: &'a [&'a str],
+    /// What the keys that follow stand below; `None` below a section that cannot be read, whose keys would only raise
+    /// errors that hide the first one.
     section: Option<String>,
+    element: Option<u32>,
     statements: Vec<Statement>,
     errors: Vec<(u32, SyntaxError)>,
 }
@@ -74,20 +86,21 @@ impl<'a, I: Iterator<Item = (u32, &'a str)>> Reader<'a, I> {
             return Ok(());
         }
         if let Some(rest) = line.strip_prefix('[') {
-            let section = section(rest);
-            self.section = section.as_ref().ok().map(|name| format!("{name}."));
+            let section = section(rest, self.arrays);
+            self.element = rest.starts_with('[').then_some(number);
+            self.section = section.as_ref().ok().cloned();
             return section.map(drop);
         }
-        let (key, value) = line.split_once('=').ok_or(SyntaxError::NoEquals)?;
-        let key = checked_key(key.trim())?;
-        let value = self.value(number, value)?;
-        if let Some(section) = &self.section {
-            self.statements.push(Statement { key: format!("{section}{key}"), line: number, value });
+        let (name, value) = setting(line)?;
+        let value = self.value(number, value, &name)?;
+        if let Some(section) = self.section.clone() {
+            let key = if section.is_empty() { name } else { format!("{section}.{name}") };
+            self.statements.push(Statement { key, section, element: self.element, line: number, value });
         }
         Ok(())
     }
 
-    fn value(&mut self, number: u32, text: &'a str) -> Result<RawValue, SyntaxError> {
+    fn value(&mut self, number: u32, text: &'a str, name: &str) -> Result<RawValue, SyntaxError> {
         let trimmed = text.trim();
         match trimmed.chars().next() {
             Some('"' | '\'') => {
@@ -95,7 +108,7 @@ impl<'a, I: Iterator<Item = (u32, &'a str)>> Reader<'a, I> {
                 if is_blank(rest.trim_start()) { Ok(RawValue::One(value)) } else { Err(SyntaxError::AfterString) }
             }
             Some('[') if !is_bracketed_address(trimmed) => self.array(number, trimmed.get(1..).unwrap_or("")),
-            Some('{') => Err(SyntaxError::InlineTable),
+            Some('{') => Err(SyntaxError::InlineTable(keys_of_inline_table(trimmed, name))),
             _ => Ok(RawValue::One(without_comment(text).trim().to_owned())),
         }
     }
@@ -162,7 +175,7 @@ impl Array {
                 Ok(rest)
             }
             Some('[') => Err(SyntaxError::NestedArray),
-            Some('{') => Err(SyntaxError::InlineTable),
+            Some('{') => Err(SyntaxError::InlineTable(Vec::new())),
             _ => Err(SyntaxError::BareElement),
         }
     }
@@ -185,20 +198,89 @@ fn is_bracketed_address(text: &str) -> bool {
 
 /// Whether a line within an array is the next setting: no element starts without a quote.
 fn starts_statement(line: &str) -> bool {
-    let is_setting = line.split_once('=').is_some_and(|(key, _)| checked_key(key.trim()).is_ok());
-    let is_section = line.strip_prefix('[').is_some_and(|rest| section(rest).is_ok());
+    let is_setting = !line.starts_with(['"', '\'']) && setting(line).is_ok();
+    let is_section = line.strip_prefix('[').is_some_and(|rest| section(rest, &[]).is_ok());
     is_setting || is_section
 }
 
-fn section(rest: &str) -> Result<&str, SyntaxError> {
-    if rest.starts_with('[') {
-        return Err(SyntaxError::TableArray);
+/// The key of a setting, and what follows the equals sign.
+fn setting(line: &str) -> Result<(String, &str), SyntaxError> {
+    if line.contains('=') { path(line, '=') } else { Err(SyntaxError::NoEquals) }
+}
+
+/// The name in a section line, whose first bracket is gone.
+fn section(rest: &str, arrays: &[&str]) -> Result<String, SyntaxError> {
+    let (name, after) = match rest.strip_prefix('[') {
+        None => path(rest, ']').map_err(|_| SyntaxError::BadSection)?,
+        Some(rest) => match path(rest, ']') {
+            Ok((name, after)) if arrays.contains(&name.as_str()) => {
+                (name, after.strip_prefix(']').ok_or(SyntaxError::BadSection)?)
+            }
+            _ => return Err(SyntaxError::TableArray),
+        },
+    };
+    if is_blank(after.trim_start()) { Ok(name) } else { Err(SyntaxError::BadSection) }
+}
+
+/// Reads a key, whose parts may stand in quotes, up to `end`; returns it and what follows.
+fn path(text: &str, end: char) -> Result<(String, &str), SyntaxError> {
+    let mut path = String::new();
+    let mut rest = text;
+    loop {
+        let at = rest.find([end, '"', '\'']).ok_or(SyntaxError::BadKey)?;
+        let (bare, after) = rest.split_at(at);
+        path += bare.trim();
+        if let Some(after) = after.strip_prefix(end) {
+            return Ok((checked_key(&path)?.to_owned(), after));
+        }
+        let (part, after) = quoted(after)?;
+        let follows_a_dot = path.is_empty() || path.ends_with('.');
+        // A dot in quotes is not the one between two parts.
+        if !follows_a_dot || part.contains('.') {
+            return Err(SyntaxError::BadKey);
+        }
+        path += checked_key(&part)?;
+        let after = after.trim_start();
+        if let Some(after) = after.strip_prefix(end) {
+            return Ok((checked_key(&path)?.to_owned(), after));
+        }
+        path.push('.');
+        rest = after.strip_prefix('.').ok_or(SyntaxError::BadKey)?;
     }
-    let (name, after) = rest.split_once(']').ok_or(SyntaxError::BadSection)?;
-    if !is_blank(after.trim_start()) {
-        return Err(SyntaxError::BadSection);
+}
+
+/// The keys that an inline table stands for, each with `name` in front; those behind something odd are left out.
+fn keys_of_inline_table(text: &str, name: &str) -> Vec<String> {
+    let mut keys = Vec::new();
+    let mut rest = text.strip_prefix('{').unwrap_or(text);
+    while let Ok((key, value)) = path(rest.trim_start(), '=') {
+        keys.push(format!("{name}.{key}"));
+        match after_value(value) {
+            Some(next) => rest = next,
+            None => break,
+        }
     }
-    checked_key(name.trim()).map_err(|_| SyntaxError::BadSection)
+    keys
+}
+
+/// What follows the comma behind a value, if there is one.
+fn after_value(text: &str) -> Option<&str> {
+    let (mut rest, mut depth) = (text, 0u32);
+    loop {
+        match rest.chars().next()? {
+            '"' | '\'' => rest = quoted(rest).ok()?.1,
+            ',' if depth == 0 => return rest.get(1..),
+            '}' if depth == 0 => return None,
+            c => {
+                depth = match c {
+                    '[' | '{' => depth.saturating_add(1),
+                    ']' | '}' => depth.saturating_sub(1),
+                    _ => depth,
+                };
+                rest = rest.get(c.len_utf8()..)?;
+            }
+        }
+    }
 }
 
 fn checked_key(key: &str) -> Result<&str, SyntaxError> {
@@ -221,23 +303,34 @@ fn without_comment(text: &str) -> &str {
     text
 }
 
-/// Reads a string in double quotes (with escapes) or in single quotes (without); returns it and what follows.
+/// Reads a string in double quotes (with escapes) or in single quotes (without), or in three of them; returns it and
+/// what follows.
 fn quoted(text: &str) -> Result<(String, &str), SyntaxError> {
-    if text.starts_with("\"\"\"") || text.starts_with("'''") {
-        return Err(SyntaxError::MultiLineString);
+    if let Some(rest) = text.strip_prefix("'''") {
+        let (value, rest) = rest.split_once("'''").ok_or(SyntaxError::MultiLineString)?;
+        return Ok((value.to_owned(), rest));
     }
     if let Some(rest) = text.strip_prefix('\'') {
         let (value, rest) = rest.split_once('\'').ok_or(SyntaxError::OpenString)?;
         return Ok((value.to_owned(), rest));
     }
+    let (end, open) = match text.starts_with("\"\"\"") {
+        true => ("\"\"\"", SyntaxError::MultiLineString),
+        false => ("\"", SyntaxError::OpenString),
+    };
     let mut value = String::new();
-    let mut chars = text.strip_prefix('"').unwrap_or(text).chars();
+    let mut rest = text.strip_prefix(end).unwrap_or(text);
     loop {
-        match chars.next().ok_or(SyntaxError::OpenString)? {
-            '"' => return Ok((value, chars.as_str())),
-            '\\' => value.push(escape(&mut chars)?),
-            c => value.push(c),
+        if let Some(after) = rest.strip_prefix(end) {
+            return Ok((value, after));
         }
+        let mut chars = rest.chars();
+        match chars.next() {
+            Some('\\') => value.push(escape(&mut chars)?),
+            Some(c) => value.push(c),
+            None => return Err(open),
+        }
+        rest = chars.as_str();
     }
 }
 
@@ -263,15 +356,15 @@ fn escape(chars: &mut std::str::Chars<'_>) -> Result<char, SyntaxError> {
 
 impl fmt::Display for SyntaxError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Self::InlineTable(keys) = self {
+            return inline_table(f, keys);
+        }
         f.write_str(match self {
             Self::NoEquals => "neither 'key = value' nor '[section]'",
-            Self::BadKey => {
-                "a key has something else than letters, digits, hyphens and dots (quoted keys are not supported)"
-            }
+            Self::BadKey => "a key has something else than letters, digits, hyphens and dots",
             Self::EmptyKey => "no key before the equals sign",
             Self::BadSection => "a section line is not '[name]'",
             Self::TableArray => "arrays of tables ('[[name]]') are not supported",
-            Self::InlineTable => "inline tables ('{ … }') are not supported",
             Self::MultiLineString => "strings over several lines (three quotes) are not supported",
             Self::OpenString => "a quoted value has no closing quote on its line",
             Self::BadEscape => {
@@ -283,24 +376,43 @@ impl fmt::Display for SyntaxError {
             Self::BareElement => "an element of a list is not in quotes",
             Self::MissingComma => "the elements of a list are not separated by one comma each",
             Self::OpenArray => "the list that starts here has no closing bracket",
+            Self::InlineTable(_) => "",
         })
     }
+}
+
+/// What to write in place of a table in braces. Its values are not shown: one may be a secret.
+fn inline_table(f: &mut fmt::Formatter<'_>, keys: &[String]) -> fmt::Result {
+    f.write_str("tables in braces ('{ … }') are not read, each key has a line of its own")?;
+    if keys.is_empty() || !keys.iter().all(|key| is_showable_key(key)) {
+        return Ok(());
+    }
+    let lines: Vec<_> = keys.iter().map(|key| format!("{key} = …")).collect();
+    write!(f, ": {}", lines.join(", then "))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn one(key: &str, line: u32, value: &str) -> Statement {
-        Statement { key: key.into(), line, value: RawValue::One(value.into()) }
+    /// Key, line and value; sections have a test of their own.
+    type Said = (String, u32, RawValue);
+
+    fn one(key: &str, line: u32, value: &str) -> Said {
+        (key.into(), line, RawValue::One(value.into()))
     }
 
-    fn list(key: &str, line: u32, elements: &[(&str, u32)]) -> Statement {
+    fn list(key: &str, line: u32, elements: &[(&str, u32)]) -> Said {
         let elements = elements.iter().map(|&(text, line)| (text.to_owned(), line)).collect();
-        Statement { key: key.into(), line, value: RawValue::List(elements) }
+        (key.into(), line, RawValue::List(elements))
     }
 
-    fn good(text: &str) -> Vec<Statement> {
+    fn read(text: &str) -> (Vec<Said>, Vec<(u32, SyntaxError)>) {
+        let (statements, errors) = super::read(text, &["many"]);
+        (statements.into_iter().map(|said| (said.key, said.line, said.value)).collect(), errors)
+    }
+
+    fn good(text: &str) -> Vec<Said> {
         let (statements, errors) = read(text);
         assert_eq!(errors, [], "{text}");
         statements
@@ -327,6 +439,56 @@ mod tests {
     }
 
     #[test]
+    fn keys_and_sections_may_stand_in_quotes() {
+        let text = "\"a\" = 1\n'b'.\"c\" = 2\nd.'e' = \"x=y\"\n[\"f\".g]\n\"h\".i = 3\n[ 'j' ]\nk = 4";
+        assert_eq!(
+            good(text),
+            [one("a", 1, "1"), one("b.c", 2, "2"), one("d.e", 3, "x=y"), one("f.g.h.i", 5, "3"), one("j.k", 7, "4")]
+        );
+    }
+
+    #[test]
+    fn strings_in_three_quotes_may_have_quotes_in_them() {
+        let text = "a = \"\"\"x \"y\" # \\t\"\"\" # z\nb = '''it's \\t'''\nc = ['''d''', \"\"\"\"\"\"]";
+        assert_eq!(
+            good(text),
+            [one("a", 1, "x \"y\" # \t"), one("b", 2, "it's \\t"), list("c", 3, &[("d", 3), ("", 3)])]
+        );
+    }
+
+    #[test]
+    fn a_table_in_braces_is_answered_with_the_lines_to_write() {
+        for (text, lines) in [
+            ("front = { ip = \"hunter2\", port = 443 }", ": front.ip = …, then front.port = …"),
+            ("a = {b = [1, 2], 'c' = {d = \"}\"}, e.f = 1}", ": a.b = …, then a.c = …, then a.e.f = …"),
+            ("a = {}", ""),
+            ("a = {b", ""),
+            ("a = {EE = 1}", ""),
+        ] {
+            let (_, errors) = read(text);
+            let shown = errors[0].1.to_string();
+            assert_eq!(
+                shown,
+                format!("tables in braces ('{{ … }}') are not read, each key has a line of its own{lines}")
+            );
+        }
+    }
+
+    #[test]
+    fn elements_of_an_array_of_tables_know_their_line() {
+        let (statements, errors) =
+            super::read("a = 1\n[[many]]\nb = 2\nc = 3\n[[many]] # x\nb = 4\n[d]\ne = 5", &["many"]);
+        assert_eq!(errors, []);
+        let places: Vec<_> =
+            statements.iter().map(|said| (said.key.as_str(), said.section.as_str(), said.element)).collect();
+        let many = |key, line| (key, "many", Some(line));
+        assert_eq!(
+            places,
+            [("a", "", None), many("many.b", 2), many("many.c", 2), many("many.b", 5), ("d.e", "d", None)]
+        );
+    }
+
+    #[test]
     fn arrays_span_lines_and_each_element_knows_its_own() {
         let text = "a = [] # none\nb = [\"x\", 'y']\nc = [ # why\n  \"1\", # one\n# \"no\",\n\n  \"]\"\n  , '#',\n] # end\nd = 1";
         assert_eq!(
@@ -346,15 +508,20 @@ mod tests {
     fn what_is_not_supported_is_named() {
         for (text, error) in [
             ("word", SyntaxError::NoEquals),
-            ("\"a\" = 1", SyntaxError::BadKey),
+            ("\"a.b\" = 1", SyntaxError::BadKey),
+            ("a\"b\" = 1", SyntaxError::BadKey),
+            ("\"a\" b = 1", SyntaxError::BadKey),
+            ("[\"a\" b]", SyntaxError::BadSection),
+            ("[[many]", SyntaxError::BadSection),
             ("socks5://a:b=c", SyntaxError::BadKey),
             ("= 1", SyntaxError::EmptyKey),
             ("[a", SyntaxError::BadSection),
             ("[]", SyntaxError::BadSection),
             ("[a] b", SyntaxError::BadSection),
             ("[[a]]", SyntaxError::TableArray),
-            ("a = {b = 1}", SyntaxError::InlineTable),
-            ("a = \"\"\"b\"\"\"", SyntaxError::MultiLineString),
+            ("a = {b = 1}", SyntaxError::InlineTable(vec!["a.b".into()])),
+            ("a = \"\"\"b\"", SyntaxError::MultiLineString),
+            ("a = '''b", SyntaxError::MultiLineString),
             ("a = \"b", SyntaxError::OpenString),
             ("a = 'b", SyntaxError::OpenString),
             ("a = \"b\\", SyntaxError::OpenString),
@@ -364,7 +531,7 @@ mod tests {
             ("a = \"b\" c", SyntaxError::AfterString),
             ("a = [] b", SyntaxError::AfterArray),
             ("a = [[\"b\"]]", SyntaxError::NestedArray),
-            ("a = [{}]", SyntaxError::InlineTable),
+            ("a = [{}]", SyntaxError::InlineTable(vec![])),
             ("a = [1]", SyntaxError::BareElement),
             ("a = [\"b\" \"c\"]", SyntaxError::MissingComma),
             ("a = [,]", SyntaxError::MissingComma),

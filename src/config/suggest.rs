@@ -16,6 +16,15 @@ pub(super) fn nearest(key: &str) -> Option<&'static str> {
     (distance <= (key.len() / 3).max(2)).then_some(name)
 }
 
+/// The section that a key belongs into, empty if it stands above them all; none if there are several, or no such key.
+pub(super) fn section_of(tail: &str) -> Option<&'static str> {
+    if keys::find(tail).is_some() {
+        return Some("");
+    }
+    let mut sections = keys::all().filter_map(|spec| spec.name.strip_suffix(tail)?.strip_suffix('.'));
+    sections.next().filter(|_| sections.next().is_none())
+}
+
 /// Texts longer than this are not worth the time, bytes.
 const COMPARED_MAX: usize = 64;
 

@@ -35,7 +35,7 @@ pub struct Secret {
 pub enum SecretError {
     /// Nothing was given.
     Empty,
-    /// Neither hex nor base64url without padding.
+    /// Neither hex nor base64url.
     Encoding,
     /// A `dd` secret.
     Secure,
@@ -139,7 +139,9 @@ impl FromStr for Secret {
         if text.is_empty() {
             return Err(SecretError::Empty);
         }
-        let bytes = decode_hex(text).or_else(|| decode_base64(text)).ok_or(SecretError::Encoding)?;
+        // Some tools pad base64, and what is behind a secret cannot be mistaken for anything else.
+        let unpadded = text.strip_suffix("==").or_else(|| text.strip_suffix('=')).unwrap_or(text);
+        let bytes = decode_hex(text).or_else(|| decode_base64(unpadded)).ok_or(SecretError::Encoding)?;
         Self::from_bytes(&bytes)
     }
 }
@@ -155,7 +157,7 @@ impl fmt::Display for SecretError {
         const HOW: &str = "make one with 'mtg generate-secret HOST'";
         match self {
             Self::Empty => write!(f, "the secret is empty; {HOW}"),
-            Self::Encoding => write!(f, "the secret is neither hex nor base64url without padding; {HOW}"),
+            Self::Encoding => write!(f, "the secret is neither hex nor base64url; {HOW}"),
             Self::Secure => write!(f, "this is a 'dd' secret, only FakeTLS secrets ('ee') work here; {HOW}"),
             Self::Bare => {
                 write!(f, "this is a bare secret of 16 bytes, only FakeTLS secrets ('ee') work here; {HOW}")
@@ -263,6 +265,9 @@ mod tests {
         assert_eq!(secret.key()[..3], [0, 1, 2]);
         assert_eq!((secret.to_hex().as_str(), secret.to_base64().as_str()), (HEX, BASE64));
         assert_eq!(secret, HEX.to_uppercase().parse().unwrap());
+        for padded in [format!("{BASE64}="), format!("{BASE64}==")] {
+            assert_eq!(secret, padded.parse().unwrap());
+        }
     }
 
     #[test]
@@ -286,7 +291,8 @@ mod tests {
             ("ee0000000000000000000000000000000066", SecretError::ZeroKey),
             ("ee000102030405060708090a0b0c0d0e0f2e", SecretError::Host(HostError::Label)),
             ("ee000102030405060708090a0b0c0d0e0fff", SecretError::Host(HostError::Character)),
-            ("7gABAgMEBQYHCAkKCwwNDg9mcm9udC5leGFtcGxl=", SecretError::Encoding),
+            ("7gAB=gMEBQYHCAkKCwwNDg9mcm9udC5leGFtcGxl", SecretError::Encoding),
+            ("7gABAgMEBQYHCAkKCwwNDg9mcm9udC5leGFtcGxl===", SecretError::Encoding),
             ("7+", SecretError::Encoding),
         ] {
             assert_eq!(text.parse::<Secret>(), Err(error), "{text}");

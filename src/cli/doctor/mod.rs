@@ -30,7 +30,7 @@ pub(crate) static COMMAND: Command = Command {
     name: "doctor",
     arguments: &["[CONFIG]"],
     about: "find out what keeps the proxy from working",
-    flags: &[&JSON, &HEALTH, &TIME_SERVER],
+    flags: &[&JSON, &HEALTH, &SKIP_NATIVE, &TIME_SERVER],
     notes,
     act,
 };
@@ -38,6 +38,8 @@ pub(crate) static COMMAND: Command = Command {
 static JSON: Flag = Flag { short: "", long: "--json", value: "", about: "findings for programs" };
 static HEALTH: Flag =
     Flag { short: "", long: "--health", value: "", about: "only see whether the proxy answers on its port" };
+static SKIP_NATIVE: Flag =
+    Flag { short: "", long: "--skip-native-check", value: "", about: "do not try Telegram without a SOCKS5 proxy" };
 static TIME_SERVER: Flag =
     Flag { short: "", long: "--time-server", value: "HOST[:PORT]", about: "ask this one for the time (SNTP)" };
 
@@ -51,6 +53,8 @@ struct Case {
     time_server: Option<String>,
     /// Nothing counts but that the proxy runs.
     only_health: bool,
+    /// Telegram is not tried without a SOCKS5 proxy.
+    skips_native: bool,
     resolver: Resolver,
     dialer: Dialer,
     deadline: Instant,
@@ -82,6 +86,7 @@ fn act(mut words: Words) -> Result<(), Failure> {
     let time_server = words.text(&TIME_SERVER)?;
     let as_json = words.switch(&JSON);
     let only_health = words.switch(&HEALTH);
+    let skips_native = words.switch(&SKIP_NATIVE);
     let [config] = words.positionals()?;
     let (config, warnings) = Config::load(&config_path(config))?;
     let network = &config.network;
@@ -92,6 +97,7 @@ fn act(mut words: Words) -> Result<(), Failure> {
         warnings,
         time_server,
         only_health,
+        skips_native,
         resolver,
         dialer,
         deadline: Instant::now() + LIMIT,

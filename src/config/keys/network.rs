@@ -2,7 +2,7 @@
 
 use crate::config::field::Field::*;
 use crate::config::spec::DefaultText::{Is, Unset};
-use crate::config::spec::Status::Deprecated;
+use crate::config::spec::Status::{Alias, Deprecated};
 use crate::config::spec::{KeySpec, key, live};
 
 pub(super) static KEYS: &[KeySpec] = &[
@@ -105,6 +105,13 @@ pub(super) static KEYS: &[KeySpec] = &[
         Is("128KB"),
         "bytes that may wait for a slow client in the kernel, unsent; 0 is no limit",
     ),
+    key(
+        "network.tcp-not-sent-lowat",
+        OptionalBytes(|c| &mut c.network.notsent_lowat),
+        Is("128KB"),
+        "mtg v2's name of network.notsent-lowat",
+    )
+    .status(Alias("network.notsent-lowat")),
     key(
         "network.reuse-port",
         Bool(|c| &mut c.network.reuse_port),

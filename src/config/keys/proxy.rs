@@ -2,6 +2,7 @@
 
 use crate::config::field::Field::*;
 use crate::config::spec::DefaultText::{Is, Required, Unset};
+use crate::config::spec::Status::Ignored;
 use crate::config::spec::{KeySpec, key, live};
 
 pub(super) static KEYS: &[KeySpec] = &[
@@ -32,6 +33,8 @@ pub(super) static KEYS: &[KeySpec] = &[
         Is("256"),
         "connections of one address (IPv6: /64) that have not authenticated yet; 0 is no limit",
     ),
+    key("tcp-buffer", Unused, Unset("none"), "without effect: an idle connection has no buffer")
+        .status(Ignored("an idle connection has no buffer, and a busy one has what it needs")),
     key("threads", OptionalCount(|c| &mut c.threads), Unset("one per core, at most 4"), "threads that move the data"),
     key(
         "memory",

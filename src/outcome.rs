@@ -42,8 +42,12 @@ pub enum Outcome {
     Served,
     /// Relayed, then the client's end broke.
     ClientReset,
+    /// Relayed, then the client acknowledged nothing for too long: it sleeps, is in a tunnel, or has another address.
+    ClientTimeout,
     /// Relayed, then the other end broke.
     RemoteReset,
+    /// Relayed, then the other end acknowledged nothing for too long.
+    RemoteTimeout,
     /// Relayed, then nothing moved for too long.
     Idle,
     /// Cut when the proxy stopped.
@@ -91,7 +95,9 @@ impl Outcome {
             Self::ClientLeft => "client_left",
             Self::Served => "served",
             Self::ClientReset => "client_reset",
+            Self::ClientTimeout => "client_timeout",
             Self::RemoteReset => "remote_reset",
+            Self::RemoteTimeout => "remote_timeout",
             Self::Idle => "idle",
             Self::Shutdown => "shutdown",
             Self::NoResources => "no_resources",

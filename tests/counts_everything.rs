@@ -97,6 +97,26 @@ fn traffic_of_a_running_connection_shows_before_its_end() {
 }
 
 #[test]
+fn client_that_takes_nothing_ends_as_a_timeout_and_one_that_resets_as_a_reset() {
+    let dc = FakeDc::listen();
+    let setup = Setup::new().dc(2, dc.address).set("network.timeout.delivery", "1s").set("log-level", "debug");
+    let (proxy, metrics) = serving_metrics(setup);
+    let sleeper = session(proxy.address, 2);
+    let mut download = dc.accept();
+    // More than all buffers on the way hold; the proxy's end of it is what stops this.
+    while download.socket().write_all(&[0; 0x1_0000]).is_ok() {}
+    wait_for_line(metrics, "mtg_sessions_ended{reason=\"client_timeout\"} 1");
+    assert!(proxy.log().contains("reason=client_timeout "), "{}", proxy.log());
+    drop(sleeper);
+
+    let leaver = session(proxy.address, 2);
+    let mut stream = dc.accept();
+    leaver.reset();
+    stream.expect_end();
+    wait_for_line(metrics, "mtg_sessions_ended{reason=\"client_reset\"} 1");
+}
+
+#[test]
 fn strangers_are_counted_by_reason_and_to_the_byte() {
     let front = FakeFront::listen();
     let (proxy, metrics) = serving_metrics(Setup::new().front(front.address));

@@ -26,6 +26,8 @@ pub(super) enum Field {
     Grace(Slot<Duration>),
     Bytes(Slot<ByteSize>),
     OptionalBytes(Slot<Option<ByteSize>>),
+    /// The same, but 0 is a size.
+    OptionalLimit(Slot<Option<ByteSize>>),
     /// A packet mark; none if 0.
     Mark(Slot<Option<u32>>),
     /// The largest TCP segment; none if 0.
@@ -92,6 +94,7 @@ impl Field {
             Self::OptionalBytes(slot) => {
                 *slot(config) = Some(value::byte_size(text)?).filter(|&size| size != ByteSize(0));
             }
+            Self::OptionalLimit(slot) => *slot(config) = Some(value::byte_size(text)?),
             Self::Mark(slot) => *slot(config) = Some(value::mark(text)?).filter(|&mark| mark != 0),
             Self::SegmentSize(slot) => *slot(config) = Some(value::segment_size(text)?).filter(|&size| size != 0),
             Self::Ipv4(slot) => *slot(config) = Some(text.parse().map_err(|_| ValueError::Invalid)?),
@@ -116,7 +119,7 @@ impl Field {
             Self::Limit(slot) => carry(slot, from, to),
             Self::Duration(slot) | Self::Grace(slot) => carry(slot, from, to),
             Self::Bytes(slot) => carry(slot, from, to),
-            Self::OptionalBytes(slot) => carry(slot, from, to),
+            Self::OptionalBytes(slot) | Self::OptionalLimit(slot) => carry(slot, from, to),
             Self::Mark(slot) => carry(slot, from, to),
             Self::SegmentSize(slot) => carry(slot, from, to),
             Self::Ipv4(slot) => carry(slot, from, to),
@@ -172,7 +175,7 @@ impl Field {
             Self::Limit(_) => "a whole number from 0 to 4294967295",
             Self::Port(_) => "a port from 1 to 65535",
             Self::Duration(_) | Self::Grace(_) => "a duration such as 500ms, 10s or 1h30m",
-            Self::Bytes(_) | Self::OptionalBytes(_) => "a size such as 512KB or 1MB",
+            Self::Bytes(_) | Self::OptionalBytes(_) | Self::OptionalLimit(_) => "a size such as 512KB or 1MB",
             Self::Mark(_) => "a whole number from 0 to 4294967295, which may be in hex such as 0x64",
             Self::SegmentSize(_) => "0 or a whole number from 88 to 32767",
             Self::Ipv4(_) => "an IPv4 address",

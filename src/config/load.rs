@@ -471,7 +471,9 @@ mod tests {
         assert_eq!((network.mark, network.client_mss), (Some(u32::MAX), Some(88)));
         assert_eq!(network.notsent_lowat, Some(super::super::ByteSize(16 << 10)));
         let network = config("network.mark = 0x0\nnetwork.client-mss = 0\nnetwork.notsent-lowat = 0").network;
-        assert_eq!((network.mark, network.client_mss, network.notsent_lowat), (None, None, None));
+        assert_eq!((network.mark, network.client_mss), (None, None));
+        assert_eq!(network.notsent_lowat, Some(super::super::ByteSize(0)), "no limit is not the default");
+        assert_eq!(config("").network.notsent_lowat, None);
         for bad in ["mark = 0x", "mark = 0x+1", "mark = 4294967296", "mark = -1", "client-mss = 32768"] {
             assert_eq!(complaints(&format!("network.{bad}")).len(), 1, "{bad}");
         }

@@ -123,6 +123,7 @@ mod tests {
         ("network.timeout.http", "1s"),
         ("network.timeout.handshake", "1s"),
         ("network.timeout.idle", "1s"),
+        ("network.timeout.delivery", "1s"),
         ("network.keep-alive.disabled", "true"),
         ("network.keep-alive.idle", "1s"),
         ("network.keep-alive.interval", "1s"),

@@ -66,8 +66,8 @@ pub struct Network {
     pub client_mss: Option<u16>,
     /// `hello-parts`: writes, and so packets, that our ServerHello goes in.
     pub hello_parts: u16,
-    /// `notsent-lowat`: bytes on the way to a client that may wait in the kernel before their first transmission; none
-    /// is the system's choice.
+    /// `notsent-lowat`: bytes on the way to a client that may wait in the kernel before their first transmission; 0 is
+    /// the system's choice, none is by `memory`.
     pub notsent_lowat: Option<ByteSize>,
     /// `reuse-port`: another mtg may listen on the same port.
     pub reuse_port: bool,
@@ -89,7 +89,7 @@ impl Default for Network {
             mark: None,
             client_mss: None,
             hello_parts: 1,
-            notsent_lowat: Some(ByteSize(128 << 10)),
+            notsent_lowat: None,
             reuse_port: false,
             stun_servers: Vec::new(),
             public_ip_urls: Vec::new(),
@@ -156,15 +156,22 @@ pub struct Timeouts {
     pub handshake: Duration,
     /// `idle`: a relay without a byte in either direction.
     pub idle: Duration,
+    /// `delivery`: a client or Telegram acknowledges nothing of what was sent to it.
+    pub delivery: Duration,
 }
 
 impl Default for Timeouts {
+    /// `delivery`: the kernel repeats what is not acknowledged after ever longer pauses, so the first attempt after a
+    /// tunnel of 20 s comes at 40 s at the latest, and the connection must outlive that. A phone that wakes up later
+    /// would wait for an attempt that is due after as long as it has slept; a connection that is over by then is
+    /// answered by a reset, and a new one is there within three round trips.
     fn default() -> Self {
         Self {
             tcp: Duration::from_secs(5),
             http: Duration::from_secs(10),
             handshake: Duration::from_secs(10),
             idle: Duration::from_secs(300),
+            delivery: Duration::from_secs(45),
         }
     }
 }
@@ -183,7 +190,9 @@ pub struct KeepAlive {
 }
 
 impl Default for KeepAlive {
+    /// Two packets every 90 s keep what address translators know of a connection (they forget after 4 minutes at the
+    /// earliest), and cost the battery of a phone little. After 195 s without an answer it is given up.
     fn default() -> Self {
-        Self { disabled: false, idle: Duration::from_secs(60), interval: Duration::from_secs(15), count: 9 }
+        Self { disabled: false, idle: Duration::from_secs(90), interval: Duration::from_secs(15), count: 7 }
     }
 }

@@ -10,7 +10,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use socket2::SockRef;
 
 /// The algorithm that keeps long paths with some loss fast. A kernel that has it not keeps its default.
-const CONGESTION_CONTROL: &str = "bbr";
+pub(crate) const CONGESTION_CONTROL: &str = "bbr";
 /// The longest time and the largest number that Linux takes.
 const SECS_MAX: u64 = 32_767;
 const COUNT_MAX: u32 = 127;
@@ -73,6 +73,18 @@ pub(crate) fn prepare_client_side(listener: impl AsFd, client_side: &ClientSide)
     }
 }
 
+/// The congestion control of a socket, empty if the system does not say.
+pub(crate) fn congestion_control(socket: impl AsFd) -> String {
+    sockopt::tcp_congestion(socket.as_fd()).unwrap_or_default()
+}
+
+/// Ends a connection when bytes are without acknowledgement for that long. With none, the kernel repeats them for a
+/// quarter of an hour, and counts lost probes as it was told.
+pub(crate) fn limit_delivery(socket: impl AsFd, limit: Option<Duration>) {
+    let result = sockopt::set_tcp_user_timeout(socket, limit.map_or(0, user_timeout));
+    complain_once(8, "TCP_USER_TIMEOUT", result.map_err(io::Error::from));
+}
+
 /// Makes a connection send what was given to it with MSG_MORE and fills no packet.
 pub(crate) fn push(socket: impl AsFd) {
     // Linux sends all there is when this is set, even if it was before.
@@ -101,10 +113,9 @@ fn complain_once(number: u32, option: &str, result: io::Result<()>) {
     }
 }
 
-/// How long sent bytes may wait for their acknowledgement, milliseconds: as long as probes would be sent. Without it
-/// the kernel repeats them for a quarter of an hour.
-fn user_timeout(probing: Duration) -> u32 {
-    u32::try_from(probing.as_millis()).unwrap_or(u32::MAX).min(i32::MAX.unsigned_abs())
+/// How long sent bytes may wait for their acknowledgement, milliseconds.
+fn user_timeout(limit: Duration) -> u32 {
+    u32::try_from(limit.as_millis()).unwrap_or(u32::MAX).min(i32::MAX.unsigned_abs())
 }
 
 #[cfg(test)]

@@ -79,6 +79,7 @@ pub(super) async fn to_dc(shared: &Shared, client: Async<TcpStream>, session: Se
         opening_payload: link.opening_payload,
         opening: link.opening,
         idle: config.network.timeout.idle,
+        delivery: Some(config.network.timeout.delivery),
         watch: visit.into_watch(Outcome::Served),
     });
     Ok(())

@@ -81,6 +81,7 @@ pub(super) async fn splice(shared: &Shared, client: Async<TcpStream>, visitor: V
         opening,
         opening_payload,
         idle: IDLE,
+        delivery: None,
         watch: visit.into_watch(Outcome::Fronted(stranger)),
     });
     Ok(())

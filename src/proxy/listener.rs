@@ -53,6 +53,10 @@ impl Listener {
         self.socket.get_ref().local_addr()
     }
 
+    pub(super) fn congestion_control(&self) -> String {
+        sockopts::congestion_control(self.socket.get_ref())
+    }
+
     /// Passes every connection on. Nothing that a peer does is awaited here, and no error ends it.
     pub(super) async fn accept_forever(&self, mut accepted: impl FnMut(Async<TcpStream>, SocketAddr)) {
         let mut pause = PAUSE.0;

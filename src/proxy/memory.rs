@@ -11,6 +11,11 @@ const DEFAULT_PART: u64 = 8;
 const ASSUMED: u64 = 64 << 20;
 /// Bytes that the relay may hold at most; more would not make it faster.
 const BUFFERS_MAX: u64 = 16 << 20;
+/// The part of the memory that may wait unsent in the kernel for one client, and its bounds. Too little of it and the
+/// relay stops reading before the path is full, so the receive window towards Telegram stays small: a tenth of the speed
+/// at 150 ms and some loss. A slow client's buffer is its sender's, so a router cannot give every one so much.
+const NOTSENT_PART: u64 = 64;
+const NOTSENT: (u64, u64) = (128 << 10, 1 << 20);
 /// Memory of one connection in the process without the bytes on their way, with what its handshake took for a moment.
 const CONNECTION: u64 = 4 << 10;
 
@@ -21,6 +26,8 @@ pub(super) struct Shares {
     pub(super) buffers: usize,
     /// Connections that the rest has room for.
     pub(super) connections: u64,
+    /// Bytes that may wait unsent in the kernel for one client.
+    pub(super) notsent: u32,
 }
 
 /// Divides the configured memory, or what is ours by default.
@@ -30,7 +37,12 @@ pub(super) fn shares(config: &Config) -> Shares {
 
 fn divide(memory: u64) -> Shares {
     let buffers = (memory / 2).min(BUFFERS_MAX);
-    Shares { buffers: usize::try_from(buffers).unwrap_or(usize::MAX), connections: (memory - buffers) / CONNECTION }
+    let notsent = (memory / NOTSENT_PART).clamp(NOTSENT.0, NOTSENT.1);
+    Shares {
+        buffers: usize::try_from(buffers).unwrap_or(usize::MAX),
+        connections: (memory - buffers) / CONNECTION,
+        notsent: u32::try_from(notsent).unwrap_or(u32::MAX),
+    }
 }
 
 /// The machine's memory or, if that is less, what the control group may use, bytes. `root` is `/` but in tests.
@@ -129,8 +141,8 @@ mod tests {
 
     #[test]
     fn a_small_router_divides_and_a_server_does_not_waste() {
-        assert_eq!(divide(8 * MIB), Shares { buffers: 4 << 20, connections: 1024 });
-        assert_eq!(divide(128 * MIB), Shares { buffers: 16 << 20, connections: 28_672 });
+        assert_eq!(divide(8 * MIB), Shares { buffers: 4 << 20, connections: 1024, notsent: 128 << 10 });
+        assert_eq!(divide(128 * MIB), Shares { buffers: 16 << 20, connections: 28_672, notsent: 1 << 20 });
         assert_eq!(divide(0).connections, 0);
     }
 }

@@ -153,10 +153,11 @@ impl Proxy {
         random::check().map_err(StartError::Random)?;
         let network = &config.network;
         let keep_alive = keep_alive(network);
-        let listener = Listener::bind(config.bind_to, &keep_alive, &client_side(network), network.reuse_port)
+        let memory = memory::shares(&config);
+        let client_side = client_side(network, memory.notsent);
+        let listener = Listener::bind(config.bind_to, &keep_alive, &client_side, network.reuse_port)
             .map_err(|error| StartError::Listen(config.bind_to, error))?;
         warn_of_missing_mark(network);
-        let memory = memory::shares(&config);
         let relay = Relay::start(relay_threads(&config), Budget::new(memory.buffers)).map_err(StartError::Relay)?;
         let caps = admission::caps(&config, memory.connections);
         let shared = Shared {
@@ -196,6 +197,11 @@ impl Proxy {
     /// What the system says about the socket.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
+    }
+
+    /// The congestion control that clients get, by the name that the system gives it.
+    pub(crate) fn congestion_control(&self) -> String {
+        self.listener.congestion_control()
     }
 
     /// Accepts and serves connections for as long as the future is polled.
@@ -280,9 +286,9 @@ pub(crate) fn keep_alive(network: &Network) -> KeepAlive {
     KeepAlive { is_on: !wanted.disabled, idle: wanted.idle, interval: wanted.interval, count }
 }
 
-fn client_side(network: &Network) -> ClientSide {
-    let notsent_lowat = network.notsent_lowat.map(|size| u32::try_from(size.0).unwrap_or(u32::MAX));
-    ClientSide { mss: network.client_mss, notsent_lowat }
+fn client_side(network: &Network, notsent: u32) -> ClientSide {
+    let bytes = network.notsent_lowat.map_or(notsent, |size| u32::try_from(size.0).unwrap_or(u32::MAX));
+    ClientSide { mss: network.client_mss, notsent_lowat: (bytes > 0).then_some(bytes) }
 }
 
 /// Connections that leave by another way than the owner wants, because they have no mark, work as well as any; so

@@ -159,7 +159,9 @@ impl Watch for Relayed {
         let outcome = match cause {
             Cause::Finished => self.finished,
             Cause::ClientReset => Outcome::ClientReset,
+            Cause::ClientTimeout => Outcome::ClientTimeout,
             Cause::RemoteReset => Outcome::RemoteReset,
+            Cause::RemoteTimeout => Outcome::RemoteTimeout,
             Cause::BadRecord => Outcome::BadClient(Reason::BadRecord),
             Cause::Idle => Outcome::Idle,
             Cause::Shutdown => Outcome::Shutdown,

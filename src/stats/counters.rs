@@ -28,6 +28,7 @@ pub(super) struct Counters {
     pub(super) blocklist_size: Option<u64>,
     pub(super) allowlist_size: Option<u64>,
     pub(super) failures: Sorted<&'static str, u64>,
+    pub(super) sessions_ended: Sorted<&'static str, u64>,
     pub(super) durations: Histogram,
 }
 
@@ -123,6 +124,7 @@ impl Counters {
                 if let Some(telegram) = self.telegram(connection) {
                     take_one(&mut telegram.connections);
                 }
+                *self.sessions_ended.entry(outcome.as_str()) += 1;
             }
         }
         self.durations.add(lasted);

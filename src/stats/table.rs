@@ -131,6 +131,14 @@ pub(super) static METRICS: &[Metric] = &[
     counter("handshake_failures", &["reason"], "connections that did not get as far as Telegram", |now, sink| {
         now.counters.failures.iter().for_each(|(reason, count)| sink(&[reason], Value::Whole(*count)));
     }),
+    counter(
+        "sessions_ended",
+        &["reason"],
+        "connections to Telegram that have ended, by what ended them",
+        |now, sink| {
+            now.counters.sessions_ended.iter().for_each(|(reason, count)| sink(&[reason], Value::Whole(*count)));
+        },
+    ),
     Metric {
         kind: Kind::Histogram,
         ..gauge("connection_duration_seconds", &[], "how long connections lasted", |now, sink| {
@@ -205,6 +213,7 @@ mod tests {
         let mut counters = Counters::default();
         counters.telegram.entry(([10, 0, 0, 1].into(), -2));
         *counters.failures.entry("replay") = 1;
+        *counters.sessions_ended.entry("served") = 1;
         (counters.allowlist_size, counters.blocklist_size) = (Some(1), Some(2));
         let proxies = vec![ProxyState::new("[::1]:1080".to_owned())];
         let snapshot = Snapshot { counters, proxies, process: super::super::Process::read() };

@@ -38,7 +38,7 @@ STATSD_PORT = 18125
 DASHBOARD = mtg.ROOT / "image/grafana/mtg.json"
 SECRET = faketls.Secret(bytes.fromhex("0f1e2d3c4b5a69788796a5b4c3d2e1f0"), "front.example")
 WAIT_SECS = 40
-# Names that mtg v2 gave, and one like them, which Prometheus' own style would have end in _total.
+# Names that mtg v2 gave, and some like them, which Prometheus' own style would have end in _total.
 OLD_STYLE = {
     "telegram_traffic",
     "domain_fronting_traffic",
@@ -47,6 +47,7 @@ OLD_STYLE = {
     "concurrency_limited",
     "replay_attacks",
     "handshake_failures",
+    "sessions_ended",
 }
 PROMETHEUS_YML = """
 global: {{ scrape_interval: 1s, scrape_timeout: 1s }}

@@ -45,6 +45,12 @@ pub(super) static KEYS: &[KeySpec] = &[
         Is("5m"),
         "for a connection without a byte in either direction",
     ),
+    live(
+        "network.timeout.delivery",
+        Duration(|c| &mut c.network.timeout.delivery),
+        Is("45s"),
+        "until unacknowledged bytes end a connection: late enough for 20 s in a tunnel, soon enough for a phone that wakes up",
+    ),
     key(
         "network.keep-alive.disabled",
         Bool(|c| &mut c.network.keep_alive.disabled),
@@ -54,8 +60,8 @@ pub(super) static KEYS: &[KeySpec] = &[
     key(
         "network.keep-alive.idle",
         Duration(|c| &mut c.network.keep_alive.idle),
-        Is("60s"),
-        "quiet time before the first probe",
+        Is("90s"),
+        "quiet time before the first probe: seldom for the battery of phones, but before address translators forget them",
     ),
     key(
         "network.keep-alive.interval",
@@ -66,7 +72,7 @@ pub(super) static KEYS: &[KeySpec] = &[
     key(
         "network.keep-alive.count",
         Count(|c| &mut c.network.keep_alive.count),
-        Is("9"),
+        Is("7"),
         "lost probes that end a connection",
     ),
     key(
@@ -91,7 +97,7 @@ pub(super) static KEYS: &[KeySpec] = &[
         "network.client-mss",
         SegmentSize(|c| &mut c.network.client_mss),
         Unset("the system's choice"),
-        "largest TCP segment to and from clients, so that their hello is cut up; slows them down; 0 is off",
+        "largest TCP segment to and from clients: 1200 where large packets get lost; less cuts up their hello; 0 is off",
     ),
     live(
         "network.hello-parts",
@@ -101,14 +107,14 @@ pub(super) static KEYS: &[KeySpec] = &[
     ),
     key(
         "network.notsent-lowat",
-        OptionalBytes(|c| &mut c.network.notsent_lowat),
-        Is("128KB"),
-        "bytes that may wait for a slow client in the kernel, unsent; 0 is no limit",
+        OptionalLimit(|c| &mut c.network.notsent_lowat),
+        Unset("1/64 of memory, from 128KB to 1MB"),
+        "bytes that may wait for a client in the kernel, unsent; few of them slow down fast lines with loss; 0 is no limit",
     ),
     key(
         "network.tcp-not-sent-lowat",
-        OptionalBytes(|c| &mut c.network.notsent_lowat),
-        Is("128KB"),
+        OptionalLimit(|c| &mut c.network.notsent_lowat),
+        Unset("that of network.notsent-lowat"),
         "mtg v2's name of network.notsent-lowat",
     )
     .status(Alias("network.notsent-lowat")),

@@ -4,11 +4,12 @@ use std::io::{IoSliceMut, Read};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use super::direction::{Direction, Failure, Received, Room, Turn};
+use super::direction::{Direction, Failure, Fault, Received, Room, Turn};
 use super::pool::{Owner, Pool};
 use super::sized;
 use super::{Cause, Job, Watch};
 use crate::event::Traffic;
+use crate::net::sockopts;
 use crate::proto::transcode::{self, ClientToDc, DcToClient};
 
 /// What is done to the bytes.
@@ -59,6 +60,10 @@ pub(super) struct Conn {
     pub(super) last_active: u64,
     /// How long no byte may move, milliseconds.
     pub(super) idle: u64,
+    /// How long bytes may be without acknowledgement; none is the kernel's business alone.
+    delivery: Option<Duration>,
+    /// Nothing is on its way, and only probes tell whether the ends are still there.
+    is_quiet: bool,
     /// It stands in one of the engine's queues.
     pub(super) is_queued: bool,
     /// It stands among those that wait for their time.
@@ -71,7 +76,7 @@ pub(super) struct Conn {
 impl Conn {
     pub(super) fn new(job: Job, pool: &mut Pool, now: u64) -> Self {
         let mut room = Room::new(pool, job.codec.owner(), now);
-        Self {
+        let conn = Self {
             client: job.client,
             remote: job.remote,
             codec: job.codec,
@@ -79,10 +84,34 @@ impl Conn {
             to_client: Direction::default(),
             last_active: now,
             idle: u64::try_from(job.idle.as_millis()).unwrap_or(u64::MAX),
+            delivery: job.delivery,
+            is_quiet: false,
             is_queued: false,
             is_delayed: false,
             watch: Some(job.watch),
             reported: Traffic::default(),
+        };
+        conn.limit_delivery(job.delivery);
+        conn
+    }
+
+    /// Leaves it to the probes to find out whether the ends are there, once nothing can be on its way any more: while
+    /// the kernel knows a limit for the delivery, it takes one lost probe after that time for the end, however many
+    /// may get lost.
+    pub(super) fn rest_if_quiet(&mut self, now: u64) {
+        let Some(delivery) = self.delivery.filter(|_| !self.is_quiet) else { return };
+        // The kernel may be late by an eighth.
+        let limit = u64::try_from((delivery + delivery / 4).as_millis()).unwrap_or(u64::MAX);
+        if now.saturating_sub(self.last_active) >= limit && self.blocked_for(now).is_none() {
+            self.is_quiet = true;
+            self.limit_delivery(None);
+        }
+    }
+
+    fn limit_delivery(&self, limit: Option<Duration>) {
+        if self.delivery.is_some() {
+            sockopts::limit_delivery(&self.client, limit);
+            sockopts::limit_delivery(&self.remote, limit);
         }
     }
 
@@ -137,6 +166,9 @@ impl Conn {
             .map_err(|failure| cause(failure, Side::Client))?;
         if std::mem::take(&mut to_remote.has_moved) | std::mem::take(&mut to_client.has_moved) {
             self.last_active = now;
+            if std::mem::take(&mut self.is_quiet) {
+                self.limit_delivery(self.delivery);
+            }
         }
         match (up, down) {
             _ if self.to_remote.is_over && self.to_client.is_over => Err(Cause::Finished),
@@ -156,8 +188,8 @@ impl Conn {
         self.to_client.give_back(account);
         if matches!(self.codec, Codec::Splice) {
             match cause {
-                Cause::ClientReset => reset_on_close(&self.remote),
-                Cause::RemoteReset => reset_on_close(&self.client),
+                Cause::ClientReset | Cause::ClientTimeout => reset_on_close(&self.remote),
+                Cause::RemoteReset | Cause::RemoteTimeout => reset_on_close(&self.client),
                 _ => {}
             }
         }
@@ -192,10 +224,17 @@ pub(crate) fn reset_on_close(socket: &TcpStream) {
 
 /// What a failure of the direction that starts at `source` means for the connection.
 fn cause(failure: Failure, source: Side) -> Cause {
-    match (failure, source) {
-        (Failure::BadRecord, _) => Cause::BadRecord,
-        (Failure::Source, Side::Client) | (Failure::Sink, Side::Remote) => Cause::ClientReset,
-        (Failure::Source, Side::Remote) | (Failure::Sink, Side::Client) => Cause::RemoteReset,
+    let (broken, fault) = match (failure, source) {
+        (Failure::BadRecord, _) => return Cause::BadRecord,
+        (Failure::Source(fault), _) => (source, fault),
+        (Failure::Sink(fault), Side::Client) => (Side::Remote, fault),
+        (Failure::Sink(fault), Side::Remote) => (Side::Client, fault),
+    };
+    match (broken, fault) {
+        (Side::Client, Fault::Reset) => Cause::ClientReset,
+        (Side::Client, Fault::Silent) => Cause::ClientTimeout,
+        (Side::Remote, Fault::Reset) => Cause::RemoteReset,
+        (Side::Remote, Fault::Silent) => Cause::RemoteTimeout,
     }
 }
 

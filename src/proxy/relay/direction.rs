@@ -32,11 +32,30 @@ pub(super) enum Turn {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Failure {
     /// Receiving failed.
-    Source,
+    Source(Fault),
     /// Sending failed.
-    Sink,
+    Sink(Fault),
     /// The client sent something that is no TLS record.
     BadRecord,
+}
+
+/// What became of the far end of a broken connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// It said that it is over.
+    Reset,
+    /// It has not answered for too long, or the way there is gone.
+    Silent,
+}
+
+impl From<Errno> for Fault {
+    fn from(error: Errno) -> Self {
+        // A way that is known to be gone is named in place of the time that is over.
+        match error {
+            Errno::TIMEDOUT | Errno::HOSTUNREACH | Errno::NETUNREACH => Self::Silent,
+            _ => Self::Reset,
+        }
+    }
 }
 
 /// What one attempt to receive brought.
@@ -74,7 +93,9 @@ impl Received {
             Err(error) => match error.kind() {
                 ErrorKind::WouldBlock => Ok(Self::Nothing),
                 ErrorKind::Interrupted => Ok(Self::Bytes { to_send: 0, payload: 0, is_full: true, tail_waits: false }),
-                _ => Err(Failure::Source),
+                _ => Err(Failure::Source(
+                    error.raw_os_error().map_or(Fault::Reset, |code| Errno::from_raw_os_error(code).into()),
+                )),
             },
         }
     }
@@ -164,7 +185,7 @@ impl Direction {
                     // A sink that is gone will say so on its own direction.
                     let _ = sink.shutdown(Shutdown::Write);
                 }
-                return if self.failed { Err(Failure::Source) } else { Ok(Turn::Waiting) };
+                return if self.failed { Err(Failure::Source(fault_of(source))) } else { Ok(Turn::Waiting) };
             }
             if !self.readable || !self.writable {
                 if std::mem::take(&mut self.is_corked) {
@@ -250,11 +271,19 @@ fn send(sink: &TcpStream, bytes: &[u8], flags: SendFlags, writable: &mut bool) -
             Ok(taken) => taken,
             Err(Errno::AGAIN) => 0,
             Err(Errno::INTR) => continue,
-            Err(_) => return Err(Failure::Sink),
+            Err(error) => return Err(Failure::Sink(error.into())),
         };
         // A short write means that the socket is full; the poller will say when it is not.
         *writable = taken == bytes.len();
         return Ok(taken);
+    }
+}
+
+/// What broke a connection, unless a system call has said it before.
+fn fault_of(socket: &TcpStream) -> Fault {
+    match rustix::net::sockopt::socket_error(socket) {
+        Ok(Err(error)) => error.into(),
+        _ => Fault::Reset,
     }
 }
 
@@ -284,7 +313,7 @@ mod tests {
         let mut direction = Direction { readable: true, writable: true, ..Direction::default() };
         let full = Received::Bytes { to_send: 16_389, payload: 16_384, is_full: true, tail_waits: true };
         let mut received = vec![next, full];
-        let receive = |_: &TcpStream, _: &mut [u8]| received.pop().ok_or(Failure::Source);
+        let receive = |_: &TcpStream, _: &mut [u8]| received.pop().ok_or(Failure::BadRecord);
         assert_eq!(direction.take_turn(&near_source, &near_client, &mut room, receive), Ok(Turn::Waiting));
         client.set_read_timeout(Some(SOON)).unwrap();
         client.read_exact(&mut [0; 16_389]).is_ok()

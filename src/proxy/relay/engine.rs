@@ -258,7 +258,7 @@ impl Engine {
         }
     }
 
-    /// Closes what is idle and reports what the others have moved.
+    /// Closes what is idle, reports what the others have moved and looks which of them are quiet.
     fn scan(&mut self, now: Instant) {
         self.next_scan = now + self.scan_every;
         let now = self.millis(now);
@@ -267,7 +267,10 @@ impl Engine {
         for key in idle {
             self.close(key, Cause::Idle);
         }
-        self.conns.iter_mut().for_each(|(_, conn)| conn.report());
+        for (_, conn) in &mut self.conns {
+            conn.report();
+            conn.rest_if_quiet(now);
+        }
         if self.conns.is_empty() {
             self.scan_every = SCAN.1;
         }

@@ -51,6 +51,8 @@ pub(crate) struct Job {
     pub(crate) opening_payload: usize,
     /// How long no byte may move.
     pub(crate) idle: Duration,
+    /// How long bytes may be without acknowledgement; none is the kernel's business alone.
+    pub(crate) delivery: Option<Duration>,
     pub(crate) watch: Box<dyn Watch>,
 }
 
@@ -60,7 +62,11 @@ pub(crate) enum Cause {
     /// Both sides have said all they had to say.
     Finished,
     ClientReset,
+    /// The client has not acknowledged what was sent to it, or answered a probe, for too long.
+    ClientTimeout,
     RemoteReset,
+    /// The same at the other end.
+    RemoteTimeout,
     /// The client sent something that is no TLS record.
     BadRecord,
     Idle,
@@ -159,9 +165,45 @@ mod tests {
             opening: Vec::new(),
             opening_payload: 0,
             idle: Duration::from_secs(600),
+            delivery: None,
             watch: Box::new(Told(number, ended.clone())),
         });
         (client, front)
+    }
+
+    /// Milliseconds after which the kernel gives up undelivered bytes of this connection.
+    fn wait_for_limit(socket: &TcpStream, wanted: u32) {
+        for _ in 0..1000 {
+            if rustix::net::sockopt::tcp_user_timeout(socket).unwrap() == wanted {
+                return;
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        panic!("the limit of the delivery never became {wanted} ms");
+    }
+
+    #[test]
+    fn quiet_connections_are_left_to_the_probes_until_a_byte_moves() {
+        let relay = Relay::start(1, Budget::new(1 << 20)).unwrap();
+        let (ended, _endings) = channel();
+        let ((client, near_client), (mut dc, near_dc)) = (pair(), pair());
+        let seen = [near_client.try_clone().unwrap(), near_dc.try_clone().unwrap()];
+        relay.add(Job {
+            client: near_client,
+            remote: near_dc,
+            codec: Codec::Splice,
+            opening: Vec::new(),
+            opening_payload: 0,
+            // The engine looks eight times as often.
+            idle: Duration::from_secs(60),
+            delivery: Some(Duration::from_secs(1)),
+            watch: Box::new(Told(0, ended)),
+        });
+        seen.iter().for_each(|socket| wait_for_limit(socket, 1000));
+        seen.iter().for_each(|socket| wait_for_limit(socket, 0));
+        dc.write_all(b"a message").unwrap();
+        seen.iter().for_each(|socket| wait_for_limit(socket, 1000));
+        drop(client);
     }
 
     #[test]

@@ -13,6 +13,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::set_no_new_privs;
 
 use crate::config::Config;
+use crate::net::sockopts::CONGESTION_CONTROL;
 use crate::proxy::{Proxy, StartError};
 use notify::Supervisor;
 use signals::{Signals, Wish};
@@ -44,6 +45,7 @@ pub fn run(config: Config, path: Option<&Path>, lock: Option<&Path>) -> Result<(
             Ok(address) => log::info!("listening bind-to={address}"),
             Err(error) => log::warn!("listening at an unknown address error={error}"),
         }
+        note_congestion_control(&proxy.congestion_control());
         let held = match lock {
             Some(lock) => held::hold(lock).await,
             None => None,
@@ -62,6 +64,16 @@ pub fn run(config: Config, path: Option<&Path>, lock: Option<&Path>) -> Result<(
         log::info!("stopped");
         Ok(())
     })
+}
+
+fn note_congestion_control(control: &str) {
+    if control == CONGESTION_CONTROL {
+        log::info!("clients get congestion control {control}");
+    } else {
+        log::info!(
+            "clients get congestion control {control}, which is slow on bad lines; 'mtg doctor' tells how to get {CONGESTION_CONTROL}"
+        );
+    }
 }
 
 /// Takes as many descriptors as the system lets us have.

@@ -7,6 +7,7 @@ mod clock;
 mod entrance;
 mod front;
 mod greeting;
+mod lines;
 mod machine;
 mod telegram;
 
@@ -129,6 +130,8 @@ fn checks(case: &Arc<Case>) -> Vec<Check> {
     let mut checks = vec![
         check(case, "configuration", machine::configuration),
         check(case, "open files", machine::open_files),
+        check(case, "congestion control", lines::congestion_control),
+        check(case, "way out", lines::way_out),
         check(case, "clock", clock::check),
         port,
         check(case, "public address", entrance::public_address),

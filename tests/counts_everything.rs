@@ -117,6 +117,37 @@ fn client_that_takes_nothing_ends_as_a_timeout_and_one_that_resets_as_a_reset() 
 }
 
 #[test]
+fn a_scrape_shows_what_moved_a_second_ago() {
+    let dc = EchoDc::listen();
+    let (proxy, metrics) = serving_metrics(Setup::new().dc(2, dc.address));
+    let mut client = session(proxy.address, 2);
+    let bytes = |direction: &str| {
+        let start = format!("mtg_telegram_traffic{{telegram_ip=\"127.0.0.1\",dc=\"2\",direction=\"{direction}\"}} ");
+        let text = scrape(metrics);
+        text.lines().find_map(|line| line.strip_prefix(&start)?.parse::<u64>().ok()).unwrap_or(0)
+    };
+    // The engine tells of itself every 15 seconds; each of these would be missed by one that is not asked.
+    for round in 1..=3 {
+        client.ping(10_000, round);
+        // The answer of a busy machine may be late, but no third of those 15 seconds.
+        let all = 10_000 * round;
+        let shows_all = || (bytes("from_client") == all && bytes("to_client") == all).then_some(());
+        socket::wait_for("the bytes of the last second", Duration::from_secs(5), shows_all);
+    }
+}
+
+#[test]
+fn silent_readers_of_the_metrics_keep_no_scraper_out() {
+    let (_proxy, metrics) = serving_metrics(Setup::new());
+    let silent: Vec<_> = (0..20).map(|_| socket::connect(metrics)).collect();
+    let began = std::time::Instant::now();
+    assert!(scrape(metrics).contains("\nmtg_domain_fronting 0\n"));
+    // A place that is waited for takes the 5 seconds of a silent reader's patience.
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    assert_eq!(silent.len(), 20);
+}
+
+#[test]
 fn strangers_are_counted_by_reason_and_to_the_byte() {
     let front = FakeFront::listen();
     let (proxy, metrics) = serving_metrics(Setup::new().front(front.address));

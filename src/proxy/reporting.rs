@@ -69,7 +69,8 @@ impl Reporting {
             let shared = shared.clone();
             let serve = async move {
                 let settings = || shared.config().stats.prometheus.clone();
-                server.run(&shared.recorder.stats, settings).await;
+                let relay = &shared.relay;
+                server.run(&shared.recorder.stats, settings, || relay.report_now()).await;
             };
             running.prometheus = Some((config.stats.prometheus.bind_to, executor.spawn(serve)));
         }
@@ -106,7 +107,8 @@ impl Reporter {
                 // Nothing is ever sent: the channel ends when its other end is dropped.
                 let _ = stop.recv().await;
             };
-            statsd::run(&settings, &shared.recorder.stats, &baseline, &shared.resolver, stop).await;
+            let (relay, resolver) = (&shared.relay, &shared.resolver);
+            statsd::run(&settings, &shared.recorder.stats, &baseline, resolver, || relay.report_now(), stop).await;
         };
         Self { task: executor.spawn(report), _stops_when_dropped: sender }
     }

@@ -18,15 +18,15 @@ pub(super) const BUCKETS_SECS: [u64; 8] = [1, 10, 60, 300, 1800, 7200, 28_800, 8
 pub(super) struct Counters {
     pub(super) clients: ByFamily,
     pub(super) fronted_now: ByFamily,
-    pub(super) telegram: Sorted<(IpAddr, i16), Telegram>,
+    pub(super) telegram: Sorted<(IpAddr, u16), Telegram>,
     pub(super) front: Traffic,
     pub(super) fronted: u64,
     pub(super) concurrency_limited: u64,
     pub(super) replays: u64,
     pub(super) blocklisted: u64,
     pub(super) not_allowlisted: u64,
-    pub(super) blocklist_size: Option<u64>,
-    pub(super) allowlist_size: Option<u64>,
+    pub(super) blocklist_size: u64,
+    pub(super) allowlist_size: u64,
     pub(super) failures: Sorted<&'static str, u64>,
     pub(super) sessions_ended: Sorted<&'static str, u64>,
     pub(super) durations: Histogram,
@@ -96,7 +96,7 @@ impl Counters {
             },
             Event::Ended { connection, outcome, lasted, .. } => self.ended(connection, *outcome, *lasted),
             Event::ListLoaded { list, entries } => {
-                let size = Some(*entries as u64);
+                let size = *entries as u64;
                 match list {
                     IpList::Allow => self.allowlist_size = size,
                     IpList::Block => self.blocklist_size = size,
@@ -137,7 +137,8 @@ impl Counters {
     /// The entry of the DC's address that a connection goes to.
     fn telegram(&mut self, connection: &Connection) -> Option<&mut Telegram> {
         let Route::Telegram { dc, address } = connection.route else { return None };
-        let mut key = (address.ip().to_canonical(), dc.number());
+        // As mtg has it: media numbers, which are negative, lead to the same addresses.
+        let mut key = (address.ip().to_canonical(), dc.number().unsigned_abs());
         if self.telegram.len() >= TELEGRAM_MAX && self.telegram.get(&key).is_none() {
             key = (Ipv4Addr::UNSPECIFIED.into(), 0);
         }
@@ -262,6 +263,17 @@ mod tests {
             counters.record(&Event::Started(connection(client, Route::Undecided)));
         }
         assert_eq!(counters.clients, ByFamily { ipv4: 2, ipv6: 1 });
+    }
+
+    #[test]
+    fn media_numbers_count_as_their_data_centre() {
+        let mut counters = Counters::default();
+        for number in [2, -2] {
+            let route = Route::Telegram { dc: DcId::new(number), address: ([10, 0, 0, 1], 443).into() };
+            counters.record(&Event::Connected(connection("192.0.2.1:1", route)));
+        }
+        let counts: Vec<_> = counters.telegram.iter().map(|((_, dc), telegram)| (*dc, telegram.connections)).collect();
+        assert_eq!(counts, [(2, 2)]);
     }
 
     #[test]

@@ -1,24 +1,25 @@
 //! The metrics for Prometheus: a very small HTTP server.
 //!
 //! It serves a few readers for a short time each and knows one answer; a reader that is slow or says nothing is
-//! dropped. Format: Prometheus' text, or OpenMetrics for those who ask for it, as Prometheus itself does.
+//! dropped, at once if others wait. Format: Prometheus' text, whatever is asked for: mtg v2 offers nothing else, and
+//! OpenMetrics would give its counters other names, under which no dashboard knows them.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
 use std::time::Duration;
 
 use async_io::{Async, Timer};
+use futures_lite::future::yield_now;
 use futures_lite::{AsyncReadExt as _, AsyncWriteExt as _};
-use smol::Executor;
-use smol::lock::Semaphore;
+use smol::{Executor, Task};
 
-use super::table::{Kind, METRICS};
+use super::table::METRICS;
 use super::{Snapshot, Stats, Value};
 use crate::config::Prometheus;
 use crate::net::deadline;
 
-/// Readers at the same time; others wait in the kernel's queue.
+/// Readers at the same time; one more takes the place of the oldest.
 const READERS: usize = 8;
 /// How long a reader may take for its request and our answer together.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -39,24 +40,36 @@ impl Server {
         Ok(Self { listener: Async::<TcpListener>::bind(address)? })
     }
 
-    /// Answers for as long as it is polled, by the `settings` of the moment. No error ends it.
-    pub(crate) async fn run(self, stats: &Stats, settings: impl Fn() -> Prometheus) {
-        let places = Arc::new(Semaphore::new(READERS));
+    /// Answers for as long as it is polled, by the `settings` of the moment, with what is there after `refresh`. No
+    /// error ends it.
+    pub(crate) async fn run<F: Future<Output = ()> + Send>(
+        self,
+        stats: &Stats,
+        settings: impl Fn() -> Prometheus,
+        refresh: impl Fn() -> F,
+    ) {
         let executor = Executor::new();
         let accept = async {
+            let mut readers = VecDeque::new();
             loop {
-                let place = places.acquire_arc().await;
                 match self.listener.accept().await {
                     Ok((socket, reader)) => {
-                        let settings = settings();
+                        let (settings, refreshed) = (settings(), refresh());
                         let serve = async move {
-                            let answered = deadline::within(PATIENCE, answer(&socket, stats, &settings)).await;
+                            let answer = answer(&socket, stats, &settings, refreshed);
+                            let answered = deadline::within(PATIENCE, answer).await;
                             if !matches!(answered, Some(Ok(()))) {
                                 log::debug!("a reader of the metrics was dropped ip={}", reader.ip().to_canonical());
                             }
-                            drop(place);
                         };
-                        executor.spawn(serve).detach();
+                        readers.retain(|reader: &Task<()>| !reader.is_finished());
+                        if readers.len() >= READERS {
+                            // Dropping a task ends it.
+                            readers.pop_front();
+                        }
+                        readers.push_back(executor.spawn(serve));
+                        // Newcomers without end must not keep those that are here from being served.
+                        yield_now().await;
                     }
                     Err(error) => {
                         log::debug!("a reader of the metrics was lost error={error}");
@@ -69,8 +82,14 @@ impl Server {
     }
 }
 
-async fn answer(mut socket: &Async<TcpStream>, stats: &Stats, settings: &Prometheus) -> io::Result<()> {
+async fn answer(
+    mut socket: &Async<TcpStream>,
+    stats: &Stats,
+    settings: &Prometheus,
+    refreshed: impl Future<Output = ()>,
+) -> io::Result<()> {
     let head = receive_head(socket).await?;
+    refreshed.await;
     let response = respond(&head, settings, || stats.snapshot());
     socket.write_all(response.as_bytes()).await?;
     socket.get_ref().shutdown(std::net::Shutdown::Write)?;
@@ -94,12 +113,10 @@ async fn receive_head(mut socket: &Async<TcpStream>) -> io::Result<String> {
 }
 
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
-const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const PLAIN: &str = "text/plain; charset=utf-8";
 
 fn respond(head: &str, settings: &Prometheus, snapshot: impl FnOnce() -> Snapshot) -> String {
-    let mut lines = head.lines();
-    let mut words = lines.next().unwrap_or_default().split(' ');
+    let mut words = head.lines().next().unwrap_or_default().split(' ');
     let (Some(method), Some(target), Some(version)) = (words.next(), words.next(), words.next()) else {
         return response("400 Bad Request", PLAIN, "not a request\n", true);
     };
@@ -114,11 +131,7 @@ fn respond(head: &str, settings: &Prometheus, snapshot: impl FnOnce() -> Snapsho
     if !matches!(method, "GET" | "HEAD") {
         return response("405 Method Not Allowed\r\nAllow: GET, HEAD", PLAIN, "only GET and HEAD\n", has_body);
     }
-    let asks_for_open_metrics = lines.filter_map(|line| line.split_once(':')).any(|(name, value)| {
-        name.eq_ignore_ascii_case("accept") && value.to_ascii_lowercase().contains("application/openmetrics-text")
-    });
-    let (kind, format) = if asks_for_open_metrics { (OPEN_METRICS, Format::OpenMetrics) } else { (TEXT, Format::Text) };
-    response("200 OK", kind, &text(&snapshot(), &settings.metric_prefix, format), has_body)
+    response("200 OK", TEXT, &text(&snapshot(), &settings.metric_prefix), has_body)
 }
 
 fn response(status: &str, kind: &str, body: &str, has_body: bool) -> String {
@@ -129,20 +142,12 @@ fn response(status: &str, kind: &str, body: &str, has_body: bool) -> String {
     if has_body { head + body } else { head }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Format {
-    Text,
-    OpenMetrics,
-}
-
 /// All metrics.
-fn text(snapshot: &Snapshot, prefix: &str, format: Format) -> String {
+fn text(snapshot: &Snapshot, prefix: &str) -> String {
     let mut text = String::new();
     for metric in METRICS {
         let name = if metric.is_universal { metric.name.to_owned() } else { format!("{prefix}_{}", metric.name) };
         let mut samples = String::new();
-        // mtg v2's counters have the suffix that Prometheus wants in OpenMetrics only.
-        let suffix = if metric.kind == Kind::Counter && format == Format::OpenMetrics { "_total" } else { "" };
         (metric.read)(snapshot, &mut |values, value| match value {
             Value::Histogram(histogram) => {
                 for (bound, count) in histogram.cumulative() {
@@ -151,16 +156,13 @@ fn text(snapshot: &Snapshot, prefix: &str, format: Format) -> String {
                 let (count, sum) = (histogram.count(), Value::Millis(histogram.sum_millis));
                 samples += &format!("{name}_bucket{{le=\"+Inf\"}} {count}\n{name}_sum {sum}\n{name}_count {count}\n");
             }
-            _ => samples += &format!("{name}{suffix}{} {value}\n", labels(metric.labels, values)),
+            _ => samples += &format!("{name}{} {value}\n", labels(metric.labels, values)),
         });
         // A family without a value does not exist.
         if !samples.is_empty() {
             let (help, kind) = (metric.help, metric.kind.as_str());
             text += &format!("# HELP {name} {help}\n# TYPE {name} {kind}\n{samples}");
         }
-    }
-    if format == Format::OpenMetrics {
-        text += "# EOF\n";
     }
     text
 }
@@ -223,10 +225,13 @@ mod tests {
     }
 
     #[test]
-    fn open_metrics_has_its_suffix_and_its_end() {
+    fn whoever_asks_for_open_metrics_gets_the_names_of_mtg_too() {
         let head = "GET / HTTP/1.1\r\naccept: application/openmetrics-text;version=1.0.0,text/plain;q=0.5\r\n\r\n";
         let text = respond(head, &settings("/"), || Stats::default().snapshot());
-        assert!(text.contains("\n# TYPE mtg_replay_attacks counter\nmtg_replay_attacks_total 0\n"), "{text}");
-        assert!(text.contains("Content-Type: application/openmetrics-text; ") && text.ends_with("\n# EOF\n"), "{text}");
+        assert!(text.contains("\n# TYPE mtg_replay_attacks counter\nmtg_replay_attacks 0\n"), "{text}");
+        assert!(text.contains("Content-Type: text/plain; version=0.0.4; ") && !text.contains("_total"), "{text}");
+        for list in ["allowlist", "blocklist"] {
+            assert!(text.contains(&format!("\nmtg_iplist_size{{ip_list=\"{list}\"}} 0\n")), "{text}");
+        }
     }
 }

@@ -21,11 +21,12 @@ const EVERY: Duration = Duration::from_secs(5);
 const PACKET_MAX: usize = 1432;
 
 /// Reports what happens after `baseline` until `stop` is over, and then once more.
-pub(crate) async fn run(
+pub(crate) async fn run<F: Future<Output = ()>>(
     settings: &Statsd,
     stats: &Stats,
     baseline: &Snapshot,
     resolver: &Resolver,
+    refresh: impl Fn() -> F,
     stop: impl Future<Output = ()>,
 ) {
     let mut reporter = Reporter { settings, resolver, socket: None, sent: Sorted::default(), has_warned: false };
@@ -34,6 +35,7 @@ pub(crate) async fn run(
     let mut stop = std::pin::pin!(stop);
     let mut is_last = false;
     loop {
+        refresh().await;
         reporter.report(&stats.snapshot()).await;
         if is_last {
             return;

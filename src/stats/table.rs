@@ -90,10 +90,8 @@ pub(super) static METRICS: &[Metric] = &[
         by_family(now.counters.fronted_now, sink);
     }),
     gauge("iplist_size", LIST, "addresses and networks in a list", |now, sink| {
-        let sizes = [("allowlist", now.counters.allowlist_size), ("blocklist", now.counters.blocklist_size)];
-        for (list, size) in sizes {
-            size.into_iter().for_each(|size| sink(&[list], Value::Whole(size)));
-        }
+        sink(&["allowlist"], Value::Whole(now.counters.allowlist_size));
+        sink(&["blocklist"], Value::Whole(now.counters.blocklist_size));
     }),
     counter(
         "telegram_traffic",
@@ -211,10 +209,9 @@ mod tests {
     #[test]
     fn every_value_has_a_value_for_each_label() {
         let mut counters = Counters::default();
-        counters.telegram.entry(([10, 0, 0, 1].into(), -2));
+        counters.telegram.entry(([10, 0, 0, 1].into(), 2));
         *counters.failures.entry("replay") = 1;
         *counters.sessions_ended.entry("served") = 1;
-        (counters.allowlist_size, counters.blocklist_size) = (Some(1), Some(2));
         let proxies = vec![ProxyState::new("[::1]:1080".to_owned())];
         let snapshot = Snapshot { counters, proxies, process: super::super::Process::read() };
         for metric in METRICS {

@@ -49,6 +49,20 @@ OLD_STYLE = {
     "handshake_failures",
     "sessions_ended",
 }
+# What the owner of mtg v2 has in a dashboard: each of its metrics, with its labels.
+OLD_QUERIES = [
+    'sum by (ip_family) (mtg_client_connections{ip_family=~"ipv4|ipv6"})',
+    'sum by (telegram_ip, dc) (mtg_telegram_connections{dc="2"})',
+    "sum by (ip_family) (mtg_domain_fronting_connections)",
+    'mtg_iplist_size{ip_list="blocklist"}',
+    'mtg_iplist_size{ip_list="allowlist"}',
+    'sum by (dc) (rate(mtg_telegram_traffic{direction="to_client"}[30s]))',
+    'rate(mtg_domain_fronting_traffic{direction="from_client"}[30s])',
+    'rate(mtg_ip_blocklisted{ip_list="blocklist"}[30s])',
+    "rate(mtg_domain_fronting[30s])",
+    "rate(mtg_concurrency_limited[30s])",
+    "rate(mtg_replay_attacks[30s])",
+]
 PROMETHEUS_YML = """
 global: {{ scrape_interval: 1s, scrape_timeout: 1s }}
 scrape_configs:
@@ -107,6 +121,7 @@ class Readers:
         words = [self._tool("prometheus"), f"--config.file={yml}", f"--web.listen-address={PROMETHEUS}"]
         with running([*words, "--storage.tsdb.path", self._work / "tsdb"], self._work / "prometheus.log", self._work):
             self._score.check("Prometheus scrapes it and knows types and values", self._prometheus)
+            self._score.check("a dashboard of mtg v2 finds every metric", self._old_dashboard)
             self._score.check("every panel of the dashboard has something to show", self._panels)
 
     def _promtool(self) -> None:
@@ -136,7 +151,7 @@ class Readers:
         wait_for("a scrape", lambda: self._value('up{job="mtg"}') == 1)
         ours = re.search(r'^mtg_telegram_traffic\{.*direction="to_client"\} (\d+)$', get(f"http://{METRICS}/"), re.M)
         assert ours is not None
-        query = 'sum(mtg_telegram_traffic_total{direction="to_client"})'
+        query = 'sum(mtg_telegram_traffic{direction="to_client"})'
         wait_for("the traffic", lambda: self._value(query) == float(ours[1]))
         for name in ("mtg_connection_duration_seconds_count", "process_resident_memory_bytes", "mtg_build_info"):
             wait_for(name, lambda name=name: (self._value(name) or 0) > 0)
@@ -152,6 +167,9 @@ class Readers:
         ):
             equal(types[name][0]["type"], kind, name)
 
+    def _old_dashboard(self) -> None:
+        for query in OLD_QUERIES:
+            wait_for(query, lambda query=query: self._value(query) is not None)
 
     def _panels(self) -> None:
         for panel in json.loads(DASHBOARD.read_text("utf-8"))["panels"]:

@@ -14,6 +14,7 @@ use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::event::{EventfdFlags, Timespec, eventfd};
 use slab::Slab;
+use smol::channel::Sender;
 
 use super::conn::{Conn, Readiness, Side};
 use super::direction::Turn;
@@ -26,6 +27,8 @@ const EVENTS: usize = 128;
 const WAKE: u64 = u64::MAX;
 /// Bounds of the time between two looks for idle connections and for traffic to report.
 const SCAN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(15));
+/// Time between two reports that somebody asks for.
+const REPORTS_APART: Duration = Duration::from_millis(500);
 
 /// What is asked of the poller: everything, and each change once.
 const INTEREST: EventFlags = EventFlags::IN.union(EventFlags::OUT).union(EventFlags::RDHUP).union(EventFlags::ET);
@@ -42,6 +45,8 @@ pub(super) struct Inbox {
 #[derive(Default)]
 struct Letters {
     jobs: Vec<Job>,
+    /// Whoever waits for a report holds the other ends.
+    promises: Vec<Sender<()>>,
     must_stop: bool,
 }
 
@@ -55,6 +60,11 @@ impl Inbox {
     /// Hands a connection over.
     pub(super) fn add(&self, job: Job) {
         self.write(|letters| letters.jobs.push(job));
+    }
+
+    /// Makes the engine tell what has moved, and then drop the promise.
+    pub(super) fn report(&self, promise: Sender<()>) {
+        self.write(|letters| letters.promises.push(promise));
     }
 
     /// Makes the engine close everything and end.
@@ -81,6 +91,7 @@ pub(super) struct Engine {
     started: Instant,
     scan_every: Duration,
     next_scan: Instant,
+    next_report: Instant,
 }
 
 impl Engine {
@@ -102,6 +113,7 @@ impl Engine {
             started: now,
             scan_every: SCAN.1,
             next_scan: now,
+            next_report: now,
         };
         Ok((engine, inbox))
     }
@@ -157,7 +169,10 @@ impl Engine {
 
     /// Takes in new connections and says whether to stop.
     fn open_letters(&mut self) -> bool {
-        let Letters { jobs, must_stop } = self.inbox.read();
+        let Letters { jobs, promises, must_stop } = self.inbox.read();
+        if !promises.is_empty() {
+            self.report(Instant::now());
+        }
         let now = self.millis(Instant::now());
         for job in jobs {
             let scan_every = (job.idle / 8).clamp(SCAN.0, SCAN.1);
@@ -173,6 +188,14 @@ impl Engine {
             }
         }
         must_stop
+    }
+
+    /// Tells what has moved, unless it was told a moment ago: however many ask, the relay's time is for the bytes.
+    fn report(&mut self, now: Instant) {
+        if now >= self.next_report {
+            self.next_report = now + REPORTS_APART;
+            self.conns.iter_mut().for_each(|(_, conn)| conn.report());
+        }
     }
 
     fn register(&self, key: usize) -> io::Result<()> {

@@ -21,13 +21,19 @@ use std::time::Duration;
 pub(crate) use conn::{Codec, reset_on_close};
 pub(crate) use pool::Budget;
 
+use smol::channel::bounded;
+
 use crate::event::Traffic;
+use crate::net::deadline;
 use engine::{Engine, Inbox};
 
 /// TLS records that a buffer has room for at most.
 const SLOTS: usize = 32;
 /// Stack of an engine's thread, bytes. It is reserved, not used.
 const STACK: usize = 128 << 10;
+
+/// How long a report may take; a thread that is busier than that tells its own when it comes to it.
+const REPORT: Duration = Duration::from_millis(300);
 
 /// Who is told what becomes of a connection, on the relay's thread.
 pub(crate) trait Watch: Send {
@@ -103,6 +109,16 @@ impl Relay {
         if let Some(inbox) = self.inboxes.get(next) {
             inbox.add(job);
         }
+    }
+
+    /// Makes all threads tell what has moved until now, and waits for that; for those that have told it a moment ago it
+    /// costs nothing.
+    pub(crate) async fn report_now(&self) {
+        let (promise, kept) = bounded(1);
+        self.inboxes.iter().for_each(|inbox| inbox.report(promise.clone()));
+        drop(promise);
+        // Nothing is ever sent: the channel ends when all threads have dropped their ends.
+        deadline::within(REPORT, async { kept.recv().await.is_ok() }).await;
     }
 
     /// Closes all connections and waits for the threads. What is added later is never relayed.

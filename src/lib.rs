@@ -57,4 +57,4 @@ pub use event::{Connection, Event, IpList, Observer, Route, Traffic};
 pub use outcome::{Outcome, Stranger};
 pub use proto::dc::DcId;
 pub use proto::secret::Secret;
-pub use proxy::{Dial, Dialled, Dialling, Hooks, Proxy, StartError};
+pub use proxy::{Dial, Dialled, Dialling, Hooks, Proxy, Reloaded, StartError};

@@ -1,27 +1,48 @@
-//! Log lines: `LEVEL message key=value…` on stderr, one line per event, no time stamp (procd, journald and docker add it).
+//! Log lines: `LEVEL message key=value…` on stderr, one line per event. The time stands before it only where nobody else
+//! adds it, as procd, journald and docker do: at a terminal and in a file.
 //!
 //! `simple_logger` decides what passes, for it filters by crate; the line is written here. Its own output names a module
 //! in every line, and it goes through `eprintln!`, which ends the process when nobody reads stderr any more.
 
 use std::fmt::{self, Write as _};
-use std::io::{self, Write as _};
+use std::fs::File;
+use std::io::{self, IsTerminal, Write as _};
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use log::{Level, LevelFilter, Log, Metadata, Record};
+use log::{LevelFilter, Log, Metadata, Record};
 use simple_logger::SimpleLogger;
 
-/// Starts logging; a second call changes the level only.
-pub(crate) fn init(level: LevelFilter) {
+/// The target of lines that the owner sees at any level: start, stop, reload. They pass as errors, which nothing holds
+/// back, and are shown as what they are.
+const NOTICE: &str = "mtg::notice";
+/// Whether lines have the time in front.
+static HAS_TIME: AtomicBool = AtomicBool::new(false);
+
+/// Starts logging; a second call changes the level and `time` only. Without `time` the kind of stderr decides.
+pub(crate) fn init(level: LevelFilter, time: Option<bool>) {
     let filter = SimpleLogger::new().with_level(LevelFilter::Warn).with_module_level("mtg", LevelFilter::Trace);
     // It fails only if there is a logger already: ours, or the one of the program that embeds us.
     let _ = log::set_boxed_logger(Box::new(Stderr { filter }));
-    set_level(level);
+    set(level, time);
 }
 
-/// Changes how much of our own is logged; other crates never get beyond warnings.
-pub(crate) fn set_level(level: LevelFilter) {
+/// Changes how much of our own is logged, and whether the time is; other crates never get beyond warnings.
+pub(crate) fn set(level: LevelFilter, time: Option<bool>) {
+    HAS_TIME.store(time.unwrap_or_else(|| nobody_adds_the_time(&io::stderr())), Ordering::Relaxed);
     log::set_max_level(level);
+}
+
+/// Writes a line that is seen at any level.
+pub(crate) fn notice(text: fmt::Arguments<'_>) {
+    log::error!(target: NOTICE, "{text}");
+}
+
+fn nobody_adds_the_time(stderr: &(impl IsTerminal + AsFd)) -> bool {
+    let is_file = || Some(File::from(stderr.as_fd().try_clone_to_owned().ok()?).metadata().ok()?.is_file());
+    stderr.is_terminal() || is_file().unwrap_or(false)
 }
 
 /// Lets one line per `every` through and counts the others: for warnings that one cause repeats without end.
@@ -79,19 +100,38 @@ impl Log for Stderr {
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) {
             // One write keeps the lines of several threads apart; a log that nobody reads is no reason to stop.
-            let _ = io::stderr().write_all(line(record.level(), record.args()).as_bytes());
+            let _ = io::stderr().write_all(line(record).as_bytes());
         }
     }
 
     fn flush(&self) {}
 }
 
-fn line(level: Level, message: &fmt::Arguments<'_>) -> String {
+fn line(record: &Record<'_>) -> String {
     let mut line = OneLine(String::new());
+    if HAS_TIME.load(Ordering::Relaxed) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        line.0 = utc(now.as_secs()) + " ";
+    }
+    let level = if record.target() == NOTICE { "NOTICE" } else { record.level().as_str() };
     // Writing to a String fails only if a Display does; what it wrote until then is still worth reading.
-    let _ = write!(line, "{level} {message}");
+    let _ = write!(line, "{level} {}", record.args());
     line.0.push('\n');
     line.0
+}
+
+/// Unix time as RFC 3339 has it: `2026-11-25T23:59:59Z`.
+fn utc(secs: u64) -> String {
+    let (days, of_day) = (secs / 86_400, secs % 86_400);
+    // Years that begin in March end with the leap day, and 400 of them have 146 097 days.
+    let days = days + 719_468;
+    let (era, of_era) = (days / 146_097, days % 146_097);
+    let year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let shifted = (5 * of_year + 2) / 153;
+    let (day, month) = (of_year - (153 * shifted + 2) / 5 + 1, if shifted < 10 { shifted + 3 } else { shifted - 9 });
+    let year = era * 400 + year + u64::from(month <= 2);
+    format!("{year}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", of_day / 3600, of_day / 60 % 60, of_day % 60)
 }
 
 /// Escapes control characters: names that peers send must not be able to forge a line or drive a terminal.
@@ -108,12 +148,46 @@ impl fmt::Write for OneLine {
 
 #[cfg(test)]
 mod tests {
+    use log::Level;
+
     use super::*;
 
     #[test]
     fn an_event_is_one_line() {
-        let forged = line(Level::Warn, &format_args!("odd name sni={}", "a\nERROR b\x1b[m"));
-        assert_eq!(forged, "WARN odd name sni=a\\nERROR b\\u{1b}[m\n");
+        let shown = |target: &str, level| {
+            line(
+                &Record::builder()
+                    .target(target)
+                    .level(level)
+                    .args(format_args!("odd name sni={}", "a\nERROR b\x1b[m"))
+                    .build(),
+            )
+        };
+        assert_eq!(shown("mtg::proxy", Level::Warn), "WARN odd name sni=a\\nERROR b\\u{1b}[m\n");
+        assert_eq!(shown(NOTICE, Level::Error), "NOTICE odd name sni=a\\nERROR b\\u{1b}[m\n");
+    }
+
+    #[test]
+    fn times_are_those_of_the_calendar() {
+        for (secs, text) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_399, "2000-02-28T23:59:59Z"),
+            (951_782_400, "2000-02-29T00:00:00Z"),
+            (1_764_028_800, "2025-11-25T00:00:00Z"),
+            (1_798_761_599, "2026-12-31T23:59:59Z"),
+            (4_107_542_400, "2100-03-01T00:00:00Z"),
+        ] {
+            assert_eq!(utc(secs), text);
+        }
+    }
+
+    #[test]
+    fn a_file_gets_the_time_and_a_pipe_does_not() {
+        let file = File::open("/proc/self/exe").unwrap();
+        let (_reader, pipe) = io::pipe().unwrap();
+        let pipe = File::from(std::os::fd::OwnedFd::from(pipe));
+        assert!(nobody_adds_the_time(&file));
+        assert!(!nobody_adds_the_time(&pipe));
     }
 
     #[test]

@@ -161,7 +161,7 @@ fn an_embedded_proxy_takes_another_configuration() {
     let mut other = config();
     other.secret = Secret::new([9; 16], HOST).unwrap();
     other.concurrency = 7;
-    assert_eq!(proxy.reload(other).unwrap(), ["concurrency"]);
+    assert_eq!(proxy.reload(other).unwrap().after_restart, ["concurrency"]);
     let address = proxy.local_addr().unwrap();
     let client = thread::spawn(move || support::client::greeted(address).is_err());
     let refused = smol::block_on(async {

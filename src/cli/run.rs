@@ -63,10 +63,11 @@ fn check(path: &Path, against: Option<&Path>) -> Result<(), Failure> {
 
 fn run(path: &Path, lock: Option<&Path>) -> Result<(), Failure> {
     let (config, warnings) = Config::load(path)?;
-    logging::init(config.log_level);
+    logging::init(config.log_level, config.log_time);
     for warning in warnings.iter() {
         log::warn!("{warning}");
     }
+    daemon::warn_of_readers(path);
     daemon::run(config, Some(path), lock).map_err(|error| Failure::Work(error.to_string()))
 }
 

@@ -102,7 +102,7 @@ fn act(words: Words) -> Result<(), Failure> {
     let SimpleRun { settings, fresh, ignores_tcp_buffer } = parse(words)?;
     let settings = settings.iter().map(|(key, value, origin)| (key.as_str(), value.as_str(), origin.as_str()));
     let (config, warnings) = Config::from_settings(settings).map_err(misused)?;
-    logging::init(config.log_level);
+    logging::init(config.log_level, config.log_time);
     if ignores_tcp_buffer {
         log::warn!("--tcp-buffer has no effect");
     }

@@ -1,9 +1,10 @@
 //! What no key can see alone: keys that are missing, and keys that make sense only together.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use super::spec::DefaultText;
-use super::{Config, keys};
+use super::{Config, Dns, Host, keys};
 
 /// Something to say about a key, in the words of its owner.
 pub(super) struct Finding {
@@ -67,9 +68,24 @@ fn warnings(config: &Config) -> Vec<(&'static str, &'static str)> {
         let text = "defense.doppelganger.urls has no effect without defense.doppelganger.enabled";
         found.push(("defense.doppelganger.urls", text));
     }
+    if let Dns::Https(Host::Ip(ip), ..) = &config.network.dns
+        && is_quad9(*ip)
+    {
+        // Asked over HTTP/1.1 it answers with status 400.
+        let text = "this name server wants HTTP/2, which mtg does not speak, so that no name will be found; set network.dns to tls:// or udp:// and the same address";
+        found.extend(["network.dns", "network.doh-ip"].map(|key| (key, text)));
+    }
     if config.tolerate_time_skewness > Duration::from_secs(3600) {
         let text = "tolerate-time-skewness is more than an hour: handshakes have to be remembered that long";
         found.push(("tolerate-time-skewness", text));
     }
     found
+}
+
+/// The one well-known server of DNS over HTTPS that speaks HTTP/2 only.
+fn is_quad9(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => matches!(ip.octets(), [9, 9, 9, 9..=12] | [149, 112, 112, _]),
+        IpAddr::V6(ip) => ip.segments().starts_with(&[0x2620, 0xfe]),
+    }
 }

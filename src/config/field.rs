@@ -43,6 +43,7 @@ pub(super) enum Field {
     Path(Slot<String>),
     PreferIp,
     LogLevel,
+    LogTime,
     Debug,
     AutoUpdate,
     Reject,
@@ -69,6 +70,8 @@ const PREFER_IP: &[(&str, PreferIp)] = &[
 
 const LOG_LEVEL: &[(&str, log::LevelFilter)] =
     &[("warn", log::LevelFilter::Warn), ("info", log::LevelFilter::Info), ("debug", log::LevelFilter::Debug)];
+
+const LOG_TIME: &[(&str, Option<bool>)] = &[("auto", None), ("always", Some(true)), ("never", Some(false))];
 
 const REJECT: &[(&str, Reject)] = &[("close", Reject::Close), ("front", Reject::Front)];
 
@@ -101,6 +104,7 @@ impl Field {
             Self::Ipv6(slot) => *slot(config) = Some(text.parse().map_err(|_| ValueError::Invalid)?),
             Self::PreferIp => config.prefer_ip = value::word(text, PREFER_IP)?,
             Self::LogLevel => config.log_level = value::word(text, LOG_LEVEL)?,
+            Self::LogTime => config.log_time = value::word(text, LOG_TIME)?,
             Self::Reject => config.defense.reject = value::word(text, REJECT)?,
             Self::TagFormat => config.stats.statsd.tag_format = value::word(text, TAG_FORMAT)?,
             _ => return self.set_text(config, key, text),
@@ -108,7 +112,7 @@ impl Field {
         Ok(())
     }
 
-    /// Copies the value of a key that takes a restart, and says whether it was another one.
+    /// Copies the value of a key, and says whether it was another one.
     pub(super) fn carry(self, from: &mut Config, to: &mut Config) -> bool {
         match self {
             Self::Address(slot) => carry(slot, from, to),
@@ -125,10 +129,30 @@ impl Field {
             Self::Ipv4(slot) => carry(slot, from, to),
             Self::Ipv6(slot) => carry(slot, from, to),
             Self::Cidrs(slot) => carry(slot, from, to),
-            Self::HttpsUrls(slot) => carry(slot, from, to),
+            Self::DnsName(slot) => carry(slot, from, to),
+            Self::Host(slot) => carry(slot, from, to),
+            Self::HostPort(slot) => carry(slot, from, to),
+            Self::HostPorts(slot) => carry(slot, from, to),
+            Self::StatsdPrefix(slot) | Self::PrometheusPrefix(slot) | Self::Path(slot) => carry(slot, from, to),
+            Self::ListUrls(slot) => carry(slot, from, to),
+            Self::HttpsUrls(slot) | Self::PageUrls(slot) => carry(slot, from, to),
+            _ => self.carry_own(from, to),
+        }
+    }
+
+    /// The same for types that one key has.
+    fn carry_own(self, from: &mut Config, to: &mut Config) -> bool {
+        match self {
+            Self::Secret => carry(|config| &mut config.secret, from, to),
+            Self::PreferIp => carry(|config| &mut config.prefer_ip, from, to),
+            Self::LogLevel => carry(|config| &mut config.log_level, from, to),
+            Self::LogTime => carry(|config| &mut config.log_time, from, to),
+            Self::TagFormat => carry(|config| &mut config.stats.statsd.tag_format, from, to),
+            Self::Proxies => carry(|config| &mut config.network.proxies, from, to),
+            Self::DcAddresses => carry(|config| &mut config.dc_override, from, to),
             Self::Reject => carry(|config| &mut config.defense.reject, from, to),
             Self::Dns => carry(|config| &mut config.network.dns, from, to),
-            // The others are all reloadable, as a test holds.
+            // Debug is another name of the log level.
             _ => false,
         }
     }
@@ -187,6 +211,7 @@ impl Field {
             Self::Path(_) => "a path such as /metrics",
             Self::PreferIp => "prefer-ipv4, prefer-ipv6, only-ipv4 or only-ipv6",
             Self::LogLevel => "warn, info or debug",
+            Self::LogTime => "auto, always or never",
             Self::Reject => "close or front",
             Self::TagFormat => "datadog, influxdb or graphite",
             Self::Dns => "system, udp://ip[:port], tls://host[:port] or https://host[:port][/path]",

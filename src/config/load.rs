@@ -412,6 +412,16 @@ mod tests {
     }
 
     #[test]
+    #[cfg(feature = "tls")]
+    fn a_name_server_that_speaks_http_2_only_is_told_of() {
+        for text in ["[network]\ndoh-ip = \"9.9.9.9\"", "[network]\ndns = \"https://149.112.112.112\""] {
+            let warnings = complaints(text);
+            assert!(warnings.iter().any(|warning| warning.contains("wants HTTP/2")), "{warnings:?}");
+        }
+        assert_eq!(complaints("network.dns = https://1.1.1.1"), [""; 0]);
+    }
+
+    #[test]
     fn the_switch_of_a_section_stands_before_the_rest_of_it() {
         let mut seen = Vec::new();
         for spec in keys::all() {

@@ -100,6 +100,7 @@ mod tests {
         ("memory", "16MB"),
         ("shutdown-grace", "0"),
         ("log-level", "info"),
+        ("log-time", "always"),
         ("debug", "true"),
         ("prefer-ip", "only-ipv4"),
         ("fast-mode", "false"),
@@ -199,9 +200,13 @@ mod tests {
             let mut config = pristine();
             spec.field.set(&mut config, &name.replace("<n>", "2"), other).unwrap();
             let named = config.keep_fixed(&running);
+            let changes = config.changes(&running);
             if spec.is_reloadable {
                 assert!(named.is_empty(), "{name}: {named:?}");
+                let name = if spec.name == "debug" { "log-level" } else { spec.target().name };
+                assert_eq!(changes, [name.trim_end_matches(".<n>")], "{name}");
             } else {
+                assert!(changes.is_empty(), "{name}: {changes:?}");
                 assert_eq!(named, [spec.target().name], "{name}");
                 assert_eq!(format!("{config:?}"), format!("{running:?}"), "{name}");
             }

@@ -61,6 +61,8 @@ pub struct Config {
     pub fast_mode: bool,
     /// `log-level`, and `debug = true`.
     pub log_level: log::LevelFilter,
+    /// `log-time`: whether lines of the log have the time in front; none = where nobody else adds it.
+    pub log_time: Option<bool>,
     /// `memory`: budget for buffers and tables, bytes.
     pub memory: Option<ByteSize>,
     /// `threads`: data-plane threads.
@@ -103,6 +105,7 @@ impl Config {
             auto_update: false,
             fast_mode: true,
             log_level: log::LevelFilter::Warn,
+            log_time: None,
             memory: None,
             threads: None,
             shutdown_grace: Duration::from_secs(5),

@@ -6,13 +6,16 @@ mod reload;
 mod signals;
 
 use std::fmt;
+use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use futures_lite::FutureExt as _;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::set_no_new_privs;
 
-use crate::config::Config;
+use crate::config::{Config, DomainFronting, Host};
+use crate::log::notice;
 use crate::net::sockopts::CONGESTION_CONTROL;
 use crate::proxy::{Proxy, StartError};
 use notify::Supervisor;
@@ -40,9 +43,14 @@ pub fn run(config: Config, path: Option<&Path>, lock: Option<&Path>) -> Result<(
     let supervisor = Supervisor::from_env();
     async_io::block_on(async {
         let mut signals = Signals::new().map_err(RunError::Signals)?;
+        let front = front(&config);
         let proxy = Proxy::new(config).map_err(RunError::Start)?;
+        let links = path.map(|path| format!(" links='mtg access {}'", path.display())).unwrap_or_default();
         match proxy.local_addr() {
-            Ok(address) => log::info!("listening bind-to={address}"),
+            Ok(address) => {
+                let version = env!("CARGO_PKG_VERSION");
+                notice(format_args!("listening bind-to={address} version={version} front={front}{links}"));
+            }
             Err(error) => log::warn!("listening at an unknown address error={error}"),
         }
         note_congestion_control(&proxy.congestion_control());
@@ -61,7 +69,7 @@ pub fn run(config: Config, path: Option<&Path>, lock: Option<&Path>) -> Result<(
         log::info!("stopping, running connections may end");
         supervisor.stopping();
         proxy.shutdown().or(supervisor.keep_watchdog()).or(signals.stop()).await;
-        log::info!("stopped");
+        notice(format_args!("stopped"));
         Ok(())
     })
 }
@@ -72,6 +80,27 @@ fn note_congestion_control(control: &str) {
     } else {
         log::info!(
             "clients get congestion control {control}, which is slow on bad lines; 'mtg doctor' tells how to get {CONGESTION_CONTROL}"
+        );
+    }
+}
+
+/// Where strangers go.
+fn front(config: &Config) -> String {
+    let DomainFronting { host, port, .. } = &config.domain_fronting;
+    match host {
+        None => format!("{}:{port}", config.secret.host()),
+        Some(Host::Name(name)) => format!("{name}:{port}"),
+        Some(Host::Ip(ip)) => SocketAddr::new(*ip, *port).to_string(),
+    }
+}
+
+/// Tells the owner of a file that everybody on the machine can read: who has the secret can use and find the proxy.
+pub(crate) fn warn_of_readers(path: &Path) {
+    const OTHERS: u32 = 0o004;
+    if std::fs::metadata(path).is_ok_and(|file| file.mode() & OTHERS != 0) {
+        log::warn!(
+            "every user of this machine can read the configuration and the secret in it: chmod o-r {0} file={0}",
+            path.display()
         );
     }
 }

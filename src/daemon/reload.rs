@@ -4,8 +4,8 @@ use std::path::Path;
 
 use super::notify::Supervisor;
 use crate::config::Config;
-use crate::log::set_level;
-use crate::proxy::Proxy;
+use crate::log as logging;
+use crate::proxy::{Proxy, Reloaded};
 
 /// Reads the file again. If anything is wrong with it, all stays as it was and the log says why.
 pub(super) fn reload(proxy: &Proxy, path: Option<&Path>, supervisor: &Supervisor) {
@@ -27,15 +27,18 @@ fn load(proxy: &Proxy, path: &Path) {
             return;
         }
     };
-    let level = config.log_level;
+    let (level, time) = (config.log_level, config.log_time);
     match proxy.reload(config) {
-        Ok(fixed) => {
-            set_level(level);
+        Ok(Reloaded { changed, after_restart, .. }) => {
+            logging::set(level, time);
             warnings.iter().for_each(|warning| log::warn!("{warning}"));
-            if !fixed.is_empty() {
-                log::warn!("changed keys that take effect with a restart only keys={}", fixed.join(","));
+            super::warn_of_readers(path);
+            let list = |keys: &[&str]| if keys.is_empty() { "nothing".to_owned() } else { keys.join(",") };
+            if !after_restart.is_empty() {
+                log::warn!("changed keys that take effect with a restart only keys={}", list(&after_restart));
             }
-            log::info!("the configuration was loaded again");
+            let changed = list(&changed);
+            logging::notice(format_args!("the configuration was loaded again changed={changed}"));
         }
         Err(error) => log::error!("the configuration was not loaded again, the old one stays in effect error={error}"),
     }

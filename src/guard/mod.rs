@@ -2,6 +2,7 @@
 
 pub(crate) mod antireplay;
 pub(crate) mod breaker;
+pub(crate) mod dc_health;
 pub(crate) mod front_profile;
 pub(crate) mod iplist;
 pub(crate) mod limits;

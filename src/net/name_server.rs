@@ -202,6 +202,10 @@ async fn over_https(stream: &mut Stream, url: &Url, question: &[u8]) -> io::Resu
     let head = http::exchange(stream, &request, &mut |part| message.extend_from_slice(part)).await;
     match head.map_err(|error| io::Error::other(error.to_string()))?.status {
         200 => dns::answer(&message, question).map_err(explained),
+        // Quad9 says 400, others 426 or 505.
+        status @ (400 | 426 | 505) => Err(io::Error::other(format!(
+            "the name server refuses HTTP/1.1 (status {status}) and may insist on HTTP/2, which mtg does not speak: set network.dns to tls:// or udp:// and the same address"
+        ))),
         status => Err(io::Error::other(format!("the name server answers with status {status}"))),
     }
 }

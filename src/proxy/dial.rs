@@ -11,7 +11,7 @@ use futures_lite::FutureExt as _;
 
 use super::relay::{Codec, Job};
 use super::route::{ATTEMPTS, Means};
-use super::{Shared, Told, Visit, random};
+use super::{Shared, Told, Visit, advice, random};
 use crate::config::{Config, PreferIp};
 use crate::net::deadline;
 use crate::outcome::Outcome;
@@ -57,9 +57,13 @@ pub(super) async fn to_dc(shared: &Shared, client: Async<TcpStream>, session: Se
         None
     };
     let (remote, address) = match dialled.or(left).await {
-        Some(Ok(reached)) => reached,
+        Some(Ok(reached)) => {
+            advice::on_dialled(shared, dc, true);
+            reached
+        }
         None => return Err((visit, Outcome::ClientLeft)),
         Some(Err(error)) => {
+            advice::on_dialled(shared, dc, false);
             log::debug!("cannot reach a DC conn={} ip={} dc={dc} error={error}", visit.id, visit.ip());
             return Err((visit, Outcome::DcUnreachable));
         }

@@ -9,13 +9,14 @@ use async_io::{Async, Timer};
 use futures_lite::{AsyncReadExt as _, AsyncWriteExt as _, FutureExt as _, future};
 
 use super::loops::Path;
-use super::{Shared, front, random};
+use super::{Shared, front, front_fault, random};
 use crate::config::Config;
 use crate::guard::front_profile::SAMPLES;
 use crate::net::deadline;
 use crate::proto::proxy_protocol;
 use crate::proto::tls::first_flight::FirstFlight;
 use crate::proto::tls::front_hello::{self, Offer};
+use crate::proto::tls::refusal::Refusal;
 
 /// From one look to the next; between the two bounds, at random.
 const EVERY: (Duration, Duration) = (Duration::from_secs(5 * 60 * 60), Duration::from_secs(7 * 60 * 60));
@@ -53,22 +54,37 @@ async fn watch_answers(shared: &Shared) {
 async fn look(shared: &Shared) -> bool {
     let mut is_answered = false;
     for _ in 0..SAMPLES {
+        let mut refused = None;
         for offer in [Offer::Hybrid, Offer::Classic] {
-            match deadline::within(ANSWER, sample(shared, offer)).await {
+            match deadline::within(ANSWER, sample(shared, offer, sends_header(shared))).await {
                 Some(Ok(flight)) => {
                     is_answered = true;
+                    shared.front_fault.forget();
                     learn(shared, offer, &flight);
                 }
-                Some(Err(error)) => log::debug!("no sample of the front offer={offer:?} error={error}"),
+                Some(Err(error)) => {
+                    log::debug!("no sample of the front offer={offer:?} error={error}");
+                    refused = Some(error);
+                }
                 None => log::debug!("no sample of the front offer={offer:?} error=time is over"),
             }
             Timer::after(random::between(PAUSE)).await;
         }
         if !is_answered {
+            if let Some(error) = refused {
+                let otherwise = deadline::within(ANSWER, sample(shared, Offer::Classic, !sends_header(shared)));
+                let otherwise = async { matches!(otherwise.await, Some(Ok(_))) };
+                front_fault::tell(shared, &error, otherwise).await;
+            }
             return false;
         }
     }
     true
+}
+
+/// Whether the front gets a PROXY header, as configured.
+fn sends_header(shared: &Shared) -> bool {
+    shared.config().domain_fronting.proxy_protocol
 }
 
 fn learn(shared: &Shared, offer: Offer, flight: &FirstFlight) {
@@ -84,14 +100,14 @@ fn learn(shared: &Shared, offer: Offer, flight: &FirstFlight) {
 /// alone is no proof: where visitors come from our own host, they may have the same port by chance.
 pub(super) async fn check_loop(shared: &Shared) {
     let _one_at_a_time = shared.loops.checking.lock().await;
-    if !shared.loops.is_found() && ask(shared, Offer::Classic).await.is_err() {
+    if !shared.loops.is_found() && ask(shared, Offer::Classic, sends_header(shared)).await.is_err() {
         front::loop_found(shared);
     }
 }
 
 /// Sends the front a hello and reads its first flight.
-async fn sample(shared: &Shared, offer: Offer) -> io::Result<FirstFlight> {
-    let Answer { mut socket, mut arrived, _path } = ask(shared, offer).await?;
+async fn sample(shared: &Shared, offer: Offer, sends_header: bool) -> io::Result<FirstFlight> {
+    let Answer { mut socket, mut arrived, _path } = ask(shared, offer, sends_header).await?;
     let mut chunk = vec![0; CHUNK];
     loop {
         let flight = FirstFlight::parse(&arrived);
@@ -101,7 +117,7 @@ async fn sample(shared: &Shared, offer: Offer) -> io::Result<FirstFlight> {
             None => 0,
         };
         if received == 0 || arrived.len() > FLIGHT_MAX {
-            return flight.map_err(|_| io::Error::new(ErrorKind::InvalidData, "not the start of TLS 1.3"));
+            return flight.map_err(|_| io::Error::new(ErrorKind::InvalidData, Refusal::of(&arrived)));
         }
         arrived.extend_from_slice(chunk.get(..received).unwrap_or_default());
     }
@@ -115,20 +131,25 @@ struct Answer {
 }
 
 /// Sends the front a hello and waits for the first bytes of its answer.
-async fn ask(shared: &Shared, offer: Offer) -> io::Result<Answer> {
+async fn ask(shared: &Shared, offer: Offer, sends_header: bool) -> io::Result<Answer> {
     let config = shared.config();
     // Made first: clients speak as soon as they are connected.
     let mut hello = Vec::new();
     let question = front_hello::write(&mut hello, config.secret.host(), offer, &mut random::fill);
     let question = shared.loops.question(question);
-    let connected = connect(shared, &config).await;
+    let connected = connect(shared, &config, sends_header).await;
     let (mut socket, path) = connected.inspect_err(|error| front::warn_unreachable(shared, error))?;
     socket.write_all(&hello).await?;
     let mut arrived = vec![0; CHUNK];
     let received = deadline::within(ANSWER, socket.read(&mut arrived)).await;
-    arrived.truncate(received.unwrap_or_else(|| Err(ErrorKind::TimedOut.into()))?);
+    let received = match received {
+        Some(Err(error)) if error.kind() != ErrorKind::ConnectionReset => return Err(error),
+        // Silence, a reset and the end say the same: nothing.
+        received => received.and_then(Result::ok).unwrap_or(0),
+    };
+    arrived.truncate(received);
     if arrived.is_empty() {
-        return Err(io::Error::new(ErrorKind::UnexpectedEof, "no answer to a hello"));
+        return Err(io::Error::new(ErrorKind::UnexpectedEof, Refusal::Silent));
     }
     question.answered();
     if shared.loops.set_found(false) {
@@ -138,13 +159,10 @@ async fn ask(shared: &Shared, offer: Offer) -> io::Result<Answer> {
 }
 
 /// Connects to the front and says who it is that comes, if it wants to know.
-async fn connect(shared: &Shared, config: &Config) -> io::Result<(Async<TcpStream>, Path)> {
+async fn connect(shared: &Shared, config: &Config, sends_header: bool) -> io::Result<(Async<TcpStream>, Path)> {
     let front::Link { socket, path, .. } = front::connect(shared, config).await?;
-    let header = if config.domain_fronting.proxy_protocol {
-        proxy_protocol::v2_header(socket.local_addr()?, socket.peer_addr()?)
-    } else {
-        Vec::new()
-    };
+    let header =
+        if sends_header { proxy_protocol::v2_header(socket.local_addr()?, socket.peer_addr()?) } else { Vec::new() };
     let mut socket = Async::new(socket)?;
     socket.write_all(&header).await?;
     Ok((socket, path))
@@ -169,7 +187,7 @@ async fn watch_patience(shared: &Shared) {
 /// Says nothing to the front, to see how long it bears that.
 async fn measure_patience(shared: &Shared) -> io::Result<Duration> {
     let config = shared.config();
-    let (mut socket, _path) = connect(shared, &config).await?;
+    let (mut socket, _path) = connect(shared, &config, config.domain_fronting.proxy_protocol).await?;
     let started = Instant::now();
     match deadline::within(front::IDLE, socket.read(&mut [0])).await {
         None => Ok(front::IDLE),

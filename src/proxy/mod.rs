@@ -19,8 +19,10 @@
 )]
 
 mod admission;
+mod advice;
 mod dial;
 mod front;
+pub(crate) mod front_fault;
 mod front_watch;
 mod handshake;
 mod learned;
@@ -57,6 +59,7 @@ use smol::lock::Semaphore;
 use crate::config::{Config, Network};
 use crate::event::{Observer, Traffic};
 use crate::guard::antireplay::AntiReplay;
+use crate::guard::dc_health::DcHealth;
 use crate::guard::front_profile::FrontProfile;
 use crate::guard::limits::Limits;
 use crate::net::connect::Dialer;
@@ -95,6 +98,16 @@ pub struct Hooks {
     pub dial: Option<Arc<dyn Dial>>,
 }
 
+/// What another configuration has changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Reloaded {
+    /// Keys whose new values are in effect.
+    pub changed: Vec<&'static str>,
+    /// Keys whose new values take a restart, so that the old ones stay in effect.
+    pub after_restart: Vec<&'static str>,
+}
+
 /// Why a proxy cannot start.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -123,6 +136,8 @@ struct Shared {
     measured: pages::Measured,
     anti_replay: Mutex<AntiReplay>,
     front_profile: Mutex<FrontProfile>,
+    front_fault: front_fault::Told,
+    dc_health: Mutex<DcHealth>,
     front_changes: Signal,
     patience_changes: Signal,
     loops: Arc<Loops>,
@@ -172,6 +187,8 @@ impl Proxy {
             measured: pages::Measured::default(),
             anti_replay: Mutex::new(AntiReplay::new(config.defense.anti_replay_max_size.0)),
             front_profile: Mutex::default(),
+            front_fault: front_fault::Told::default(),
+            dc_health: Mutex::default(),
             front_changes: Signal::default(),
             patience_changes: Signal::default(),
             loops: Arc::default(),
@@ -210,26 +227,30 @@ impl Proxy {
             let shared = self.shared.clone();
             match admission::admit(&shared, peer) {
                 Ok(visit) => self.executor.spawn(serve_client(shared, socket, visit)).detach(),
-                Err(outcome) => shared.recorder.refuse(peer, outcome),
+                Err(outcome) => {
+                    advice::on_refusal(peer, outcome);
+                    shared.recorder.refuse(peer, outcome);
+                }
             }
         });
         let log = async { self.shared.recorder.summary.log_forever().await };
         // Boxed, for the compiler does not look that deep into futures within futures.
         let upkeep = front_watch::watch(&self.shared).boxed();
         let upkeep = upkeep.or(lists::keep_fresh(&self.shared).boxed()).or(learned::keep_fresh(&self.shared).boxed());
+        let upkeep = upkeep.or(advice::compare_name(&self.shared).boxed());
         #[cfg(feature = "tls")]
         let upkeep = upkeep.or(pages::keep_measured(&self.shared).boxed());
         self.executor.run(accept.or(log).or(upkeep)).await;
     }
 
-    /// Takes another configuration for all connections to come; those that there are go on as they began. Returns the
-    /// keys that take a restart and so stay as they are.
+    /// Takes another configuration for all connections to come; those that there are go on as they began.
     ///
     /// # Errors
     /// See [`StartError`]; then nothing has changed.
-    pub fn reload(&self, mut config: Config) -> Result<Vec<&'static str>, StartError> {
+    pub fn reload(&self, mut config: Config) -> Result<Reloaded, StartError> {
         let old = self.shared.config();
-        let fixed = config.keep_fixed(&old);
+        let after_restart = config.keep_fixed(&old);
+        let changed = config.changes(&old);
         let is_front_another =
             config.secret.host() != old.secret.host() || config.domain_fronting != old.domain_fronting;
         let proxies = (old.network.proxies != config.network.proxies).then(|| Routes::new(&config.network.proxies));
@@ -241,10 +262,11 @@ impl Proxy {
         if is_front_another {
             *self.shared.lock_front_profile() = FrontProfile::default();
             self.shared.loops.set_found(false);
+            self.shared.front_fault.forget();
             self.shared.front_changes.send();
             self.shared.patience_changes.send();
         }
-        Ok(fixed)
+        Ok(Reloaded { changed, after_restart })
     }
 
     /// Makes a configuration the one in effect.
@@ -311,6 +333,7 @@ fn relay_threads(config: &Config) -> usize {
 /// The story of one connection, up to where the relay takes over.
 async fn serve_client(shared: Arc<Shared>, client: Async<TcpStream>, mut visit: Visit) {
     if let Err(outcome) = admission::identify(&shared, &client, &mut visit).await {
+        advice::on_refusal(visit.peer, outcome);
         return visit.refuse(outcome);
     }
     visit.start();
@@ -318,6 +341,7 @@ async fn serve_client(shared: Arc<Shared>, client: Async<TcpStream>, mut visit: 
         Verdict::Client(session) => dial::to_dc(&shared, client, *session, visit).await,
         Verdict::Stranger(visitor) => {
             visit.fronting(visitor.stranger);
+            advice::on_unexpected_header(&visit, &visitor.received);
             front::splice(&shared, client, visitor, visit).await
         }
         Verdict::Over(outcome) => Err((visit, outcome)),

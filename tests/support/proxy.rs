@@ -5,6 +5,7 @@
 use std::fmt::Write as _;
 use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,6 +23,7 @@ pub struct Setup {
     environment: Vec<(String, String)>,
     open_files: Option<u32>,
     may_mark: bool,
+    mode: u32,
 }
 
 /// A running proxy. Dropping it sends SIGTERM and fails unless it ends well.
@@ -37,7 +39,7 @@ pub struct Proxy {
 impl Setup {
     /// The secret of [`KEY`] and [`HOST`], and a front that refuses.
     pub fn new() -> Self {
-        let setup = Self { lines: Vec::new(), environment: Vec::new(), open_files: None, may_mark: true };
+        let setup = Self { lines: Vec::new(), environment: Vec::new(), open_files: None, may_mark: true, mode: 0o600 };
         setup.secret(&KEY, HOST).front(socket::free_address()).set("shutdown-grace", "1s").set("log-level", "debug")
     }
 
@@ -68,6 +70,11 @@ impl Setup {
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
         self
+    }
+
+    /// Who may read the file.
+    pub fn mode(self, mode: u32) -> Self {
+        Self { mode, ..self }
     }
 
     /// Limits the number of open files.
@@ -109,6 +116,7 @@ impl Setup {
         std::fs::create_dir_all(&directory).unwrap();
         let file = directory.join("mtg.conf");
         std::fs::write(&file, self.config(address)).unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(self.mode)).unwrap();
         let mut command = match self.open_files {
             None if !self.may_mark && rustix::process::geteuid().is_root() => {
                 let mut setpriv = Command::new("setpriv");

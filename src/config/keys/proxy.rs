@@ -49,6 +49,12 @@ pub(super) static KEYS: &[KeySpec] = &[
         "how long running connections may go on after SIGTERM",
     ),
     live("log-level", LogLevel, Is("warn"), "how much is written to the log"),
+    live(
+        "log-time",
+        LogTime,
+        Is("auto"),
+        "the time in front of each line of the log; auto: at a terminal and in a file, where nobody else adds it",
+    ),
     live("debug", Debug, Is("false"), "true is the same as log-level = debug"),
     live("prefer-ip", PreferIp, Is("prefer-ipv6"), "which addresses of Telegram are dialled, and in which order"),
     live(

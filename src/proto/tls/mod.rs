@@ -7,6 +7,7 @@ mod mlkem;
 pub(crate) mod record;
 #[cfg(feature = "tls")]
 pub(crate) mod record_gaps;
+pub(crate) mod refusal;
 pub(crate) mod server_hello;
 pub(crate) mod x25519;
 

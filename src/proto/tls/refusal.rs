@@ -1,0 +1,71 @@
+//! What a server means that does not answer a TLS 1.3 hello with a TLS 1.3 ServerHello.
+
+use std::fmt;
+
+/// Why it is not one to hide behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// It said nothing and hung up, or said nothing.
+    Silent,
+    /// A ServerHello of an older version (RFC 8446 section 4.1.3), or the alert `protocol_version`.
+    OldTls,
+    /// It has no site of that name: the alert `unrecognized_name` (RFC 6066 section 3).
+    UnknownName,
+    /// Another alert (RFC 8446 section 6), by its number.
+    Alert(u8),
+    /// No TLS at all.
+    NotTls,
+}
+
+/// `alert`, version, length 2, level, description.
+const PROTOCOL_VERSION: u8 = 70;
+const UNRECOGNIZED_NAME: u8 = 112;
+
+impl Refusal {
+    /// What the start of an answer means that is no TLS 1.3 ServerHello.
+    pub(crate) fn of(answer: &[u8]) -> Self {
+        match *answer {
+            [] => Self::Silent,
+            [0x15, 0x03, _, 0x00, 0x02, _, PROTOCOL_VERSION, ..] => Self::OldTls,
+            [0x15, 0x03, _, 0x00, 0x02, _, UNRECOGNIZED_NAME, ..] => Self::UnknownName,
+            [0x15, 0x03, _, 0x00, 0x02, _, alert, ..] => Self::Alert(alert),
+            // handshake, version, length, server_hello
+            [0x16, 0x03, _, _, _, 0x02, ..] => Self::OldTls,
+            _ => Self::NotTls,
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Silent => f.write_str("it hangs up without a word"),
+            Self::OldTls => f.write_str("it answers in an older TLS, and clients ask for TLS 1.3"),
+            Self::UnknownName => f.write_str("it has no site of that name"),
+            Self::Alert(alert) => write!(f, "it refuses a browser that asks for that name (TLS alert {alert})"),
+            Self::NotTls => f.write_str("it answers, but not in TLS"),
+        }
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_are_understood_by_their_first_bytes() {
+        for (answer, refusal) in [
+            (&b""[..], Refusal::Silent),
+            (&[0x15, 3, 3, 0, 2, 2, 70], Refusal::OldTls),
+            (&[0x15, 3, 1, 0, 2, 2, 112], Refusal::UnknownName),
+            (&[0x15, 3, 3, 0, 2, 2, 40], Refusal::Alert(40)),
+            (&[0x16, 3, 3, 0, 61, 2, 0, 0, 57, 3, 3], Refusal::OldTls),
+            (b"HTTP/1.1 400 Bad Request\r\n", Refusal::NotTls),
+            (b"220 mail\r\n", Refusal::NotTls),
+        ] {
+            assert_eq!(Refusal::of(answer), refusal, "{answer:02x?}");
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! What the owner of a proxy is told without asking, at the log level that nobody has changed.
+
+mod support;
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use support::client::session;
+use support::dc::EchoDc;
+use support::proxy::{Proxy, Setup};
+use support::{DEADLINE, socket};
+
+/// A TLS 1.3 server's first flight (specification of mtg v2, appendix A.2).
+const FLIGHT: &str = "160303007a0200007603036f79deae078beb61e612a40c0537d02f724afd8851f4ba281fe1c74130f8a582\
+    20404142434445464748494a4b4c4d4e4f505152535455565758595a5b5c5d5e5f130100002e002b0002030400330024001d0020\
+    808182838485868788898a8b8c8d8e8f909192939495969798999a9b9c9d9e9f1403030001011703030010\
+    c0c1c2c3c4c5c6c7c8c9cacbcccdcecf";
+/// How a PROXY header of version 2 begins.
+const HEADER: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
+
+fn quiet() -> Setup {
+    Setup::new().set("log-level", "warn")
+}
+
+fn wait_for_log(proxy: &Proxy, part: &str) -> String {
+    socket::wait_for(part, DEADLINE, || Some(proxy.log()).filter(|log| log.contains(part)))
+}
+
+fn bytes(hex: &str) -> Vec<u8> {
+    (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
+}
+
+/// A front that says the same to everybody; one that `wants_header` hangs up on whoever has none, one that `minds` it on
+/// whoever has one.
+fn front(answer: &str, wants_header: bool, minds_header: bool) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (address, answer) = (listener.local_addr().unwrap(), bytes(answer));
+    thread::spawn(move || {
+        for mut visit in listener.incoming().flatten() {
+            let answer = answer.clone();
+            thread::spawn(move || {
+                visit.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+                let mut hello = [0; 2048];
+                let mut length = visit.read(&mut hello).unwrap_or(0);
+                let has_header = hello[..length].starts_with(HEADER);
+                if (wants_header && !has_header) || (minds_header && has_header) {
+                    return;
+                }
+                if has_header {
+                    length = visit.read(&mut hello).unwrap_or(0);
+                }
+                if length > 0 {
+                    let _ = visit.write_all(&answer);
+                    let _ = visit.read(&mut hello);
+                }
+            });
+        }
+    });
+    address
+}
+
+#[test]
+fn start_reload_and_stop_are_told_at_any_level() {
+    let setup = quiet();
+    let mut proxy = setup.start();
+    let started = wait_for_log(&proxy, "NOTICE listening");
+    let line = started.lines().find(|line| line.starts_with("NOTICE ")).unwrap();
+    let start =
+        format!("NOTICE listening bind-to={} version={} front=127.0.0.1:", proxy.address, env!("CARGO_PKG_VERSION"));
+    assert!(line.starts_with(&start) && line.contains(" links='mtg access /"), "{line}");
+    proxy.reload(&setup.clone().set("fast-mode", "false").set("network.timeout.idle", "1m").set("threads", "3"));
+    let log = wait_for_log(&proxy, "NOTICE the configuration was loaded again changed=");
+    assert!(log.contains(" changed=fast-mode,network.timeout.idle\n"), "{log}");
+    assert!(log.contains("WARN changed keys that take effect with a restart only keys=threads\n"), "{log}");
+    proxy.terminate();
+    let status = proxy.wait(DEADLINE);
+    proxy.assert_ended_well(status);
+    assert!(proxy.log().ends_with("NOTICE stopped\n"), "{}", proxy.log());
+}
+
+#[test]
+fn lines_in_a_file_have_the_time() {
+    let folder = std::path::PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+    let (config, log) = (folder.join("timed.conf"), folder.join("timed.log"));
+    let read = || std::fs::read_to_string(&log).unwrap();
+    for (time, has_time) in [("auto", true), ("never", false)] {
+        std::fs::write(&config, quiet().set("log-time", time).config(socket::free_address())).unwrap();
+        let mut child = Command::new(support::proxy::binary())
+            .args(["run".as_ref(), config.as_os_str()])
+            .stdin(Stdio::null())
+            .stderr(std::fs::File::create(&log).unwrap())
+            .spawn()
+            .unwrap();
+        let text =
+            socket::wait_for("the start", DEADLINE, || Some(read()).filter(|text| text.contains("NOTICE listening")));
+        kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+        assert!(child.wait().unwrap().success());
+        let line = text.lines().find(|line| line.contains("NOTICE listening")).unwrap();
+        let is_time = line.starts_with("20") && line.contains('T') && line[19..].starts_with("Z NOTICE ");
+        assert_eq!(is_time, has_time, "{line}");
+    }
+}
+
+#[test]
+fn a_data_centre_that_is_dead_while_others_live_is_told_of() {
+    let dc = EchoDc::listen();
+    let proxy = quiet().dc(2, dc.address).dc(4, socket::free_address()).start();
+    session(proxy.address, 2).ping(100, 1);
+    for _ in 0..5 {
+        let mut lost = session(proxy.address, 4);
+        assert!(lost.try_ping(10, 1).is_err());
+    }
+    let log = wait_for_log(&proxy, "a data centre of Telegram cannot be reached while others can");
+    assert_eq!(log.matches("data centre of Telegram").count(), 1, "{log}");
+    assert!(log.contains(" dc=4\n"), "{log}");
+}
+
+#[test]
+fn proxy_headers_that_are_missing_unexpected_or_untrusted_are_told_of() {
+    let hello = |proxy: &Proxy, start: &[u8]| {
+        let mut stream = socket::connect(proxy.address);
+        let _ = stream.write_all(start);
+        stream
+    };
+    for (setup, start, part) in [
+        (
+            quiet().set("proxy-protocol-listener", "true"),
+            &b"GET / HTTP/1.1\r\n\r\n"[..],
+            "comes without a PROXY header",
+        ),
+        (quiet(), b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n", "set proxy-protocol-listener = true ip=127.0.0.1"),
+        (
+            quiet().set("proxy-protocol-listener", "true").set("proxy-protocol-trusted", "192.0.2.0/24"),
+            b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n",
+            "not in proxy-protocol-trusted",
+        ),
+    ] {
+        let proxy = setup.start();
+        let _visits: Vec<TcpStream> = (0..3).map(|_| hello(&proxy, start)).collect();
+        let log = wait_for_log(&proxy, part);
+        assert_eq!(log.matches(part).count(), 1, "{log}");
+    }
+}
+
+#[test]
+fn a_good_front_and_a_private_file_are_not_complained_of() {
+    let front = front(FLIGHT, false, false);
+    let proxy = quiet().front(front).start();
+    wait_for_log(&proxy, "NOTICE listening");
+    thread::sleep(Duration::from_secs(3));
+    assert!(!proxy.log().contains("WARN"), "{}", proxy.log());
+}
+
+#[test]
+fn a_file_that_everybody_can_read_is_told_of() {
+    let proxy = quiet().mode(0o644).start();
+    wait_for_log(
+        &proxy,
+        "WARN every user of this machine can read the configuration and the secret in it: chmod o-r /",
+    );
+}
+
+#[test]
+fn a_name_that_leads_elsewhere_is_told_of() {
+    let setup = quiet().secret(&support::KEY, "localhost").set("network.dns", "system");
+    let proxy = setup.set("public-ipv4", "203.0.113.5").start();
+    let log = wait_for_log(&proxy, "the name in the secret leads to another machine");
+    assert!(log.contains("host=localhost") && log.contains("here=203.0.113.5"), "{log}");
+}

@@ -8,9 +8,7 @@ use crate::proto::handshake::Reason;
 pub enum Outcome {
     /// Not admitted: as many connections as there may be.
     ConcurrencyLimited,
-    /// Not admitted: as many connections without authentication as there may be, in all.
-    StrangersLimited,
-    /// Not admitted: as many connections without authentication as one address may have.
+    /// Its address had as many undecided connections as it may have, and it was the oldest of them.
     AddressLimited,
     /// Not admitted: only load balancers that are trusted may connect, and this is none of them.
     UntrustedBalancer,
@@ -20,9 +18,9 @@ pub enum Outcome {
     Blocklisted,
     /// Not admitted: not on the list of those who may connect.
     NotAllowlisted,
-    /// Went away without a byte, or sent none for too long.
+    /// Went away at once, or broke the connection, without having sent a byte.
     Silent,
-    /// Gave its place to a newcomer: all of the strangers' were taken, and it had not sent a whole hello yet.
+    /// Gave its place to a newcomer: all of the strangers' were taken.
     Evicted,
     /// Relayed to the front until both were done.
     Fronted(Stranger),
@@ -65,8 +63,11 @@ pub enum Stranger {
     Blocklisted,
     /// Not on the list of those who may connect, and it shall not see that.
     NotAllowlisted,
-    /// Its address has as many connections without authentication as it may have, and it shall not see that.
+    /// Its address had as many undecided connections as it may have, it was the oldest of them, and it shall not see
+    /// that.
     AddressLimited,
+    /// It has said nothing until the front ended the connection, or it did itself.
+    Silent,
     /// Its hello did not become complete in time.
     Slow,
     /// It ended its side in the middle of a hello.
@@ -78,7 +79,6 @@ impl Outcome {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::ConcurrencyLimited => "concurrency_limited",
-            Self::StrangersLimited => "strangers_limited",
             Self::AddressLimited => "address_limited",
             Self::UntrustedBalancer => "untrusted_balancer",
             Self::BadProxyHeader => "bad_proxy_header",
@@ -113,6 +113,7 @@ impl Stranger {
             Self::Blocklisted => "blocklisted",
             Self::NotAllowlisted => "not_allowlisted",
             Self::AddressLimited => "address_limited",
+            Self::Silent => "silent",
             Self::Slow => "slow_hello",
             Self::Incomplete => "incomplete_hello",
         }

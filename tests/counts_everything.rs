@@ -282,7 +282,7 @@ fn lists_and_whom_they_shut_out_are_counted() {
 
     // Sent to the front, whoever is on the list counts all the same.
     let front = FakeFront::listen();
-    let setup = Setup::new().front(front.address).set("defense.reject", "front");
+    let setup = Setup::new().front(front.address);
     let setup = setup.set("defense.blocklist.enabled", "true");
     let (proxy, metrics) = serving_metrics(setup.set("defense.blocklist.urls", path.to_str().unwrap()));
     wait_for_line(metrics, "mtg_iplist_size{ip_list=\"blocklist\"} 2");

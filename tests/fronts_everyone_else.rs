@@ -438,16 +438,63 @@ fn front_that_refuses_ends_the_connection() {
 }
 
 #[test]
-fn peer_that_sends_nothing_causes_no_visit() {
+fn silent_peer_has_its_connection_to_the_front_which_decides_its_end() {
     let front = FakeFront::listen();
     let proxy = fronting(&front);
-    let client = socket::connect(proxy.address);
-    socket::assert_open_and_silent(&client, Duration::from_millis(2500));
-    assert_eq!(front.count_of(&[]), 0, "the front was visited by somebody silent");
-    // The connection was alive all the time: it is served once it speaks.
-    let mut client = client;
-    client.write_all(REQUEST).unwrap();
-    front.visit(REQUEST).expect(REQUEST);
+    let mut client = socket::connect(proxy.address);
+    let visit = front.silent_visit();
+    socket::assert_open_and_silent(&client, Duration::from_millis(1500));
+    drop(visit);
+    assert_eq!(socket::read_to_end(&mut client), (Vec::new(), End::Fin));
+
+    let mut client = socket::connect(proxy.address);
+    front.silent_visit().reset();
+    assert_eq!(socket::read_to_end(&mut client), (Vec::new(), End::Reset));
+
+    // A front that speaks first.
+    let mut client = socket::connect(proxy.address);
+    let mut visit = front.silent_visit();
+    visit.send(b"220 ready");
+    assert_eq!(socket::read_exactly(&mut client, 9).unwrap(), b"220 ready");
+    client.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(visit.expect_end(), End::Fin);
+}
+
+#[test]
+fn half_a_hello_after_silence_goes_where_the_silence_went() {
+    let (dc, front) = (EchoDc::listen(), FakeFront::listen());
+    let proxy = Setup::new().front(front.address).dc(2, dc.address).start();
+    let hello = Hello::default().sign();
+    let mut client = socket::connect(proxy.address);
+    let mut visit = front.silent_visit();
+    client.write_all(&hello.wire[..200]).unwrap();
+    visit.expect(&hello.wire[..200]);
+    // If it is a client after all, the front sees an end in order.
+    client.write_all(&hello.wire[200..]).unwrap();
+    greet(client, &hello, &KEY).unwrap().open(PADDED, 2).ping(1000, 1);
+    assert_eq!(visit.expect_end(), End::Fin);
+}
+
+#[test]
+fn hello_that_comes_with_the_connection_causes_no_visit() {
+    let (dc, front) = (EchoDc::listen(), FakeFront::listen());
+    let proxy = Setup::new().front(front.address).dc(2, dc.address).start();
+    // A busy machine may be late now and then.
+    let is_visited = |_| {
+        let hello = Hello::default().sign();
+        let mut client = socket::connect(proxy.address);
+        client.write_all(&hello.wire).unwrap();
+        greet(client, &hello, &KEY).unwrap().open(PADDED, 2).ping(100, 1);
+        front.count_of(&[&hello.wire[..20]]) > 0
+    };
+    assert!((0..20).map(is_visited).filter(|&is_visited| is_visited).count() < 5);
+}
+
+#[test]
+fn silent_peer_is_reset_like_others_when_the_front_is_away() {
+    let proxy = Setup::new().set("network.timeout.handshake", "1s").start();
+    let mut client = socket::connect(proxy.address);
+    assert_eq!(socket::read_to_end(&mut client), (Vec::new(), End::Reset));
 }
 
 #[test]

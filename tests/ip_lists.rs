@@ -175,6 +175,11 @@ fn is_served(proxy: &Proxy, source: Ipv4Addr) -> bool {
     }
 }
 
+/// A proxy that closes whom its lists refuse.
+fn closing() -> Setup {
+    Setup::new().set("defense.reject", "close")
+}
+
 #[test]
 fn blocked_address_is_closed_and_others_are_served() {
     let dc = EchoDc::listen();
@@ -192,18 +197,17 @@ fn blocked_address_is_closed_and_others_are_served() {
 #[test]
 fn blocked_address_that_says_nothing_is_closed_too() {
     let file = ListFile::new(LIST);
-    let proxy = with_list(Setup::new(), "blocklist", file.path()).start();
+    let proxy = with_list(closing(), "blocklist", file.path()).start();
     wait_for_log(&proxy, "list loaded");
     let mut stream = socket::connect_from(LISTED, proxy.address);
     assert_eq!(socket::read_to_end(&mut stream), (Vec::new(), End::Fin));
 }
 
 #[test]
-fn blocked_address_sees_the_front_where_the_owner_wants_that() {
+fn blocked_address_sees_the_front_unless_the_owner_wants_it_closed() {
     let front = FakeFront::listen();
     let file = ListFile::new(LIST);
-    let setup = with_list(Setup::new().front(front.address), "blocklist", file.path());
-    let proxy = setup.set("defense.reject", "front").start();
+    let proxy = with_list(Setup::new().front(front.address), "blocklist", file.path()).start();
     wait_for_log(&proxy, "list loaded");
     // Even with the secret.
     let hello = Hello::default().sign();
@@ -217,21 +221,9 @@ fn blocked_address_sees_the_front_where_the_owner_wants_that() {
 }
 
 #[test]
-fn address_over_its_limit_sees_the_front_where_the_owner_wants_that() {
-    let front = FakeFront::listen();
-    let setup = Setup::new().front(front.address).set("handshakes-per-ip", "2").set("defense.reject", "front");
-    let proxy = setup.start();
-    let _silent: Vec<_> = (0..2).map(|_| socket::connect(proxy.address)).collect();
-    let mut third = socket::connect(proxy.address);
-    let hello = Hello::default().sign();
-    third.write_all(&hello.wire).unwrap();
-    front.visit(&hello.wire).expect(&hello.wire);
-}
-
-#[test]
 fn allowlist_lets_in_whom_it_names_and_nobody_else() {
     let file = ListFile::new("127.0.9.5\n");
-    let proxy = with_list(Setup::new(), "allowlist", file.path()).start();
+    let proxy = with_list(closing(), "allowlist", file.path()).start();
     wait_for_log(&proxy, "list loaded list=allowlist");
     assert!(is_served(&proxy, LISTED));
     assert!(!is_served(&proxy, OTHER));
@@ -241,7 +233,7 @@ fn allowlist_lets_in_whom_it_names_and_nobody_else() {
 #[test]
 fn blocklist_wins_where_both_lists_name_an_address() {
     let (allowed, blocked) = (ListFile::new("127.0.0.0/8"), ListFile::new(LIST));
-    let setup = with_list(Setup::new(), "allowlist", allowed.path());
+    let setup = with_list(closing(), "allowlist", allowed.path());
     let proxy = with_list(setup, "blocklist", blocked.path()).start();
     wait_for_log(&proxy, "list loaded list=allowlist");
     wait_for_log(&proxy, "list loaded list=blocklist");
@@ -252,7 +244,7 @@ fn blocklist_wins_where_both_lists_name_an_address() {
 #[test]
 fn allowlist_that_cannot_be_loaded_lets_nobody_in_and_says_so() {
     let server = ListServer::new(Does::Fails);
-    let proxy = with_list(Setup::new(), "allowlist", &server.url()).start();
+    let proxy = with_list(closing(), "allowlist", &server.url()).start();
     wait_for_log(&proxy, "NOBODY may connect");
     assert!(!is_served(&proxy, OTHER));
     server.does(Does::Serves("127.0.0.1"));
@@ -277,7 +269,7 @@ fn list_that_is_off_is_neither_loaded_nor_looked_at() {
 #[test]
 fn last_good_copy_stays_whatever_the_server_does() {
     let server = ListServer::new(Does::Serves(LIST));
-    let setup = with_list(Setup::new(), "blocklist", &server.url()).set("network.timeout.http", "1s");
+    let setup = with_list(closing(), "blocklist", &server.url()).set("network.timeout.http", "1s");
     let proxy = setup.start();
     wait_for_log(&proxy, "networks=2");
     for (does, complaint) in [
@@ -303,7 +295,7 @@ fn last_good_copy_stays_whatever_the_server_does() {
 #[test]
 fn list_that_has_not_changed_is_not_sent_again() {
     let server = ListServer::new(Does::Serves(LIST));
-    let proxy = with_list(Setup::new(), "blocklist", &server.url()).start();
+    let proxy = with_list(closing(), "blocklist", &server.url()).start();
     server.wait_for_requests(4);
     let requests = server.requests();
     assert!(!requests[0].contains("If-None-Match"), "{}", requests[0]);
@@ -326,7 +318,7 @@ fn sources_are_loaded_as_many_at_a_time_as_was_set() {
     for most in [1, 2] {
         let server = ListServer::new(Does::ServesLate(LIST));
         let urls: Vec<_> = (0..5).map(|number| format!("\"{}?{number}\"", server.url())).collect();
-        let setup = with_list(Setup::new(), "blocklist", &format!("[{}]", urls.join(", ")));
+        let setup = with_list(closing(), "blocklist", &format!("[{}]", urls.join(", ")));
         let setup = setup.set("defense.blocklist.update-each", "1h");
         let proxy = setup.set("defense.blocklist.download-concurrency", &most.to_string()).start();
         socket::wait_for("all five", DEADLINE, || (proxy.log().matches("list loaded").count() == 5).then_some(()));
@@ -339,7 +331,7 @@ fn file_that_appears_later_is_loaded_and_one_that_vanishes_is_remembered() {
     let file = ListFile::new(LIST);
     let text = std::fs::read(&file.0).unwrap();
     std::fs::remove_file(&file.0).unwrap();
-    let proxy = with_list(Setup::new(), "blocklist", file.path()).start();
+    let proxy = with_list(closing(), "blocklist", file.path()).start();
     wait_for_log(&proxy, "WARN cannot load a list, there is no copy of it");
     assert!(is_served(&proxy, LISTED));
     std::fs::write(&file.0, text).unwrap();
@@ -353,7 +345,7 @@ fn file_that_appears_later_is_loaded_and_one_that_vanishes_is_remembered() {
 #[test]
 fn lines_that_are_no_network_are_counted_and_named_once() {
     let file = ListFile::new("127.0.9.5\n127.0.9.6\n127.0.9.7\nrubbish\n1.2.3.4/33\n");
-    let proxy = with_list(Setup::new(), "blocklist", file.path()).start();
+    let proxy = with_list(closing(), "blocklist", file.path()).start();
     socket::wait_for("three loads", DEADLINE, || (proxy.log().matches("list loaded").count() >= 3).then_some(()));
     assert!(!is_served(&proxy, LISTED));
     assert!(proxy.log().contains("lines=2 first=4"), "{}", proxy.log());
@@ -363,7 +355,7 @@ fn lines_that_are_no_network_are_counted_and_named_once() {
 #[test]
 fn blocklist_with_our_own_network_is_warned_of() {
     let file = ListFile::new("127.0.0.0/8\n");
-    let proxy = with_list(Setup::new(), "blocklist", file.path()).start();
+    let proxy = with_list(closing(), "blocklist", file.path()).start();
     wait_for_log(&proxy, "shuts out a network of this machine");
     assert!(!is_served(&proxy, OTHER));
 }
@@ -372,7 +364,7 @@ fn blocklist_with_our_own_network_is_warned_of() {
 fn password_of_a_list_server_is_sent_and_not_logged() {
     let server = ListServer::new(Does::Serves(LIST));
     let url = server.url().replace("http://", "http://user:hunter2@");
-    let proxy = with_list(Setup::new(), "blocklist", &url).start();
+    let proxy = with_list(closing(), "blocklist", &url).start();
     wait_for_log(&proxy, "list loaded");
     assert!(server.requests()[0].contains("Authorization: Basic dXNlcjpodW50ZXIy"));
     assert!(!proxy.log().contains("hunter2"));

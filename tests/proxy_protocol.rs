@@ -184,10 +184,10 @@ fn balancer_that_is_not_trusted_is_closed() {
 #[test]
 fn each_client_behind_a_balancer_has_its_own_share_of_places() {
     let dc = EchoDc::listen();
-    let proxy = behind_balancer(&dc).set("handshakes-per-ip", "2").start();
+    let proxy = behind_balancer(&dc).set("handshakes-per-ip", "2").set("defense.reject", "close").start();
     let streams: Vec<_> = (1..=3).map(|port| connect_with(&proxy, &v2(&format!("192.0.2.1:{port}")))).collect();
     wait_for_end(&proxy, "192.0.2.1", "address_limited");
-    // Whose header is read last is chance.
+    // Whose header is read first is chance.
     streams.iter().for_each(|stream| stream.set_nonblocking(true).unwrap());
     let closed = || streams.iter().filter(|stream| matches!(stream.peek(&mut [0]), Ok(0))).count();
     socket::wait_for("the end of one", support::DEADLINE, || (closed() > 0).then_some(()));

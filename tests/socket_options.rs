@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use socket2::SockRef;
 use support::client::session;
 use support::dc::EchoDc;
+use support::front::FakeFront;
 use support::hello::Hello;
 use support::proxy::Setup;
 use support::{DEADLINE, socket};
@@ -55,6 +56,40 @@ fn the_server_hello_comes_in_as_many_packets_as_asked_for() {
         socket::wait_for("the parts", DEADLINE, || Some(sizes_seen(proxy.address)).filter(|seen| seen.len() == 2));
     let (_, hello_len) = seen[0];
     assert_eq!(seen, [(hello_len / 3, hello_len), (2 * (hello_len / 3), hello_len)]);
+}
+
+/// What the kernel's timer of each connection of the proxy with one end there is for: 0 nothing, 2 probes.
+fn timers(end: SocketAddr) -> Vec<u8> {
+    let SocketAddr::V4(end) = end else { panic!("the tests listen on IPv4") };
+    let wanted = format!("{:08X}:{:04X}", u32::from(*end.ip()).swap_bytes(), end.port());
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let timer = |line: &str| {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        // Local address, remote address, state, queues, timer. Both ends are in this table; ours is the one meant.
+        let is_ours = fields[3] == "01" && fields[1..3].contains(&wanted.as_str());
+        is_ours.then(|| fields[5].split(':').next().unwrap().parse().unwrap())
+    };
+    table.lines().skip(1).filter_map(timer).collect()
+}
+
+#[test]
+fn only_clients_and_telegram_are_probed() {
+    let (dc, front) = (EchoDc::listen(), FakeFront::listen());
+    let proxy = Setup::new().front(front.address).dc(2, dc.address).start();
+    let probes = |end| timers(end).iter().filter(|timer| **timer == 2).count();
+    let (silent, mut fronted) = (socket::connect(proxy.address), socket::connect(proxy.address));
+    fronted.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    let _visit = front.visit(b"GET / HTTP/1.1\r\n\r\n");
+    socket::wait_for("both at the front", DEADLINE, || (timers(front.address).len() >= 4).then_some(()));
+    // Bytes without acknowledgement have a timer of their own for a moment.
+    socket::wait_for("quiet", DEADLINE, || (timers(proxy.address) == [0; 4]).then_some(()));
+    assert_eq!(probes(front.address), 0);
+    let mut client = session(proxy.address, 2);
+    client.ping(100, 1);
+    for end in [proxy.address, dc.address] {
+        socket::wait_for("probes", DEADLINE, || (probes(end) == 1).then_some(()));
+    }
+    drop(silent);
 }
 
 /// How much of the reply was there at looks that found less than its first record, and how long that is.

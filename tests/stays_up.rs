@@ -40,19 +40,6 @@ fn session_when_possible(proxy: &Proxy) -> Session {
 }
 
 #[test]
-fn silent_connections_of_one_address_are_limited_and_others_go_on() {
-    let dc = EchoDc::listen();
-    let proxy = Setup::new().dc(2, dc.address).set("handshakes-per-ip", "4").start();
-    let silent: Vec<_> = (0..4).map(|_| socket::connect(proxy.address)).collect();
-    assert!(is_closed_at_once(&mut socket::connect(proxy.address)), "the fifth silent connection is kept");
-    let elsewhere = socket::connect_from(Ipv4Addr::new(127, 0, 0, 2), proxy.address);
-    greeted_over(elsewhere, &Hello::default()).unwrap().open(PADDED, 2).ping(100, 1);
-    silent.iter().for_each(|stream| socket::assert_open_and_silent(stream, Duration::ZERO));
-    drop(silent);
-    session_when_possible(&proxy).ping(100, 1);
-}
-
-#[test]
 fn authenticated_clients_do_not_count_as_handshakes() {
     let dc = EchoDc::listen();
     let proxy = Setup::new().dc(2, dc.address).set("handshakes-per-ip", "2").start();
@@ -85,21 +72,6 @@ fn another_process_takes_over_where_the_port_is_shared() {
     drop(client);
     let status = old.wait(DEADLINE);
     old.assert_ended_well(status);
-}
-
-#[test]
-fn fronted_connections_of_one_address_are_limited_too() {
-    let front = FakeFront::listen();
-    let proxy = Setup::new().front(front.address).set("handshakes-per-ip", "3").start();
-    let fronted: Vec<_> = (0..3)
-        .map(|_| {
-            let mut stream = socket::connect(proxy.address);
-            stream.write_all(REQUEST).unwrap();
-            (stream, front.visit(REQUEST))
-        })
-        .collect();
-    assert!(is_closed_at_once(&mut socket::connect(proxy.address)), "the fourth connection is kept");
-    drop(fronted);
 }
 
 #[test]

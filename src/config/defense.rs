@@ -31,7 +31,7 @@ impl Default for Defense {
         Self {
             anti_replay: true,
             anti_replay_max_size: ByteSize(1 << 20),
-            reject: Reject::Close,
+            reject: Reject::Front,
             blocklist: IpListSource::default(),
             allowlist: IpListSource::default(),
             doppelganger: Doppelganger::default(),

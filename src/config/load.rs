@@ -548,7 +548,7 @@ mod tests {
             assert!(warning.starts_with("warning: f:3: ") && warning.contains(words), "{warning}");
         }
         let unchanged =
-            "defense.reject = close\nnetwork.dns = system\nstats.statsd.enabled = false\nauto-update = false";
+            "defense.reject = front\nnetwork.dns = system\nstats.statsd.enabled = false\nauto-update = false";
         assert_eq!(complaints(unchanged), [""; 0]);
         let warnings = complaints("defense.blocklist.enabled = true");
         assert!(warnings.iter().any(|warning| warning.contains("without defense.blocklist.urls")), "{warnings:?}");

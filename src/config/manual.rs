@@ -139,7 +139,7 @@ mod tests {
         ("network.reuse-port", "true"),
         ("defense.anti-replay.enabled", "false"),
         ("defense.anti-replay.max-size", "1KB"),
-        ("defense.reject", "front"),
+        ("defense.reject", "close"),
         ("defense.blocklist.enabled", "true"),
         ("defense.blocklist.urls", "/a"),
         ("defense.blocklist.update-each", "1h"),

@@ -47,7 +47,7 @@ pub struct Config {
     pub bind_to: SocketAddr,
     /// `concurrency`: connections at the same time, fronted ones included.
     pub concurrency: u16,
-    /// `handshakes-per-ip`: connections of one address that have not authenticated yet; 0 = no limit.
+    /// `handshakes-per-ip`: undecided connections of one address; 0 = no limit.
     pub handshakes_per_ip: u32,
     /// `prefer-ip`: which family to dial Telegram with.
     pub prefer_ip: PreferIp,

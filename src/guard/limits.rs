@@ -1,14 +1,27 @@
-//! How many connections there may be: in all, without authentication, and of one address without authentication.
+//! How many connections there may be, and who gives way when there are more.
 //!
-//! A place is given when a connection is accepted. Whose it is may only be known later: behind a load balancer, the
-//! client's address is the first thing that is read. When the strangers' places are taken, a newcomer gets the place
-//! of one who has not said yet what it wants: otherwise a few addresses could shut everybody out by silence.
+//! A newcomer may be a client, so it always finds a place as long as clients have not taken all of them: whoever has not
+//! authenticated gives way to it, in the order of [`Crowd`]. A client never does. A part of the strangers' places is
+//! never taken by those at the front, so that a newcomer has the time to say what it is.
+//!
+//! Whose a connection is may only be known later: behind a load balancer, the client's address is the first thing that
+//! is read. Until then the balancer's counts.
 
-use std::future::Future;
+use std::collections::VecDeque;
 use std::net::IpAddr;
-use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+
+use slab::Slab;
+
+use super::crowd::{Crowd, Groups, Kind};
+use super::queue::Neighbours;
+use super::ranking::Ranking;
+
+/// The part of the strangers' places that those at the front never take.
+const NEWCOMERS_PART: usize = 4;
+/// The part of all places that strangers leave free, since who gives way takes a moment to go.
+const SPARE_PART: usize = 16;
+/// Bytes by which one hello is larger than another at least.
+const SIZE_STEP: usize = 256;
 
 /// The caps.
 #[derive(Clone, Copy, Debug)]
@@ -17,355 +30,478 @@ pub(crate) struct Caps {
     pub(crate) total: usize,
     /// Connections that have not authenticated, fronted ones included.
     pub(crate) strangers: usize,
-    /// The same of one address; an IPv6 address stands for its /64.
-    pub(crate) strangers_per_address: usize,
+    /// Connections of one address that are not known to be a client's or the front's; an IPv6 address stands for its
+    /// /64.
+    pub(crate) undecided_per_address: usize,
+    /// Bytes of hellos that are not whole.
+    pub(crate) hello_bytes: usize,
 }
 
-/// Which cap a connection would have passed.
+/// A connection's place, by its number. Another connection may have it once it is released.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Refused {
-    Total,
-    Strangers,
-    Address,
+pub(crate) struct Ticket(u32);
+
+impl Ticket {
+    /// Below the number of connections that there may be.
+    pub(crate) fn number(self) -> usize {
+        self.0 as usize
+    }
 }
 
-/// Counts connections; clones count together.
-#[derive(Clone, Debug)]
+/// What a connection is told that has to give way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Told {
+    /// It has no place any more.
+    Leave,
+    /// Its address has too many that are undecided, of which it is the oldest: it counts as one at the front.
+    Decide,
+    /// The hellos that are not whole take too much memory, and its is the largest: it counts as one at the front.
+    Spill,
+}
+
+/// Who is here.
+#[derive(Debug)]
 pub(crate) struct Limits {
-    counts: Arc<Mutex<Counts>>,
-}
-
-#[derive(Debug)]
-struct Counts {
     caps: Caps,
-    total: usize,
-    strangers: usize,
-    /// In the order of the addresses.
-    by_address: Vec<Share>,
-    /// Strangers of known address whose hello is not whole yet, the oldest first.
-    undecided: Vec<Undecided>,
-    next_ticket: u64,
-}
-
-/// The places that are counted for an address.
-#[derive(Debug)]
-struct Share {
-    address: IpAddr,
-    all: usize,
+    places: Slab<Place>,
+    crowd: Crowd,
+    fronted: usize,
     undecided: usize,
+    /// Told to leave, and not gone yet.
+    leaving: usize,
+    hellos: Hellos,
+    told: VecDeque<(Ticket, Told)>,
 }
 
-#[derive(Debug)]
-struct Undecided {
-    ticket: u64,
-    address: IpAddr,
-    /// Who wants to know of the eviction.
-    waker: Option<Waker>,
+/// The bytes of hellos that are not whole, by the numbers of their places.
+#[derive(Debug, Default)]
+struct Hellos {
+    held: Vec<usize>,
+    total: usize,
+    by_size: Ranking,
+    neighbours: Neighbours,
 }
 
-/// A connection's place. Dropping it frees the place.
-#[derive(Debug)]
-pub(crate) struct Permit {
-    limits: Limits,
-    holder: Holder,
-}
-
-/// Whom a place is counted for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Holder {
-    /// Somebody whose address is not known yet.
-    Unknown,
-    /// The undecided one with this ticket; if there is none, the place has been given to another.
-    Undecided(u64),
-    /// Somebody at this address who is for the front.
-    Stranger(IpAddr),
-    /// A client that has authenticated.
+#[derive(Clone, Copy, Debug)]
+enum Place {
+    Stranger(Kind, Groups),
     Client,
-}
-
-/// Becomes ready when an undecided connection has lost its place. Not to be polled once it is decided.
-pub(crate) struct Eviction {
-    limits: Limits,
-    ticket: Option<u64>,
+    /// Given to a newcomer; the connection is still to be closed.
+    Leaving,
 }
 
 impl Limits {
     pub(crate) fn new(caps: Caps) -> Self {
-        let (by_address, undecided) = (Vec::new(), Vec::new());
-        let counts = Counts { caps, total: 0, strangers: 0, by_address, undecided, next_ticket: 0 };
-        Self { counts: Arc::new(Mutex::new(counts)) }
+        let (places, crowd, hellos) = (Slab::new(), Crowd::default(), Hellos::default());
+        Self { caps, places, crowd, fronted: 0, undecided: 0, leaving: 0, hellos, told: VecDeque::new() }
     }
 
-    /// Gives a place to a new connection.
-    pub(crate) fn admit(&self) -> Result<Permit, Refused> {
-        let mut counts = self.lock();
-        let caps = counts.caps;
-        if counts.total >= caps.total {
-            return Err(Refused::Total);
+    /// Gives a place to a new connection; none if clients have them all, or those who are to leave have not left yet.
+    pub(crate) fn admit(&mut self, address: IpAddr) -> Option<Ticket> {
+        let staying = self.places.len() - self.leaving;
+        let is_full = staying + self.caps.total / SPARE_PART >= self.caps.total;
+        if is_full || self.fronted + self.undecided >= self.caps.strangers {
+            self.make_leave(self.crowd.first_to_go());
         }
-        if counts.strangers >= caps.strangers && !counts.evict() {
-            return Err(Refused::Strangers);
+        if self.places.len() >= self.caps.total {
+            return None;
         }
-        counts.total += 1;
-        counts.strangers += 1;
-        Ok(Permit { limits: self.clone(), holder: Holder::Unknown })
+        let ticket = Ticket(u32::try_from(self.places.insert(Place::Leaving)).ok()?);
+        self.leaving += 1;
+        self.enter(ticket, address);
+        Some(ticket)
     }
 
-    /// Connections that have a place.
-    pub(crate) fn total(&self) -> usize {
-        self.lock().total
-    }
-
-    /// The counts are whole whenever the lock is free, so a poisoned lock is as good as any.
-    fn lock(&self) -> MutexGuard<'_, Counts> {
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Counts {
-    /// Takes the place of the oldest of the undecided, of the address that has most of them, and says whether there
-    /// was any. The connection itself still counts in all until it is closed.
-    fn evict(&mut self) -> bool {
-        let most = self.by_address.iter().max_by_key(|share| share.undecided);
-        let crowd = most.filter(|share| share.undecided > 1).map(|share| share.address);
-        let of_crowd = |undecided: &Undecided| crowd.is_none_or(|address| address == undecided.address);
-        let Some(index) = self.undecided.iter().position(of_crowd) else { return false };
-        let evicted = self.decide(index);
-        self.forget(Holder::Stranger(evicted.address));
-        if let Some(waker) = evicted.waker {
-            waker.wake();
+    /// Counts a place for the address that it is known to be of now. Only for one whose connection is undecided.
+    pub(crate) fn identify(&mut self, ticket: Ticket, address: IpAddr) {
+        if matches!(self.place(ticket), Some(Place::Stranger(..))) {
+            self.exit(ticket);
+            self.enter(ticket, address);
         }
-        true
     }
 
-    fn find(&self, ticket: u64) -> Option<usize> {
-        // Most are decided soon, so they stand near the end.
-        self.undecided.iter().rposition(|undecided| undecided.ticket == ticket)
-    }
-
-    /// Takes one out of the undecided.
-    fn decide(&mut self, index: usize) -> Undecided {
-        let decided = self.undecided.remove(index);
-        self.share(decided.address).undecided -= 1;
-        decided
-    }
-
-    fn forget(&mut self, holder: Holder) {
-        let address = match holder {
-            Holder::Unknown => None,
-            Holder::Stranger(address) => Some(address),
-            Holder::Undecided(ticket) => match self.find(ticket).map(|index| self.decide(index)) {
-                Some(undecided) => Some(undecided.address),
-                None => return,
-            },
-            Holder::Client => return,
-        };
-        self.strangers -= 1;
-        if let Some(address) = address {
-            let share = self.share(address);
-            share.all -= 1;
-            if share.all == 0 {
-                self.by_address.retain(|share| share.all > 0);
+    /// Takes note of how many bytes of a hello are kept for a connection that is undecided.
+    pub(crate) fn hold(&mut self, ticket: Ticket, bytes: usize) {
+        if !matches!(self.place(ticket), Some(Place::Stranger(Kind::Undecided, _))) {
+            return;
+        }
+        self.hellos.set(ticket, bytes);
+        while self.hellos.total > self.caps.hello_bytes
+            && let Some(largest) = self.hellos.largest()
+        {
+            self.hellos.set(largest, 0);
+            if self.fronted(largest) {
+                self.told.push_back((largest, Told::Spill));
             }
         }
     }
 
-    /// The share of an address, made if there is none.
-    fn share(&mut self, address: IpAddr) -> &mut Share {
-        let place = self.by_address.partition_point(|share| share.address < address);
-        if self.by_address.get(place).is_none_or(|share| share.address != address) {
-            self.by_address.insert(place, Share { address, all: 0, undecided: 0 });
-        }
-        &mut self.by_address[place]
-    }
-}
-
-impl Permit {
-    /// Counts the place for the address that it is known to be of now, even if that has its share already, and so may
-    /// not have the place.
-    pub(crate) fn identify(&mut self, address: IpAddr) -> Result<(), Refused> {
-        if self.holder != Holder::Unknown {
-            return Ok(());
-        }
-        let address = source(address);
-        let mut counts = self.limits.lock();
-        let (cap, ticket) = (counts.caps.strangers_per_address, counts.next_ticket);
-        let share = counts.share(address);
-        let is_over = share.all >= cap;
-        share.all += 1;
-        share.undecided += 1;
-        counts.next_ticket += 1;
-        counts.undecided.push(Undecided { ticket, address, waker: None });
-        self.holder = Holder::Undecided(ticket);
-        if is_over { Err(Refused::Address) } else { Ok(()) }
-    }
-
-    /// To be awaited beside the hello.
-    pub(crate) fn eviction(&self) -> Eviction {
-        let ticket = if let Holder::Undecided(ticket) = self.holder { Some(ticket) } else { None };
-        Eviction { limits: self.limits.clone(), ticket }
-    }
-
     /// The connection turned out to be one for the front, which keeps its place; says whether it still has one.
-    pub(crate) fn fronted(&mut self) -> bool {
-        let Holder::Undecided(ticket) = self.holder else { return true };
-        let mut counts = self.limits.lock();
-        let Some(decided) = counts.find(ticket).map(|index| counts.decide(index)) else { return false };
-        self.holder = Holder::Stranger(decided.address);
-        true
-    }
-
-    /// The connection turned out to be a client's: it no longer counts as a stranger's.
-    pub(crate) fn authenticated(&mut self) {
-        let holder = std::mem::replace(&mut self.holder, Holder::Client);
-        self.limits.lock().forget(holder);
-    }
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        self.authenticated();
-        self.limits.lock().total -= 1;
-    }
-}
-
-impl Future for Eviction {
-    type Output = ();
-
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        let Some(ticket) = self.ticket else { return Poll::Pending };
-        let mut counts = self.limits.lock();
-        let index = counts.find(ticket);
-        match index.and_then(|index| counts.undecided.get_mut(index)) {
-            Some(undecided) => undecided.waker = Some(context.waker().clone()),
-            None => return Poll::Ready(()),
+    pub(crate) fn fronted(&mut self, ticket: Ticket) -> bool {
+        if let Some(Place::Stranger(Kind::Undecided, groups)) = self.place(ticket) {
+            self.hellos.set(ticket, 0);
+            self.requeue(ticket, groups, (Kind::Undecided, Kind::Fronted));
+            if self.fronted > self.fronted_cap() {
+                self.make_leave(self.crowd.first_fronted_to_go());
+            }
         }
-        Poll::Pending
+        matches!(self.place(ticket), Some(Place::Stranger(..)))
+    }
+
+    /// The connection has moved bytes: of those at the front it has been idle for the shortest time.
+    pub(crate) fn moved(&mut self, ticket: Ticket) {
+        if let Some(Place::Stranger(Kind::Fronted, groups)) = self.place(ticket) {
+            self.requeue(ticket, groups, (Kind::Fronted, Kind::Fronted));
+        }
+    }
+
+    /// The connection turned out to be a client's, even if it was told something else at the same moment.
+    pub(crate) fn authenticated(&mut self, ticket: Ticket) {
+        self.exit(ticket);
+        self.stay(ticket, Place::Client);
+    }
+
+    /// The connection is closed.
+    pub(crate) fn release(&mut self, ticket: Ticket) {
+        self.exit(ticket);
+        if self.places.try_remove(ticket.0 as usize).is_some() {
+            self.leaving -= 1;
+        }
+    }
+
+    /// The next of those who have to be told something because of the calls before.
+    pub(crate) fn next_told(&mut self) -> Option<(Ticket, Told)> {
+        self.told.pop_front()
+    }
+
+    /// Connections that are not closed yet.
+    pub(crate) fn total(&self) -> usize {
+        self.places.len()
+    }
+
+    fn fronted_cap(&self) -> usize {
+        (self.caps.strangers - self.caps.strangers / NEWCOMERS_PART).max(1)
+    }
+
+    /// Makes a place that is to be left one of an undecided stranger.
+    fn enter(&mut self, ticket: Ticket, address: IpAddr) {
+        let groups = self.crowd.join(ticket.0, address, Kind::Undecided);
+        self.stay(ticket, Place::Stranger(Kind::Undecided, groups));
+        self.undecided += 1;
+        let (count, oldest) = self.crowd.undecided_of(groups);
+        if count > self.caps.undecided_per_address
+            && let Some(oldest) = oldest.map(Ticket)
+            && oldest != ticket
+            && self.fronted(oldest)
+        {
+            self.told.push_back((oldest, Told::Decide));
+        }
+    }
+
+    /// Makes a place one that is to be left.
+    fn exit(&mut self, ticket: Ticket) {
+        match self.place(ticket) {
+            Some(Place::Stranger(kind, groups)) => {
+                self.hellos.set(ticket, 0);
+                self.crowd.leave(ticket.0, groups, kind);
+                *self.count(kind) -= 1;
+            }
+            Some(Place::Client) => {}
+            Some(Place::Leaving) | None => return,
+        }
+        self.set(ticket, Place::Leaving);
+        self.leaving += 1;
+    }
+
+    /// Makes a place that is to be left another one.
+    fn stay(&mut self, ticket: Ticket, place: Place) {
+        if matches!(self.place(ticket), Some(Place::Leaving)) {
+            self.leaving -= 1;
+            self.set(ticket, place);
+        }
+    }
+
+    fn make_leave(&mut self, stranger: Option<u32>) {
+        if let Some(ticket) = stranger.map(Ticket) {
+            self.exit(ticket);
+            self.told.push_back((ticket, Told::Leave));
+        }
+    }
+
+    fn requeue(&mut self, ticket: Ticket, groups: Groups, (from, to): (Kind, Kind)) {
+        self.crowd.requeue(ticket.0, groups, (from, to));
+        *self.count(from) -= 1;
+        *self.count(to) += 1;
+        self.set(ticket, Place::Stranger(to, groups));
+    }
+
+    fn count(&mut self, kind: Kind) -> &mut usize {
+        match kind {
+            Kind::Undecided => &mut self.undecided,
+            Kind::Fronted => &mut self.fronted,
+        }
+    }
+
+    fn place(&self, ticket: Ticket) -> Option<Place> {
+        self.places.get(ticket.0 as usize).copied()
+    }
+
+    fn set(&mut self, ticket: Ticket, place: Place) {
+        if let Some(known) = self.places.get_mut(ticket.0 as usize) {
+            *known = place;
+        }
     }
 }
 
-/// What counts as one address: an IPv4 address, or the /64 that every IPv6 customer has at least.
-fn source(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) >> 64 << 64).into()),
-        v4 => v4,
+impl Hellos {
+    fn set(&mut self, ticket: Ticket, bytes: usize) {
+        if bytes > 0 {
+            self.held.resize(self.held.len().max(ticket.number() + 1), 0);
+        }
+        let Some(held) = self.held.get_mut(ticket.number()) else { return };
+        let before = std::mem::replace(held, bytes);
+        self.total = self.total - before + bytes;
+        let [from, to] = [before, bytes].map(|bytes| bytes.div_ceil(SIZE_STEP));
+        self.by_size.change(&mut self.neighbours, ticket.0, from, to);
+    }
+
+    fn largest(&self) -> Option<Ticket> {
+        self.by_size.highest().map(|(number, _)| Ticket(number))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::pin::pin;
-    use std::sync::atomic::{AtomicBool, Ordering};
-    use std::task::Wake;
 
-    const CAPS: Caps = Caps { total: 10, strangers: 5, strangers_per_address: 2 };
+    const CAPS: Caps = Caps { total: 40, strangers: 16, undecided_per_address: 256, hello_bytes: 40_000 };
 
-    fn admit(limits: &Limits, address: &str) -> Result<Permit, Refused> {
-        let mut permit = limits.admit()?;
-        permit.identify(address.parse().unwrap())?;
-        Ok(permit)
+    /// The limits, with everybody by their addresses.
+    struct World {
+        limits: Limits,
+        here: Vec<(Ticket, String)>,
+    }
+
+    impl World {
+        fn new(caps: Caps) -> Self {
+            Self { limits: Limits::new(caps), here: Vec::new() }
+        }
+
+        /// A newcomer of that address, and the addresses of those who were told something because of it.
+        fn admit(&mut self, address: &str) -> (Ticket, Vec<(String, Told)>) {
+            let ticket = self.limits.admit(address.parse().unwrap()).expect("no place");
+            self.here.push((ticket, address.to_owned()));
+            (ticket, self.told())
+        }
+
+        fn fronted(&mut self, address: &str) -> (Ticket, Vec<(String, Told)>) {
+            let (ticket, mut told) = self.admit(address);
+            self.limits.fronted(ticket);
+            told.extend(self.told());
+            (ticket, told)
+        }
+
+        fn client(&mut self, address: &str) -> Vec<(String, Told)> {
+            let (ticket, told) = self.admit(address);
+            self.limits.authenticated(ticket);
+            told
+        }
+
+        /// Who was told something; those who are to leave do.
+        fn told(&mut self) -> Vec<(String, Told)> {
+            let all = std::iter::from_fn(|| self.limits.next_told()).collect::<Vec<_>>();
+            let address = |ticket| self.here.iter().find(|(known, _)| *known == ticket).unwrap().1.clone();
+            let named = all.iter().map(|&(ticket, told)| (address(ticket), told)).collect();
+            for (ticket, told) in all {
+                if told == Told::Leave {
+                    self.release(ticket);
+                }
+            }
+            named
+        }
+
+        fn release(&mut self, ticket: Ticket) {
+            self.here.retain(|(known, _)| *known != ticket);
+            self.limits.release(ticket);
+        }
+    }
+
+    fn leave(address: &str) -> Vec<(String, Told)> {
+        vec![(address.to_owned(), Told::Leave)]
     }
 
     #[test]
-    fn one_address_cannot_take_the_places_of_others() {
-        let limits = Limits::new(CAPS);
-        let mut first = admit(&limits, "192.0.2.1").unwrap();
-        let _second = admit(&limits, "::ffff:192.0.2.1").unwrap();
-        assert_eq!(admit(&limits, "192.0.2.1").unwrap_err(), Refused::Address);
-        let _other = admit(&limits, "192.0.2.2").unwrap();
-        first.authenticated();
-        assert!(admit(&limits, "192.0.2.1").is_ok());
+    fn a_newcomer_takes_the_place_of_the_address_with_most() {
+        let mut world = World::new(CAPS);
+        for number in 0..7 {
+            world.fronted("192.0.2.1");
+            world.admit(&format!("198.51.{number}.1"));
+        }
+        world.admit("203.0.113.1");
+        world.admit("203.0.113.1");
+        assert_eq!(world.admit("203.0.114.1").1, leave("192.0.2.1"));
+        // Its own newcomers displace its own, and the undecided ones first.
+        let (first, told) = world.admit("192.0.2.1");
+        assert_eq!(told, leave("192.0.2.1"));
+        assert_eq!(world.admit("192.0.2.1").1, leave("192.0.2.1"));
+        assert!(!world.here.iter().any(|(ticket, _)| *ticket == first) || !world.limits.fronted(first));
     }
 
     #[test]
-    fn connections_of_unknown_address_take_places_but_nobodys_share() {
-        let limits = Limits::new(CAPS);
-        let mut places: Vec<_> = (0..5).map(|_| limits.admit().unwrap()).collect();
-        assert_eq!(limits.admit().unwrap_err(), Refused::Strangers);
-        let shares: Vec<_> = places.iter_mut().map(|place| place.identify([192, 0, 2, 1].into())).collect();
-        assert_eq!(shares.iter().filter(|share| share.is_ok()).count(), CAPS.strangers_per_address);
+    fn the_oldest_undecided_goes_before_the_longest_idle_fronted() {
+        let mut limits = Limits::new(CAPS);
+        let mut crowd: Vec<_> = (0..16).map(|_| limits.admit([192, 0, 2, 1].into()).unwrap()).collect();
+        let undecided = crowd.split_off(8);
+        assert!(crowd.iter().all(|&ticket| limits.fronted(ticket)));
+        limits.moved(crowd[0]);
+        let gone = (0..14u8).map(|number| {
+            let newcomer = limits.admit([198, 51, number, 1].into()).unwrap();
+            limits.authenticated(newcomer);
+            // A stranger takes the place that the client has made free.
+            limits.admit([203, 0, number, 1].into()).unwrap();
+            let (ticket, told) = limits.next_told().unwrap();
+            limits.release(ticket);
+            assert_eq!((told, limits.next_told()), (Told::Leave, None));
+            ticket
+        });
+        let gone: Vec<_> = gone.collect();
+        assert_eq!(gone[..8], undecided);
+        assert_eq!(gone[8..], crowd[1..7], "the first has moved bytes last");
     }
 
     #[test]
-    fn an_ipv6_network_counts_as_one_address() {
-        let limits = Limits::new(CAPS);
-        let _places = ["2001:db8::1", "2001:db8::2"].map(|address| admit(&limits, address).unwrap());
-        assert_eq!(admit(&limits, "2001:db8::3").unwrap_err(), Refused::Address);
-        assert!(admit(&limits, "2001:db8:0:1::3").is_ok());
-    }
-
-    #[test]
-    fn strangers_leave_room_for_clients() {
-        let limits = Limits::new(CAPS);
-        let mut places: Vec<_> = (0..5).map(|n| admit(&limits, &format!("192.0.2.{n}")).unwrap()).collect();
-        assert!(places.iter_mut().all(Permit::fronted));
-        assert_eq!(admit(&limits, "198.51.100.1").unwrap_err(), Refused::Strangers);
-        places.iter_mut().for_each(Permit::authenticated);
-        places.extend((0..5).map(|n| admit(&limits, &format!("192.0.2.{n}")).unwrap()));
-        assert_eq!(admit(&limits, "198.51.100.1").unwrap_err(), Refused::Total);
-    }
-
-    fn has_lost(permit: &Permit) -> bool {
-        pin!(permit.eviction()).poll(&mut Context::from_waker(Waker::noop())).is_ready()
-    }
-
-    #[test]
-    fn a_newcomer_gets_the_oldest_undecided_place_of_the_address_that_has_most() {
-        let limits = Limits::new(CAPS);
-        let addresses = ["192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.2", "192.0.2.1"];
-        let mut places: Vec<_> = addresses.iter().map(|address| admit(&limits, address).unwrap()).collect();
-        assert!(places[0].fronted() && !has_lost(&places[0]));
-        let newcomer = admit(&limits, "198.51.100.1").unwrap();
-        assert_eq!(places.iter().map(has_lost).collect::<Vec<_>>(), [false, true, false, false, false]);
-        assert!(!places[1].fronted() && !has_lost(&newcomer));
-        // Now nobody has more than one, so the oldest goes.
-        let _another = admit(&limits, "198.51.100.2").unwrap();
-        assert!(has_lost(&places[2]) && !has_lost(&places[3]) && !has_lost(&places[4]));
-        places.clear();
-        let counts = limits.lock();
-        assert_eq!((counts.total, counts.strangers, counts.by_address.len(), counts.undecided.len()), (2, 2, 2, 2));
-    }
-
-    #[test]
-    fn who_waits_for_the_eviction_is_woken_and_a_client_does_not_lose_its_place() {
-        let limits = Limits::new(Caps { strangers: 1, ..CAPS });
-        let mut first = admit(&limits, "192.0.2.1").unwrap();
-        let (told, mut eviction) = (Arc::new(Told::default()), pin!(first.eviction()));
-        assert!(eviction.as_mut().poll(&mut Context::from_waker(&told.clone().into())).is_pending());
-        let mut second = admit(&limits, "192.0.2.2").unwrap();
-        assert!(told.0.load(Ordering::Relaxed) && has_lost(&first));
-        // Its hello came at the same moment.
-        first.authenticated();
-        second.authenticated();
-        assert_eq!((limits.total(), limits.lock().strangers), (2, 0));
-        assert!(admit(&limits, "192.0.2.3").is_ok());
-    }
-
-    #[derive(Default)]
-    struct Told(AtomicBool);
-
-    impl Wake for Told {
-        fn wake(self: Arc<Self>) {
-            self.0.store(true, Ordering::Relaxed);
+    fn a_network_gives_way_when_it_is_more_than_the_addresses_that_it_counts_as() {
+        // A line's /56, a server's /48 with /64s of many /56s, and a /24.
+        let crowds: [&dyn Fn(u32) -> String; 3] = [
+            &|number| format!("2001:db8:0:{number:x}::1"),
+            &|number| format!("2001:db8:0:{:x}::1", number * 0x100),
+            &|number| format!("192.0.2.{number}"),
+        ];
+        for (crowd, bystander) in crowds.iter().zip(["2001:db8:1::1", "2001:db8:1::1", "198.51.100.1"]) {
+            let mut world = World::new(Caps { total: 400, strangers: 100, ..CAPS });
+            // Nobody has more than two of one address, and the bystander was here first.
+            let addresses = (0..98).map(|number| crowd(number / 2));
+            let addresses = std::iter::repeat_n(bystander.to_owned(), 2).chain(addresses);
+            let told: Vec<_> = addresses.flat_map(|address| world.fronted(&address).1).collect();
+            assert!(told.len() > 20 && told.iter().all(|(address, _)| address != bystander), "{told:?}");
         }
     }
 
     #[test]
-    fn everything_is_given_back() {
-        let limits = Limits::new(CAPS);
-        for round in 0..100u8 {
-            let mut permit = limits.admit().unwrap();
-            if round % 3 == 0 {
-                permit.identify([192, 0, 2, 1].into()).unwrap();
-            }
-            if round % 2 == 0 {
-                permit.authenticated();
-            } else if round % 5 == 0 {
-                permit.fronted();
-            }
+    fn those_at_the_front_leave_room_for_newcomers_to_say_what_they_are() {
+        let mut world = World::new(CAPS);
+        for number in 0..40 {
+            world.fronted(&format!("192.0.{number}.1"));
         }
-        let counts = limits.lock();
-        assert_eq!((counts.total, counts.strangers, counts.by_address.len()), (0, 0, 0));
+        assert_eq!(world.limits.fronted, 12);
+        let newcomers: Vec<_> = (0..4).map(|number| world.admit(&format!("198.51.{number}.1")).0).collect();
+        assert!(newcomers.iter().all(|newcomer| world.here.iter().any(|(ticket, _)| ticket == newcomer)));
+        // Among equals the one that has been idle for longest goes.
+        let (_, told) = world.fronted("203.0.113.1");
+        assert_eq!(told.last(), leave("192.0.28.1").last());
+    }
+
+    #[test]
+    fn an_address_at_its_cap_loses_its_oldest_undecided_to_the_front() {
+        let mut world = World::new(Caps { undecided_per_address: 2, ..CAPS });
+        for _ in 0..3 {
+            // Those at the front do not count.
+            world.fronted("192.0.2.1");
+        }
+        let (first, _) = world.admit("192.0.2.1");
+        assert_eq!(world.admit("::ffff:192.0.2.1").1, []);
+        assert_eq!(world.admit("192.0.2.1").1, [("192.0.2.1".to_owned(), Told::Decide)]);
+        assert!(world.limits.fronted(first), "it keeps its place");
+        let (ticket, told) = world.admit("198.51.100.7");
+        assert_eq!(told, []);
+        world.limits.identify(ticket, "192.0.2.1".parse().unwrap());
+        assert_eq!(world.told(), [("::ffff:192.0.2.1".to_owned(), Told::Decide)]);
+        for number in 1..5 {
+            let told = world.admit(&format!("2001:db8::{number}")).1;
+            assert_eq!(told.len(), usize::from(number > 2), "a /64 is one address");
+        }
+    }
+
+    #[test]
+    fn the_largest_hello_goes_to_the_front_when_they_take_too_much_memory() {
+        let mut world = World::new(CAPS);
+        let large = world.admit("192.0.2.1").0;
+        let small: Vec<_> = (0..10).map(|number| world.admit(&format!("198.51.{number}.1")).0).collect();
+        small.iter().for_each(|&ticket| world.limits.hold(ticket, 1700));
+        for bytes in (4096..=16_384).step_by(4096) {
+            world.limits.hold(large, bytes);
+        }
+        assert_eq!(world.told(), []);
+        let larger = world.admit("192.0.2.2").0;
+        world.limits.hold(larger, 7000);
+        assert_eq!(world.told(), [("192.0.2.1".to_owned(), Told::Spill)]);
+        assert!(world.limits.fronted(large), "it keeps its place");
+        // What is decided is not kept any more, one way or another.
+        world.limits.authenticated(small[0]);
+        world.release(small[1]);
+        world.limits.fronted(small[2]);
+        world.limits.hold(small[2], 16_000);
+        assert_eq!(world.limits.hellos.total, 7 * 1700 + 7000);
+    }
+
+    #[test]
+    fn clients_never_give_way() {
+        let mut world = World::new(CAPS);
+        for number in 0..38 {
+            assert_eq!(world.client(&format!("192.0.2.{number}")), []);
+        }
+        let (stranger, _) = world.admit("198.51.100.1");
+        // The last places go to whoever comes, at the expense of strangers only.
+        assert_eq!(world.client("198.51.100.2"), leave("198.51.100.1"));
+        assert!(world.here.iter().all(|(ticket, _)| *ticket != stranger));
+        world.client("198.51.100.3");
+        assert_eq!(world.limits.admit([198, 51, 100, 4].into()), None);
+    }
+
+    #[test]
+    fn a_hello_that_came_at_the_same_moment_makes_a_client() {
+        let mut world = World::new(Caps { strangers: 1, ..CAPS });
+        let first = world.limits.admit([192, 0, 2, 1].into()).unwrap();
+        let second = world.limits.admit([192, 0, 2, 2].into()).unwrap();
+        assert_eq!(world.limits.next_told(), Some((first, Told::Leave)));
+        assert!(!world.limits.fronted(first));
+        world.limits.authenticated(first);
+        world.limits.authenticated(second);
+        assert_eq!((world.limits.total(), world.limits.leaving, world.limits.undecided), (2, 0, 0));
+    }
+
+    #[test]
+    fn everything_is_given_back_whatever_happened() {
+        let mut world = World::new(Caps { undecided_per_address: 3, ..CAPS });
+        let mut random = crate::proto::testing::seeded(7);
+        for _ in 0..20_000 {
+            let mut bytes = [0; 4];
+            random(&mut bytes);
+            let [action, place, address, network] = bytes;
+            let chosen = world.here.get(usize::from(place) % world.here.len().max(1)).map(|(ticket, _)| *ticket);
+            let name = if action & 0x80 == 0 {
+                format!("192.0.{}.{}", network % 4, address % 4)
+            } else {
+                format!("2001:db8:{:x}:{:x}::", network % 4, u32::from(address) * 64)
+            };
+            match (action % 6, chosen) {
+                (0 | 1, _) if world.limits.total() < CAPS.total => drop(world.admit(&name)),
+                (2, Some(ticket)) => drop(world.limits.fronted(ticket)),
+                (3, Some(ticket)) if place % 4 == 0 => world.limits.authenticated(ticket),
+                (4, Some(ticket)) => world.limits.moved(ticket),
+                (5, Some(ticket)) => world.release(ticket),
+                (3, Some(ticket)) => world.limits.hold(ticket, usize::from(address) * 64),
+                _ => {}
+            }
+            world.told();
+            let Limits { undecided, fronted, leaving, .. } = world.limits;
+            assert!(undecided + fronted <= CAPS.strangers && fronted <= world.limits.fronted_cap() && leaving == 0);
+        }
+        for (ticket, _) in std::mem::take(&mut world.here) {
+            world.limits.release(ticket);
+        }
+        let Limits { undecided, fronted, leaving, ref crowd, .. } = world.limits;
+        assert_eq!((world.limits.total(), undecided, fronted, leaving, crowd.is_empty()), (0, 0, 0, 0, true));
+        assert_eq!((world.limits.hellos.total, world.limits.hellos.largest()), (0, None));
     }
 }

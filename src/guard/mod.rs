@@ -2,8 +2,11 @@
 
 pub(crate) mod antireplay;
 pub(crate) mod breaker;
+mod crowd;
 pub(crate) mod dc_health;
 pub(crate) mod front_profile;
 pub(crate) mod iplist;
 pub(crate) mod limits;
+mod queue;
+mod ranking;
 pub(crate) mod skew;

@@ -29,7 +29,8 @@ const FAILURES_MAX: usize = 64;
 /// How connections are made to one kind of peer, and what is known of its addresses.
 #[derive(Debug)]
 pub(crate) struct Dialer {
-    keep_alive: KeepAlive,
+    /// For connections that are watched over.
+    keep_alive: Option<KeepAlive>,
     /// Our own addresses, for routers that choose the way by them.
     source: (Option<Ipv4Addr>, Option<Ipv6Addr>),
     /// For routers that choose the way by a mark.
@@ -70,7 +71,7 @@ impl Failures {
 
 impl Dialer {
     /// A dialer that binds its sockets to the `source` address of their family, if there is one.
-    pub(crate) fn new(keep_alive: KeepAlive, source: (Option<Ipv4Addr>, Option<Ipv6Addr>)) -> Self {
+    pub(crate) fn new(keep_alive: Option<KeepAlive>, source: (Option<Ipv4Addr>, Option<Ipv6Addr>)) -> Self {
         Self { keep_alive, source, mark: None, failures: Failures::default() }
     }
 
@@ -82,7 +83,7 @@ impl Dialer {
     /// A dialer for connections that end with one answer, which somebody waits for.
     pub(crate) fn brief() -> Self {
         let (idle, interval) = (Duration::from_secs(15), Duration::from_secs(15));
-        Self::new(KeepAlive { is_on: false, idle, interval, count: 1 }, (None, None))
+        Self::new(Some(KeepAlive { is_on: false, idle, interval, count: 1 }), (None, None))
     }
 
     /// Connects to the first of `addresses` that answers. They are tried in their order, after what failed lately has
@@ -119,7 +120,11 @@ impl Dialer {
         let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?;
-        sockopts::prepare(&socket, &self.keep_alive);
+        sockopts::prepare(&socket);
+        if let Some(keep_alive) = &self.keep_alive {
+            sockopts::set_probes(&socket, keep_alive);
+            sockopts::watch_over(&socket, keep_alive);
+        }
         if let Some(mark) = self.mark {
             sockopts::mark(&socket, mark);
         }
@@ -236,7 +241,7 @@ mod tests {
         KeepAlive { is_on: true, idle: Duration::from_secs(60), interval: Duration::from_secs(15), count: 9 };
 
     fn dialer() -> Dialer {
-        Dialer::new(KEEP_ALIVE, (None, None))
+        Dialer::new(Some(KEEP_ALIVE), (None, None))
     }
 
     fn connect(dialer: &Dialer, addresses: &[SocketAddr]) -> io::Result<(TcpStream, SocketAddr)> {
@@ -315,7 +320,7 @@ mod tests {
     #[test]
     fn connections_come_from_the_address_that_was_asked_for_or_not_at_all() {
         let (listener, address) = listener();
-        let from = |source: [u8; 4]| Dialer::new(KEEP_ALIVE, (Some(source.into()), None));
+        let from = |source: [u8; 4]| Dialer::new(Some(KEEP_ALIVE), (Some(source.into()), None));
         let (_socket, _) = connect(&from([127, 9, 8, 7]), &[address]).unwrap();
         assert_eq!(listener.accept().unwrap().1.ip().to_string(), "127.9.8.7");
         let error = connect(&from([203, 0, 113, 7]), &[address]).unwrap_err();

@@ -41,24 +41,46 @@ pub(crate) struct ClientSide {
     pub(crate) notsent_lowat: Option<u32>,
 }
 
-/// Makes a connection send small messages at once, share a long path well and notice a peer that has vanished.
-/// Connections that a listening socket accepts have its options.
-pub(crate) fn prepare(socket: impl AsFd, keep_alive: &KeepAlive) {
+/// Makes a connection send small messages at once and share a long path well. Connections that a listening socket
+/// accepts have its options.
+pub(crate) fn prepare(socket: impl AsFd) {
     let socket = socket.as_fd();
-    let seconds = |time: Duration| Duration::from_secs(time.as_secs().clamp(1, SECS_MAX));
-    let (idle, interval) = (seconds(keep_alive.idle), seconds(keep_alive.interval));
-    let count = keep_alive.count.clamp(1, COUNT_MAX);
-    let options: [(&str, Result<(), Errno>); 7] = [
-        ("TCP_NODELAY", sockopt::set_tcp_nodelay(socket, true)),
-        ("SO_KEEPALIVE", sockopt::set_socket_keepalive(socket, keep_alive.is_on)),
+    complain_once(3, "TCP_NODELAY", sockopt::set_tcp_nodelay(socket, true).map_err(io::Error::from));
+    let congestion = sockopt::set_tcp_congestion(socket, CONGESTION_CONTROL);
+    complain_once(9, "TCP_CONGESTION", congestion.map_err(io::Error::from));
+}
+
+/// Says when a connection is probed that is watched over, now or later. Connections that a listening socket accepts
+/// have it from there.
+pub(crate) fn set_probes(socket: impl AsFd, keep_alive: &KeepAlive) {
+    let (socket, [idle, interval], count) = (socket.as_fd(), keep_alive.times(), keep_alive.count());
+    let options: [(&str, Result<(), Errno>); 3] = [
         ("TCP_KEEPIDLE", sockopt::set_tcp_keepidle(socket, idle)),
         ("TCP_KEEPINTVL", sockopt::set_tcp_keepintvl(socket, interval)),
         ("TCP_KEEPCNT", sockopt::set_tcp_keepcnt(socket, count)),
-        ("TCP_USER_TIMEOUT", sockopt::set_tcp_user_timeout(socket, user_timeout(idle + interval * count))),
-        ("TCP_CONGESTION", sockopt::set_tcp_congestion(socket, CONGESTION_CONTROL)),
     ];
-    for (number, (option, result)) in (3..).zip(options) {
+    for (number, (option, result)) in (5..).zip(options) {
         complain_once(number, option, result.map_err(io::Error::from));
+    }
+}
+
+/// Makes a connection notice a peer that has vanished. Strangers' connections, and theirs to the front, have nothing of
+/// that: probes and their times can be seen on the wire, and what the front does about it cannot be copied.
+pub(crate) fn watch_over(socket: impl AsFd, keep_alive: &KeepAlive) {
+    let (socket, [idle, interval], count) = (socket.as_fd(), keep_alive.times(), keep_alive.count());
+    let is_on = sockopt::set_socket_keepalive(socket, keep_alive.is_on);
+    complain_once(4, "SO_KEEPALIVE", is_on.map_err(io::Error::from));
+    limit_delivery(socket, Some(idle + interval * count));
+}
+
+impl KeepAlive {
+    /// Quiet time and time between probes, as the kernel takes them.
+    fn times(&self) -> [Duration; 2] {
+        [self.idle, self.interval].map(|time| Duration::from_secs(time.as_secs().clamp(1, SECS_MAX)))
+    }
+
+    fn count(&self) -> u32 {
+        self.count.clamp(1, COUNT_MAX)
     }
 }
 
@@ -126,12 +148,17 @@ mod tests {
     const KEEP_ALIVE: KeepAlive =
         KeepAlive { is_on: true, idle: Duration::from_secs(61), interval: Duration::from_secs(16), count: 8 };
 
-    /// A connection that a prepared listener has accepted.
+    /// A connection that a prepared listener has accepted, and that is watched over.
     fn accepted(keep_alive: &KeepAlive) -> TcpStream {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        prepare(&listener, keep_alive);
+        prepare(&listener);
+        set_probes(&listener, keep_alive);
         let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        listener.accept().unwrap().0
+        let accepted = listener.accept().unwrap().0;
+        assert!(!sockopt::socket_keepalive(&accepted).unwrap(), "it is not known yet whose it is");
+        assert_eq!(sockopt::tcp_user_timeout(&accepted).unwrap(), 0);
+        watch_over(&accepted, keep_alive);
+        accepted
     }
 
     /// Both ends of a connection to a listener with these options.

@@ -10,9 +10,9 @@ use std::time::Duration;
 use async_io::Async;
 use rustix::process::{Resource, getrlimit};
 
-use super::{Shared, Visit};
+use super::{Shared, Visit, memory};
 use crate::config::{Config, Reject};
-use crate::guard::limits::{Caps, Permit, Refused};
+use crate::guard::limits::{Caps, Told};
 use crate::net::deadline;
 use crate::outcome::{Outcome, Stranger};
 use crate::proto::proxy_protocol::{self, Origin, Parsed};
@@ -26,12 +26,12 @@ const HEADER_LIMIT: Duration = Duration::from_secs(5);
 /// Bytes looked at together in search of a header.
 const HEADER_CHUNK: usize = 256;
 
-/// The caps that configuration, descriptors and memory allow; the latter for `memory` connections.
-pub(super) fn caps(config: &Config, memory: u64) -> Caps {
+/// The caps that configuration, descriptors and memory allow.
+pub(super) fn caps(config: &Config, memory: &memory::Shares) -> Caps {
     let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     let affordable = descriptors.saturating_sub(RESERVED_DESCRIPTORS) / DESCRIPTORS_EACH;
     let wanted = u64::from(config.concurrency);
-    let total = wanted.min(affordable).min(memory).max(2);
+    let total = wanted.min(affordable).min(memory.connections).max(2);
     if total >= wanted {
         log::info!("connection limit concurrency={total}");
     } else if total < affordable {
@@ -45,7 +45,8 @@ pub(super) fn caps(config: &Config, memory: u64) -> Caps {
     Caps {
         total,
         strangers: total.div_ceil(2),
-        strangers_per_address: if per_address == 0 { usize::MAX } else { per_address },
+        undecided_per_address: if per_address == 0 { usize::MAX } else { per_address },
+        hello_bytes: memory.hellos,
     }
 }
 
@@ -57,9 +58,9 @@ pub(super) fn admit(shared: &Shared, peer: SocketAddr) -> Result<Visit, Outcome>
     if is_behind_balancer && !is_trusted {
         return Err(Outcome::UntrustedBalancer);
     }
-    let mut permit = shared.limits.admit().map_err(outcome)?;
-    let shut_out = if is_behind_balancer { None } else { shut_out(shared, &config, peer.ip(), &mut permit)? };
-    let mut visit = Visit::new(shared, peer, permit, config);
+    let place = shared.places.admit(peer.ip()).ok_or(Outcome::ConcurrencyLimited)?;
+    let shut_out = if is_behind_balancer { None } else { shut_out(shared, &config, peer.ip())? };
+    let mut visit = Visit::new(shared, peer, place, config);
     visit.shut_out = shut_out;
     Ok(visit)
 }
@@ -69,24 +70,40 @@ pub(super) async fn identify(shared: &Shared, client: &Async<TcpStream>, visit: 
     if !visit.config.proxy_protocol_listener {
         return Ok(());
     }
-    if let Origin::Proxied { source, destination } = read_header(client).await? {
-        visit.peer = source;
-        visit.connected_to = Some(destination);
+    // Until then nobody knows whom the front would be shown to, so there is nothing but the end for who gives way.
+    match visit.place.unless_told(read_header(client)).await {
+        Err(Told::Leave) => return Err(Outcome::Evicted),
+        Err(Told::Decide | Told::Spill) => return Err(Outcome::AddressLimited),
+        Ok(origin) => {
+            if let Origin::Proxied { source, destination } = origin? {
+                visit.peer = source;
+                visit.connected_to = Some(destination);
+                visit.place.identify(source.ip());
+            }
+        }
     }
-    visit.shut_out = shut_out(shared, &visit.config, visit.peer.ip(), &mut visit.permit)?;
+    visit.shut_out = shut_out(shared, &visit.config, visit.peer.ip())?;
     Ok(())
 }
 
-/// Why an address is to see the front and nothing else, if so. Whom a list or the limit of its address refuses is
-/// closed, or shut out like that if the owner prefers it; the other limits guard the clients' places and close for all.
-fn shut_out(shared: &Shared, config: &Config, ip: IpAddr, permit: &mut Permit) -> Result<Option<Stranger>, Outcome> {
-    let counted = permit.identify(ip).map_err(outcome);
-    let Some(refusal) = shared.lists.refusal(ip).or(counted.err()) else { return Ok(None) };
+/// Why an address is to see the front and nothing else, if so. Whom a list refuses is closed if the owner prefers that.
+fn shut_out(shared: &Shared, config: &Config, ip: IpAddr) -> Result<Option<Stranger>, Outcome> {
+    let Some(refusal) = shared.lists.refusal(ip) else { return Ok(None) };
     match (config.defense.reject, refusal) {
         (Reject::Front, Outcome::Blocklisted) => Ok(Some(Stranger::Blocklisted)),
         (Reject::Front, Outcome::NotAllowlisted) => Ok(Some(Stranger::NotAllowlisted)),
-        (Reject::Front, Outcome::AddressLimited) => Ok(Some(Stranger::AddressLimited)),
         _ => Err(refusal),
+    }
+}
+
+/// Tells an owner who has not said which load balancers there are. Whoever sends a header may claim any address, and
+/// so get round lists and limits.
+pub(super) fn warn_of_trust(config: &Config) {
+    if config.proxy_protocol_listener && config.proxy_protocol_trusted.is_empty() {
+        log::warn!(
+            "proxy-protocol-listener believes everybody who connects what address he has; set proxy-protocol-trusted \
+             to the address of your load balancer"
+        );
     }
 }
 
@@ -130,12 +147,4 @@ fn peek(client: &TcpStream, header: &mut Vec<u8>) -> io::Result<usize> {
 fn take(mut client: &TcpStream, length: usize) -> io::Result<()> {
     let mut chunk = [0; HEADER_CHUNK];
     client.read_exact(chunk.get_mut(..length).unwrap_or_default())
-}
-
-fn outcome(refused: Refused) -> Outcome {
-    match refused {
-        Refused::Total => Outcome::ConcurrencyLimited,
-        Refused::Strangers => Outcome::StrangersLimited,
-        Refused::Address => Outcome::AddressLimited,
-    }
 }

@@ -84,6 +84,7 @@ pub(super) async fn to_dc(shared: &Shared, client: Async<TcpStream>, session: Se
         opening: link.opening,
         idle: config.network.timeout.idle,
         delivery: Some(config.network.timeout.delivery),
+        seat: None,
         watch: visit.into_watch(Outcome::Served),
     });
     Ok(())

@@ -51,9 +51,10 @@ pub(super) async fn splice(shared: &Shared, client: Async<TcpStream>, visitor: V
         loop_found(shared);
     }
     let dialled = match link {
-        Some(link) if !shared.loops.is_found() => Ok(link),
-        _ => dial(shared, visit.config.clone(), visit.peer).await,
+        Some(link) if !shared.loops.is_found() => Ok(Ok(link)),
+        _ => visit.place.unless_told(dial(shared, visit.config.clone(), visit.peer)).await,
     };
+    let Ok(dialled) = dialled else { return Err((visit, Outcome::Evicted)) };
     let Ok(client) = client.into_inner() else { return Err((visit, Outcome::NoResources)) };
     let Link { socket: remote, sent, is_reset, path } = match dialled {
         Ok(link) => link,
@@ -69,6 +70,10 @@ pub(super) async fn splice(shared: &Shared, client: Async<TcpStream>, visitor: V
         reset_on_close(&client);
         return Err((visit, Outcome::RemoteReset));
     }
+    let seat = shared.relay.seat();
+    if !visit.place.take_seat(seat.clone()) {
+        return Err((visit, Outcome::Evicted));
+    }
     visit.front_path = Some(path);
     let opening_payload = received.len();
     let mut opening = proxy_header(&client, &visit);
@@ -82,6 +87,7 @@ pub(super) async fn splice(shared: &Shared, client: Async<TcpStream>, visitor: V
         opening_payload,
         idle: IDLE,
         delivery: None,
+        seat: Some(seat),
         watch: visit.into_watch(Outcome::Fronted(stranger)),
     });
     Ok(())

@@ -8,9 +8,12 @@ use async_io::Async;
 use futures_lite::{AsyncWriteExt as _, FutureExt as _};
 
 use super::front::{self, Visitor};
+use super::places::Place;
 use super::shadow::Shadow;
-use super::{Shared, Visit, random};
-use crate::net::deadline;
+use super::{Shared, Visit, keep_alive, random};
+use crate::config::Reject;
+use crate::guard::limits::Told;
+use crate::net::{deadline, sockopts};
 use crate::outcome::{Outcome, Stranger};
 use crate::proto::handshake::{Env, Handshake, Session, Step};
 use crate::proto::tls::RECORD_HEADER;
@@ -29,67 +32,86 @@ pub(super) enum Verdict {
     Over(Outcome),
 }
 
-/// Talks with whoever has connected until it is known who that is. Until its hello is whole, it may have to leave its
-/// place to another.
+/// What comes next from somebody whose hello is not whole.
+enum Next {
+    Bytes(Vec<u8>),
+    /// It ends its side.
+    End,
+    /// It breaks the connection.
+    Reset,
+    /// The front has taken over.
+    Front,
+    /// It has to give way.
+    Told(Told),
+}
+
+/// Talks with whoever has connected until it is known who that is.
 pub(super) async fn greet(shared: &Shared, client: &Async<TcpStream>, visit: &mut Visit) -> Verdict {
-    let eviction = visit.permit.eviction();
-    let evicted = async {
-        eviction.await;
-        Err(Verdict::Over(Outcome::Evicted))
-    };
-    match hear(shared, client, visit).or(evicted).await {
+    match hear(shared, client, visit).await {
         Ok((machine, reply)) => {
             visit.authenticated();
+            sockopts::watch_over(client.get_ref(), &keep_alive(&visit.config.network));
             await_frame(shared, client, visit, machine, reply).await
         }
-        Err(Verdict::Stranger(_)) if !visit.permit.fronted() => Verdict::Over(Outcome::Evicted),
         Err(verdict) => verdict,
     }
 }
 
-/// Reads the hello. If it is a client's, there is a reply to it; otherwise the verdict is clear already.
+/// Reads the hello. If it is a client's, there is a reply to it; otherwise the verdict is clear already. Until it is
+/// whole, its place may be given to another.
 async fn hear(shared: &Shared, client: &Async<TcpStream>, visit: &mut Visit) -> Result<(Handshake, Vec<u8>), Verdict> {
-    // A peer that says nothing costs a place and no more. It is borne with for as long as the front would bear it.
-    let patience = shared.lock_front_profile().patience.unwrap_or(visit.config.network.timeout.idle);
-    let mut input = match deadline::within(patience, receive(client)).await {
-        Some(Ok(input)) if !input.is_empty() => input,
-        _ => return Err(Verdict::Over(Outcome::Silent)),
-    };
-    let header = front::proxy_header(client.get_ref(), visit);
-    let mut shadow = Shadow::new(shared, visit, header);
-    if let Some(stranger) = visit.shut_out {
-        return Err(Verdict::Stranger(Visitor { stranger, received: input, link: shadow.into_link() }));
-    }
+    let mut shadow = Shadow::new(shared, visit, front::proxy_header(client.get_ref(), visit));
     let mut machine = Handshake::new();
     let stranger = loop {
+        // Whom a list shuts out is none the wiser.
+        if let Some(stranger) = visit.shut_out {
+            break stranger;
+        }
+        let has_spoken = !machine.received().is_empty();
+        let input = match next(client, &mut shadow, machine.received(), &visit.place).await {
+            Next::Bytes(input) => input,
+            // Somebody who looks whether a port is open, as scanners and balancers do again and again. Every server
+            // closes at that.
+            Next::End if !has_spoken && !shadow.has_begun() => return Err(Verdict::Over(Outcome::Silent)),
+            Next::End => break if has_spoken { Stranger::Incomplete } else { Stranger::Silent },
+            Next::Front => break if has_spoken { Stranger::Slow } else { Stranger::Silent },
+            Next::Told(Told::Decide) if visit.config.defense.reject == Reject::Front => break Stranger::AddressLimited,
+            Next::Told(Told::Decide) => return Err(Verdict::Over(Outcome::AddressLimited)),
+            Next::Told(Told::Spill) => break Stranger::Slow,
+            Next::Told(Told::Leave) => return Err(Verdict::Over(Outcome::Evicted)),
+            Next::Reset => {
+                shadow.reset();
+                return Err(Verdict::Over(if has_spoken { Outcome::ClientReset } else { Outcome::Silent }));
+            }
+        };
         let mut reply = Vec::new();
         match step(shared, visit, &mut machine, &input, &mut reply) {
-            Step::Read => match undecided(client, &mut shadow, machine.received()).await {
-                Some(Ok(more)) if !more.is_empty() => input = more,
-                Some(Ok(_)) => break Stranger::Incomplete,
-                None => break Stranger::Slow,
-                Some(Err(_)) => {
-                    shadow.reset();
-                    return Err(Verdict::Over(Outcome::ClientReset));
-                }
-            },
+            Step::Read => visit.place.hold(machine.received().len()),
             Step::Reply => return Ok((machine, reply)),
             Step::Front(reason) => break Stranger::Rejected(reason),
             Step::Established(session) => return Err(Verdict::Client(session)),
             Step::Close(reason) => return Err(Verdict::Over(Outcome::BadClient(reason))),
         }
     };
-    Err(Verdict::Stranger(Visitor { stranger, received: machine.into_received(), link: shadow.into_link() }))
+    let link = if visit.place.fronted() { visit.place.unless_told(shadow.into_link()).await.ok() } else { None };
+    let Some(link) = link else { return Err(Verdict::Over(Outcome::Evicted)) };
+    Err(Verdict::Stranger(Visitor { stranger, received: machine.into_received(), link }))
 }
 
-/// Waits for more of a hello, as long as the front has not taken over; `None` once it has.
-async fn undecided(client: &Async<TcpStream>, shadow: &mut Shadow<'_>, received: &[u8]) -> Option<io::Result<Vec<u8>>> {
-    let more = async { Some(receive(client).await) };
-    more.or(async {
+async fn next(client: &Async<TcpStream>, shadow: &mut Shadow<'_>, received: &[u8], place: &Place) -> Next {
+    let bytes = async {
+        match receive(client).await {
+            Ok(bytes) if bytes.is_empty() => Next::End,
+            Ok(bytes) => Next::Bytes(bytes),
+            Err(_) => Next::Reset,
+        }
+    };
+    let front = async {
         shadow.attend(received).await;
-        None
-    })
-    .await
+        Next::Front
+    };
+    // What has arrived counts first: whoever has sent a hello in time is a client.
+    place.unless_told(bytes.or(front)).await.unwrap_or_else(Next::Told)
 }
 
 /// Sends our reply and waits for the client's obfuscated2 frame.

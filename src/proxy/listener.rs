@@ -42,7 +42,8 @@ impl Listener {
             sockopt::set_socket_reuseport(&socket, true)?;
         }
         // Accepted connections have these from here.
-        sockopts::prepare(&socket, keep_alive);
+        sockopts::prepare(&socket);
+        sockopts::set_probes(&socket, keep_alive);
         sockopts::prepare_client_side(&socket, client_side);
         rustix::net::bind(&socket, &address)?;
         rustix::net::listen(&socket, BACKLOG)?;

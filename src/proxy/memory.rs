@@ -16,6 +16,10 @@ const BUFFERS_MAX: u64 = 16 << 20;
 /// at 150 ms and some loss. A slow client's buffer is its sender's, so a router cannot give every one so much.
 const NOTSENT_PART: u64 = 64;
 const NOTSENT: (u64, u64) = (128 << 10, 1 << 20);
+/// The part of the memory for hellos that are not whole, and what these take at most. A client's has 2 KB, and is not
+/// whole for a moment.
+const HELLOS_PART: u64 = 16;
+const HELLOS_MAX: u64 = 8 << 20;
 /// Memory of one connection in the process without the bytes on their way, with what its handshake took for a moment.
 const CONNECTION: u64 = 4 << 10;
 
@@ -24,6 +28,8 @@ const CONNECTION: u64 = 4 << 10;
 pub(super) struct Shares {
     /// Bytes for what is on its way.
     pub(super) buffers: usize,
+    /// Bytes for hellos that are not whole.
+    pub(super) hellos: usize,
     /// Connections that the rest has room for.
     pub(super) connections: u64,
     /// Bytes that may wait unsent in the kernel for one client.
@@ -37,10 +43,13 @@ pub(super) fn shares(config: &Config) -> Shares {
 
 fn divide(memory: u64) -> Shares {
     let buffers = (memory / 2).min(BUFFERS_MAX);
+    let hellos = (memory / HELLOS_PART).min(HELLOS_MAX);
     let notsent = (memory / NOTSENT_PART).clamp(NOTSENT.0, NOTSENT.1);
+    let [in_buffers, in_hellos] = [buffers, hellos].map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
     Shares {
-        buffers: usize::try_from(buffers).unwrap_or(usize::MAX),
-        connections: (memory - buffers) / CONNECTION,
+        buffers: in_buffers,
+        hellos: in_hellos,
+        connections: (memory - buffers - hellos) / CONNECTION,
         notsent: u32::try_from(notsent).unwrap_or(u32::MAX),
     }
 }
@@ -141,8 +150,10 @@ mod tests {
 
     #[test]
     fn a_small_router_divides_and_a_server_does_not_waste() {
-        assert_eq!(divide(8 * MIB), Shares { buffers: 4 << 20, connections: 1024, notsent: 128 << 10 });
-        assert_eq!(divide(128 * MIB), Shares { buffers: 16 << 20, connections: 28_672, notsent: 1 << 20 });
+        let router = Shares { buffers: 4 << 20, hellos: 512 << 10, connections: 896, notsent: 128 << 10 };
+        assert_eq!(divide(8 * MIB), router);
+        let server = Shares { buffers: 16 << 20, hellos: 8 << 20, connections: 26_624, notsent: 1 << 20 };
+        assert_eq!(divide(128 * MIB), server);
         assert_eq!(divide(0).connections, 0);
     }
 }

@@ -33,6 +33,7 @@ mod memory;
 pub(crate) mod names;
 #[cfg(feature = "tls")]
 mod pages;
+mod places;
 mod random;
 mod relay;
 mod reporting;
@@ -54,14 +55,12 @@ use futures_lite::FutureExt as _;
 use rustix::thread::sched_getaffinity;
 use smol::Executor;
 use smol::channel::{Receiver, Sender, bounded};
-use smol::lock::Semaphore;
 
 use crate::config::{Config, Network};
 use crate::event::{Observer, Traffic};
 use crate::guard::antireplay::AntiReplay;
 use crate::guard::dc_health::DcHealth;
 use crate::guard::front_profile::FrontProfile;
-use crate::guard::limits::Limits;
 use crate::net::connect::Dialer;
 use crate::net::resolve::Resolver;
 use crate::net::sockopts::{self, ClientSide, KeepAlive};
@@ -74,6 +73,7 @@ use learned::Learned;
 use listener::Listener;
 use lists::Lists;
 use loops::Loops;
+use places::Places;
 use relay::{Budget, Relay};
 use reporting::Reporting;
 pub(crate) use route::{Means, NoRoute, Routes};
@@ -127,9 +127,7 @@ struct Shared {
     config: Mutex<Arc<Config>>,
     recorder: Arc<Recorder>,
     dial: Option<Arc<dyn Dial>>,
-    limits: Limits,
-    /// Places for shadow connections.
-    shadows: Arc<Semaphore>,
+    places: Places,
     lists: Lists,
     learned: Learned,
     #[cfg(feature = "tls")]
@@ -173,14 +171,12 @@ impl Proxy {
         let listener = Listener::bind(config.bind_to, &keep_alive, &client_side, network.reuse_port)
             .map_err(|error| StartError::Listen(config.bind_to, error))?;
         warn_of_missing_mark(network);
+        admission::warn_of_trust(&config);
         let relay = Relay::start(relay_threads(&config), Budget::new(memory.buffers)).map_err(StartError::Relay)?;
-        let caps = admission::caps(&config, memory.connections);
         let shared = Shared {
             recorder: Arc::new(Recorder::new(hooks.observer)),
             dial: hooks.dial,
-            // A part of the strangers' places, so that they cannot all be undecided at the front's expense.
-            shadows: Arc::new(Semaphore::new(caps.strangers.div_ceil(2))),
-            limits: Limits::new(caps),
+            places: Places::new(admission::caps(&config, &memory)),
             lists: Lists::new(&config.defense),
             learned: Learned::default(),
             #[cfg(feature = "tls")]
@@ -195,8 +191,8 @@ impl Proxy {
             relay,
             resolver: names::resolver(&config),
             routes: Mutex::new(Arc::new(Routes::new(&network.proxies))),
-            telegram_dialer: Dialer::new(keep_alive, (network.bind_ipv4, network.bind_ipv6)).marked(network.mark),
-            front_dialer: Dialer::new(keep_alive, (None, None)),
+            telegram_dialer: Dialer::new(Some(keep_alive), (network.bind_ipv4, network.bind_ipv6)).marked(network.mark),
+            front_dialer: Dialer::new(None, (None, None)),
             started: Instant::now(),
             next_id: AtomicU32::new(1),
             config: Mutex::new(Arc::new(config)),
@@ -286,7 +282,7 @@ impl Proxy {
         drop(listener);
         let deadline = Instant::now() + shared.config().shutdown_grace;
         let ended = async {
-            while shared.limits.total() > 0 && Instant::now() < deadline {
+            while shared.places.total() > 0 && Instant::now() < deadline {
                 Timer::after(DRAIN_STEP).await;
             }
             // The last report has what the last connections did.

@@ -1,9 +1,10 @@
-//! The connection to the front that stands behind a client whose hello is slow.
+//! The connection to the front that stands behind whoever has not sent a whole hello.
 //!
-//! A hello that is possible so far may be a client's on a bad line, or half of one from somebody who wants to see how
-//! we end it. So it is passed on to the front as it arrives: the front's own patience decides, and what the front says
-//! or does is what the peer sees. The front never gets a whole hello of a client, for the byte that completes it is
-//! passed on after the verdict only; if it is a client's, the shadow is dropped.
+//! A hello that is not there, or only in part, may be a client's on a bad line, or somebody's who wants to see how we
+//! end it. So such a peer gets its connection to the front as soon as behind any TCP relay, and what it sends is passed
+//! on as it arrives: the front's own patience decides, from the beginning, and what the front says or does is what the
+//! peer sees. The front never gets a whole hello of a client, for the byte that completes it is passed on after the
+//! verdict only; if it is a client's, the shadow is dropped.
 
 use std::future::Future;
 use std::io::{self, ErrorKind, Write};
@@ -14,7 +15,6 @@ use std::time::{Duration, Instant};
 
 use async_io::{Async, Timer};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use smol::lock::SemaphoreGuardArc;
 
 use super::front::{self, Link};
 use super::loops::Path;
@@ -22,10 +22,10 @@ use super::{Shared, Visit, relay};
 use crate::config::Config;
 use crate::net::deadline;
 
-/// How long a hello may take before the front is dialled. Later than the second packet of a large hello, and early
-/// enough to be lost in the variation of a line: the front's patience, which the peer can measure, begins this much
-/// late. Not random, since the front's own patience is not.
-const HEAD_START: Duration = Duration::from_millis(100);
+/// How long a whole hello may take before the front is dialled. A client's arrives with the last packet of the
+/// connection's own handshake, so that the front has nothing of those; to be early costs the front a connection, and to
+/// be late shows in its patience.
+const HEAD_START: Duration = Duration::from_millis(10);
 
 /// What stands behind an undecided client.
 pub(super) struct Shadow<'a> {
@@ -40,16 +40,15 @@ pub(super) struct Shadow<'a> {
 }
 
 enum State<'a> {
-    /// Most hellos are here before this moment.
+    /// A client's hello is here before this moment.
     Waiting(Instant),
-    Dialling(Dial<'a>, SemaphoreGuardArc),
+    Dialling(Dial<'a>),
     Open {
         socket: Async<TcpStream>,
         progress: Progress,
         path: Path,
-        _place: SemaphoreGuardArc,
     },
-    /// The front cannot be reached, or there are too many shadows.
+    /// The front cannot be reached.
     Missing,
 }
 
@@ -64,18 +63,12 @@ struct Progress {
 }
 
 impl<'a> Shadow<'a> {
-    /// To be made when the first byte has arrived.
+    /// To be made when the connection has been accepted and it is known whose it is.
     pub(super) fn new(shared: &'a Shared, visit: &Visit, header: Vec<u8>) -> Self {
         let now = Instant::now();
         let deadline = now + visit.config.network.timeout.handshake;
-        Self {
-            shared,
-            config: visit.config.clone(),
-            peer: visit.peer,
-            header,
-            state: State::Waiting(now + HEAD_START),
-            deadline,
-        }
+        let state = State::Waiting(now + HEAD_START);
+        Self { shared, config: visit.config.clone(), peer: visit.peer, header, state, deadline }
     }
 
     /// Keeps the front up to date with what was `received`, until the connection is the front's for good: it has
@@ -86,17 +79,15 @@ impl<'a> Shadow<'a> {
             match &mut self.state {
                 State::Waiting(until) => {
                     Timer::at(*until).await;
-                    let place = self.shared.shadows.try_acquire_arc();
-                    self.state = place.map_or(State::Missing, |place| {
-                        State::Dialling(Box::pin(front::dial(self.shared, self.config.clone(), self.peer)), place)
-                    });
+                    self.state = State::Dialling(Box::pin(front::dial(self.shared, self.config.clone(), self.peer)));
                 }
-                State::Dialling(dial, _) => {
+                State::Dialling(dial) => {
                     let dialled = dial.await.and_then(|link| Ok((Async::new(link.socket)?, link.path)));
-                    let State::Dialling(_, place) = std::mem::replace(&mut self.state, State::Missing) else { return };
-                    if let Ok((socket, path)) = dialled {
-                        self.state = State::Open { socket, progress: Progress::default(), path, _place: place };
-                    }
+                    self.state = dialled.map_or(State::Missing, |(socket, path)| State::Open {
+                        socket,
+                        progress: Progress::default(),
+                        path,
+                    });
                 }
                 State::Open { socket, progress, .. } => {
                     if pass_on(socket.get_ref(), [&self.header, received], progress) {
@@ -115,6 +106,11 @@ impl<'a> Shadow<'a> {
         }
     }
 
+    /// Says whether the front knows of the connection, or is about to.
+    pub(super) fn has_begun(&self) -> bool {
+        !matches!(self.state, State::Waiting(_))
+    }
+
     /// The peer has reset its connection.
     pub(super) fn reset(self) {
         if let State::Open { socket, .. } = &self.state {
@@ -122,10 +118,15 @@ impl<'a> Shadow<'a> {
         }
     }
 
-    /// The connection to the front, if there is one.
-    pub(super) fn into_link(self) -> Option<Link> {
-        let State::Open { socket, progress: Progress { sent, is_reset }, path, .. } = self.state else { return None };
-        socket.into_inner().ok().map(|socket| Link { socket, sent, is_reset, path })
+    /// The connection to the front, if there is one or there is going to be one.
+    pub(super) async fn into_link(self) -> Option<Link> {
+        match self.state {
+            State::Open { socket, progress: Progress { sent, is_reset }, path } => {
+                socket.into_inner().ok().map(|socket| Link { socket, sent, is_reset, path })
+            }
+            State::Dialling(dial) => dial.await.ok(),
+            State::Waiting(_) | State::Missing => None,
+        }
     }
 }
 

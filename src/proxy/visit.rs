@@ -7,11 +7,11 @@ use std::time::Instant;
 
 use super::Shared;
 use super::loops::Path;
+use super::places::Place;
 use super::relay::{Cause, Watch};
 use super::summary::Summary;
 use crate::config::Config;
 use crate::event::{Connection, Event, Observer, Route, Traffic};
-use crate::guard::limits::Permit;
 use crate::outcome::{Outcome, Stranger};
 use crate::proto::dc::DcId;
 use crate::proto::handshake::Reason;
@@ -64,12 +64,12 @@ pub(super) struct Visit {
     pub(super) front_path: Option<Path>,
     route: Route,
     started: Instant,
-    pub(super) permit: Permit,
+    pub(super) place: Place,
     recorder: Arc<Recorder>,
 }
 
 impl Visit {
-    pub(super) fn new(shared: &Shared, peer: SocketAddr, permit: Permit, config: Arc<Config>) -> Self {
+    pub(super) fn new(shared: &Shared, peer: SocketAddr, place: Place, config: Arc<Config>) -> Self {
         Self {
             id: shared.next_id.fetch_add(1, Ordering::Relaxed),
             peer,
@@ -81,7 +81,7 @@ impl Visit {
             front_path: None,
             route: Route::Undecided,
             started: Instant::now(),
-            permit,
+            place,
             recorder: shared.recorder.clone(),
         }
     }
@@ -103,7 +103,7 @@ impl Visit {
 
     /// The hello was a client's.
     pub(super) fn authenticated(&mut self) {
-        self.permit.authenticated();
+        self.place.authenticated();
         self.recorder.record(&Event::Authenticated { connection: self.connection(), skew_secs: self.skew_secs });
     }
 
@@ -152,6 +152,7 @@ struct Relayed {
 
 impl Watch for Relayed {
     fn moved(&mut self, traffic: Traffic) {
+        self.visit.place.moved();
         self.visit.recorder.record(&Event::Traffic { connection: self.visit.connection(), traffic });
     }
 
@@ -166,6 +167,7 @@ impl Watch for Relayed {
             Cause::Idle => Outcome::Idle,
             Cause::Shutdown => Outcome::Shutdown,
             Cause::NoResources => Outcome::NoResources,
+            Cause::Cut => Outcome::Evicted,
         };
         self.visit.end(outcome, traffic);
     }

@@ -107,7 +107,7 @@ impl Counters {
 
     fn refused(&mut self, outcome: Outcome) {
         match outcome {
-            Outcome::ConcurrencyLimited | Outcome::StrangersLimited => self.concurrency_limited += 1,
+            Outcome::ConcurrencyLimited => self.concurrency_limited += 1,
             Outcome::Blocklisted => self.blocklisted += 1,
             Outcome::NotAllowlisted => self.not_allowlisted += 1,
             _ => {}

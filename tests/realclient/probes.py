@@ -10,7 +10,6 @@ import re
 import shutil
 import ssl
 import sys
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -33,11 +32,10 @@ NGINX_LIMITS = (
     ("lingering_timeout", 2),
 )
 WATCH_SECS = 7.0
-# A bare nginx's own jitter on a busy machine, and the 100 ms that mtg waits for the rest of a hello.
+# A bare nginx's own jitter on a busy machine, and the 10 ms that mtg waits for a hello.
 TOLERANCE_SECS = 0.4
 # Ends earlier than this are "at once".
 AT_ONCE_SECS = 1.5
-PATIENCE_SECS = 120
 AT_THE_SAME_TIME = 12
 REQUEST = f"GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode()
 OTHER = faketls.Secret(bytes(range(16)), HOST)
@@ -404,15 +402,6 @@ def _short(seen: Seen) -> str:
     return f"{seen.reply[:120]!r} ({len(seen.reply)}) {seen.end} {seen.after} {seen.at:.2f} s"
 
 
-def wait_for_patience(work: Path) -> None:
-    """Until mtg has measured how long nginx bears silence."""
-    deadline = time.monotonic() + PATIENCE_SECS
-    while "patience of the front seconds=Some" not in (work / "mtg" / "stderr").read_text("utf-8", "replace"):
-        if time.monotonic() > deadline:
-            raise Failed("mtg has not measured the patience of nginx")
-        time.sleep(0.2)
-
-
 def main() -> int:
     """Run the battery in a network namespace of its own."""
     parser = mtg.arguments("The same probes at nginx and at mtg.")
@@ -433,7 +422,6 @@ def main() -> int:
     def battery() -> None:
         limits = " ".join(f"{name} {secs * options.scale}s;" for name, secs in NGINX_LIMITS)
         with nginx(work, RSA, limits), mtg.Mtg(options.mtg, work / "mtg", PROXY).run(settings) as proxy:
-            wait_for_patience(work)
             watch_secs = WATCH_SECS * options.scale
             bare, through = Target(work, FRONT, False, watch_secs), Target(work, PROXY, True, watch_secs)
             play_all(bare, through, score)

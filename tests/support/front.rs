@@ -60,6 +60,20 @@ impl FakeFront {
         })
     }
 
+    /// A connection that has sent nothing for a while. The proxy's own send something at once, at least in the first
+    /// seconds.
+    pub fn silent_visit(&self) -> Visit {
+        let position = |streams: &VecDeque<TcpStream>| streams.iter().position(|stream| peek(stream, 1).is_empty());
+        socket::wait_for("a silent visit of the front", DEADLINE, || {
+            self.accept_all();
+            position(&self.waiting.lock().unwrap())?;
+            std::thread::sleep(Duration::from_millis(200));
+            let mut waiting = self.waiting.lock().unwrap();
+            let position = position(&waiting)?;
+            waiting.remove(position).map(|stream| Visit { stream })
+        })
+    }
+
     /// How many connections begin with any of these, or have sent nothing at all.
     pub fn count_of(&self, starts: &[&[u8]]) -> usize {
         self.accept_all();

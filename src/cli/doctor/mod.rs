@@ -91,7 +91,7 @@ fn act(mut words: Words) -> Result<(), Failure> {
     let [config] = words.positionals()?;
     let (config, warnings) = Config::load(&config_path(config))?;
     let network = &config.network;
-    let dialer = Dialer::new(keep_alive(network), (network.bind_ipv4, network.bind_ipv6));
+    let dialer = Dialer::new(Some(keep_alive(network)), (network.bind_ipv4, network.bind_ipv6));
     let resolver = names::resolver(&config);
     let case = Arc::new(Case {
         config,

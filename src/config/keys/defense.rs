@@ -23,8 +23,8 @@ pub(super) static KEYS: &[KeySpec] = &[
     key(
         "defense.reject",
         Reject,
-        Is("close"),
-        "what happens to blocked addresses and those over a limit: close, or front (they see the web site)",
+        Is("front"),
+        "what happens to blocked addresses and those over handshakes-per-ip: front (they see the web site), or close",
     ),
     live(
         "defense.blocklist.enabled",

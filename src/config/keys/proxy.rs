@@ -31,7 +31,7 @@ pub(super) static KEYS: &[KeySpec] = &[
         "handshakes-per-ip",
         Limit(|c| &mut c.handshakes_per_ip),
         Is("256"),
-        "connections of one address (IPv6: /64) that have not authenticated yet; 0 is no limit",
+        "connections of one address (IPv6: /64) that are not known to be a client's or the front's; 0 is no limit",
     ),
     key("tcp-buffer", Unused, Unset("none"), "without effect: an idle connection has no buffer")
         .status(Ignored("an idle connection has no buffer, and a busy one has what it needs")),

@@ -2,10 +2,12 @@
 
 use std::io::{IoSliceMut, Read};
 use std::net::TcpStream;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::direction::{Direction, Failure, Fault, Received, Room, Turn};
 use super::pool::{Owner, Pool};
+use super::seat::Seat;
 use super::sized;
 use super::{Cause, Job, Watch};
 use crate::event::Traffic;
@@ -68,6 +70,7 @@ pub(super) struct Conn {
     pub(super) is_queued: bool,
     /// It stands among those that wait for their time.
     pub(super) is_delayed: bool,
+    seat: Option<Arc<Seat>>,
     watch: Option<Box<dyn Watch>>,
     /// What the watch knows of.
     reported: Traffic,
@@ -88,6 +91,7 @@ impl Conn {
             is_quiet: false,
             is_queued: false,
             is_delayed: false,
+            seat: job.seat,
             watch: Some(job.watch),
             reported: Traffic::default(),
         };
@@ -120,6 +124,18 @@ impl Conn {
             Side::Client => &self.client,
             Side::Remote => &self.remote,
         }
+    }
+
+    /// Takes note of its place in the engine's table, and says whether it is to be cut.
+    pub(super) fn sits_at(&self, key: usize) -> bool {
+        let Some(seat) = &self.seat else { return false };
+        seat.set_key(key);
+        seat.is_cut()
+    }
+
+    /// Says whether a seat is the one of this connection.
+    pub(super) fn has(&self, seat: &Arc<Seat>) -> bool {
+        self.seat.as_ref().is_some_and(|own| Arc::ptr_eq(own, seat))
     }
 
     /// Whose bytes are held for it.

@@ -19,6 +19,7 @@ use smol::channel::Sender;
 use super::conn::{Conn, Readiness, Side};
 use super::direction::Turn;
 use super::pool::{Budget, Owner, Pool};
+use super::seat::Seat;
 use super::{Cause, Job};
 
 /// Events taken from the kernel at once.
@@ -47,6 +48,7 @@ struct Letters {
     jobs: Vec<Job>,
     /// Whoever waits for a report holds the other ends.
     promises: Vec<Sender<()>>,
+    cut: Vec<Arc<Seat>>,
     must_stop: bool,
 }
 
@@ -65,6 +67,11 @@ impl Inbox {
     /// Makes the engine tell what has moved, and then drop the promise.
     pub(super) fn report(&self, promise: Sender<()>) {
         self.write(|letters| letters.promises.push(promise));
+    }
+
+    /// Has a connection closed.
+    pub(super) fn cut(&self, seat: Arc<Seat>) {
+        self.write(|letters| letters.cut.push(seat));
     }
 
     /// Makes the engine close everything and end.
@@ -169,7 +176,7 @@ impl Engine {
 
     /// Takes in new connections and says whether to stop.
     fn open_letters(&mut self) -> bool {
-        let Letters { jobs, promises, must_stop } = self.inbox.read();
+        let Letters { jobs, cut, promises, must_stop } = self.inbox.read();
         if !promises.is_empty() {
             self.report(Instant::now());
         }
@@ -185,6 +192,13 @@ impl Engine {
             if let Err(error) = self.register(key) {
                 log::debug!("the relay cannot watch a socket: {error}");
                 self.close(key, Cause::NoResources);
+            } else if self.conns.get(key).is_some_and(|conn| conn.sits_at(key)) {
+                self.close(key, Cause::Cut);
+            }
+        }
+        for seat in cut {
+            if self.conns.get(seat.key()).is_some_and(|conn| conn.has(&seat)) {
+                self.close(seat.key(), Cause::Cut);
             }
         }
         must_stop
@@ -309,6 +323,7 @@ impl Engine {
         // The poller reports again what it has reported under the old key. To change what it says needs no memory
         // and so does not fail.
         self.conns.compact(|conn, _, key| {
+            conn.sits_at(key);
             watch(conn, key, |socket, token| epoll::modify(&self.poller, socket, token, INTEREST)).is_ok()
         });
         self.conns.shrink_to_fit();

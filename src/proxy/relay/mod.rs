@@ -9,6 +9,7 @@ mod conn;
 mod direction;
 mod engine;
 mod pool;
+mod seat;
 mod sized;
 
 use std::io;
@@ -20,6 +21,7 @@ use std::time::Duration;
 
 pub(crate) use conn::{Codec, reset_on_close};
 pub(crate) use pool::Budget;
+pub(crate) use seat::Seat;
 
 use smol::channel::bounded;
 
@@ -59,6 +61,8 @@ pub(crate) struct Job {
     pub(crate) idle: Duration,
     /// How long bytes may be without acknowledgement; none is the kernel's business alone.
     pub(crate) delivery: Option<Duration>,
+    /// For a connection that may be cut.
+    pub(crate) seat: Option<Arc<Seat>>,
     pub(crate) watch: Box<dyn Watch>,
 }
 
@@ -78,6 +82,8 @@ pub(crate) enum Cause {
     Idle,
     Shutdown,
     NoResources,
+    /// See [`Seat::cut`].
+    Cut,
 }
 
 /// The threads of the data plane.
@@ -103,11 +109,11 @@ impl Relay {
         Ok(relay)
     }
 
-    /// Hands a connection over, to each thread in turn.
+    /// Hands a connection over, to each thread in turn, or to that of its seat.
     pub(crate) fn add(&self, job: Job) {
-        let next = self.next.fetch_add(1, Ordering::Relaxed) % self.inboxes.len();
-        if let Some(inbox) = self.inboxes.get(next) {
-            inbox.add(job);
+        match &job.seat {
+            Some(seat) => seat.inbox().clone().add(job),
+            None => self.next_inbox().add(job),
         }
     }
 
@@ -121,6 +127,11 @@ impl Relay {
         deadline::within(REPORT, async { kept.recv().await.is_ok() }).await;
     }
 
+    /// A seat for a connection that is to be handed over.
+    pub(crate) fn seat(&self) -> Arc<Seat> {
+        Seat::new(self.next_inbox().clone())
+    }
+
     /// Closes all connections and waits for the threads. What is added later is never relayed.
     pub(crate) fn stop(&self) {
         self.inboxes.iter().for_each(|inbox| inbox.stop());
@@ -129,6 +140,12 @@ impl Relay {
                 log::error!("a relay thread has failed");
             }
         }
+    }
+
+    fn next_inbox(&self) -> &Arc<Inbox> {
+        let next = self.next.fetch_add(1, Ordering::Relaxed) % self.inboxes.len();
+        #[expect(clippy::indexing_slicing, reason = "a remainder is less than what was divided by")]
+        &self.inboxes[next]
     }
 
     fn lock_threads(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
@@ -182,6 +199,7 @@ mod tests {
             opening_payload: 0,
             idle: Duration::from_secs(600),
             delivery: None,
+            seat: None,
             watch: Box::new(Told(number, ended.clone())),
         });
         (client, front)
@@ -213,6 +231,7 @@ mod tests {
             // The engine looks eight times as often.
             idle: Duration::from_secs(60),
             delivery: Some(Duration::from_secs(1)),
+            seat: None,
             watch: Box::new(Told(0, ended)),
         });
         seen.iter().for_each(|socket| wait_for_limit(socket, 1000));

@@ -1,0 +1,233 @@
+//! The places of connections: who has to give way is for `guard::limits` to say; here it is told to them.
+
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use futures_lite::FutureExt as _;
+
+use super::relay::Seat;
+use crate::guard::limits::{Caps, Limits, Ticket, Told};
+use crate::log::Limited;
+
+/// All places; clones have the same.
+#[derive(Clone)]
+pub(super) struct Places(Arc<Mutex<State>>);
+
+struct State {
+    limits: Limits,
+    /// One for each ticket that there ever was.
+    bells: Vec<Bell>,
+}
+
+/// How a connection learns that it has to give way.
+#[derive(Default)]
+enum Bell {
+    /// It asks when it is ready to.
+    #[default]
+    Silent,
+    /// It waits for it.
+    Waker(Waker),
+    /// The relay has it.
+    Seat(Arc<Seat>),
+    /// It has not asked yet.
+    Rung(Told),
+}
+
+/// A connection's place. Dropping it frees the place.
+pub(super) struct Place {
+    places: Places,
+    ticket: Ticket,
+}
+
+impl Places {
+    pub(super) fn new(caps: Caps) -> Self {
+        Self(Arc::new(Mutex::new(State { limits: Limits::new(caps), bells: Vec::new() })))
+    }
+
+    /// Gives a new connection its place, if there is one.
+    pub(super) fn admit(&self, address: IpAddr) -> Option<Place> {
+        let ticket = self.change(|state| {
+            let ticket = state.limits.admit(address)?;
+            state.bells.resize_with(state.bells.len().max(ticket.number() + 1), Bell::default);
+            state.set_bell(ticket, Bell::Silent);
+            Some(ticket)
+        })?;
+        Some(Place { places: self.clone(), ticket })
+    }
+
+    /// Connections that are not closed yet.
+    pub(super) fn total(&self) -> usize {
+        self.change(|state| state.limits.total())
+    }
+
+    /// Makes a change and rings the bells of those who have to give way because of it.
+    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let (result, mut ringing) = {
+            // The state is whole whenever the lock is free, so a poisoned lock is as good as any.
+            let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            (change(&mut state), state.ring())
+        };
+        // Not under the lock, for what is told may end at once.
+        while let Some((bell, told)) = ringing.pop_front() {
+            if told == Told::Leave {
+                warn_full();
+            }
+            match bell {
+                Bell::Waker(waker) => waker.wake(),
+                Bell::Seat(seat) => seat.cut(),
+                Bell::Silent | Bell::Rung(_) => {}
+            }
+        }
+        result
+    }
+}
+
+impl State {
+    /// The bells of those who are to be told something.
+    fn ring(&mut self) -> VecDeque<(Bell, Told)> {
+        let mut ringing = VecDeque::new();
+        while let Some((ticket, told)) = self.limits.next_told() {
+            if let Some(bell) = self.bells.get_mut(ticket.number()) {
+                ringing.push_back((std::mem::replace(bell, Bell::Rung(told)), told));
+            }
+        }
+        ringing
+    }
+
+    fn set_bell(&mut self, ticket: Ticket, wanted: Bell) {
+        if let Some(bell) = self.bells.get_mut(ticket.number()) {
+            *bell = wanted;
+        }
+    }
+}
+
+impl Place {
+    /// Counts the place for the address that it is known to be of now.
+    pub(super) fn identify(&self, address: IpAddr) {
+        self.places.change(|state| state.limits.identify(self.ticket, address));
+    }
+
+    /// Takes note of how many bytes of a hello are kept.
+    pub(super) fn hold(&self, bytes: usize) {
+        self.places.change(|state| state.limits.hold(self.ticket, bytes));
+    }
+
+    /// The connection turned out to be one for the front, which keeps its place; says whether it still has one.
+    pub(super) fn fronted(&self) -> bool {
+        self.places.change(|state| state.limits.fronted(self.ticket))
+    }
+
+    /// The connection turned out to be a client's: nobody takes its place from it.
+    pub(super) fn authenticated(&self) {
+        self.places.change(|state| {
+            state.limits.authenticated(self.ticket);
+            state.set_bell(self.ticket, Bell::Silent);
+        });
+    }
+
+    /// A connection at the front has moved bytes.
+    pub(super) fn moved(&self) {
+        self.places.change(|state| state.limits.moved(self.ticket));
+    }
+
+    /// The relay takes the connection; says whether it still has its place.
+    pub(super) fn take_seat(&self, seat: Arc<Seat>) -> bool {
+        self.places.change(|state| {
+            let has_place = state.limits.fronted(self.ticket);
+            state.set_bell(self.ticket, Bell::Seat(seat));
+            has_place
+        })
+    }
+
+    /// Waits for `future`, unless the connection has to give way before that.
+    pub(super) async fn unless_told<T>(&self, future: impl Future<Output = T>) -> Result<T, Told> {
+        async { Ok(future.await) }.or(async { Err(poll_fn(|context| self.poll_told(context)).await) }).await
+    }
+
+    fn poll_told(&self, context: &mut Context<'_>) -> Poll<Told> {
+        self.places.change(|state| {
+            let Some(bell) = state.bells.get_mut(self.ticket.number()) else { return Poll::Pending };
+            if let Bell::Rung(told) = *bell {
+                *bell = Bell::Silent;
+                return Poll::Ready(told);
+            }
+            *bell = Bell::Waker(context.waker().clone());
+            Poll::Pending
+        })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.places.change(|state| state.limits.release(self.ticket));
+    }
+}
+
+fn warn_full() {
+    static WARNINGS: Limited = Limited::new(Duration::from_secs(60 * 60));
+    if let Some(left_out) = WARNINGS.pass(Instant::now()) {
+        log::warn!(
+            "strangers have all the places that they may have, so whoever has most of them gives way to newcomers; \
+             clients are not affected, but with more 'memory' or 'concurrency' there are more places{left_out}"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::pin::pin;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::task::Wake;
+
+    #[derive(Default)]
+    struct Woken(AtomicBool);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn one_place() -> (Places, Place) {
+        let places = Places::new(Caps { total: 20, strangers: 1, undecided_per_address: 1, hello_bytes: 1 });
+        let place = places.admit([192, 0, 2, 1].into()).unwrap();
+        (places, place)
+    }
+
+    #[test]
+    fn who_waits_is_woken_and_told() {
+        let (places, place) = one_place();
+        let woken = Arc::new(Woken::default());
+        let mut waiting = pin!(place.unless_told(std::future::pending::<()>()));
+        let waker = woken.clone().into();
+        let mut poll = || waiting.as_mut().poll(&mut Context::from_waker(&waker));
+        assert!(poll().is_pending() && !woken.0.load(Ordering::Relaxed));
+        let _newcomer = places.admit([192, 0, 2, 2].into()).unwrap();
+        assert!(woken.0.load(Ordering::Relaxed));
+        assert_eq!(poll(), Poll::Ready(Err(Told::Leave)));
+        assert!(!place.fronted());
+    }
+
+    #[test]
+    fn who_is_not_waiting_learns_it_when_it_asks() {
+        let (places, place) = one_place();
+        let newcomer = places.admit([192, 0, 2, 2].into()).unwrap();
+        let told = async_io::block_on(place.unless_told(std::future::pending::<()>()));
+        assert_eq!(told, Err(Told::Leave));
+        // The next of this number has a bell of its own.
+        drop(place);
+        newcomer.authenticated();
+        let next = places.admit([192, 0, 2, 1].into()).unwrap();
+        assert!(
+            pin!(next.unless_told(std::future::pending::<()>()))
+                .poll(&mut Context::from_waker(Waker::noop()))
+                .is_pending()
+        );
+        assert_eq!(places.total(), 2);
+    }
+}

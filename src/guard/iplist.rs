@@ -1,6 +1,6 @@
 //! Lists of networks as FireHOL publishes them, and whether an address is in one.
 //!
-//! A line is an address, a network in CIDR notation or nothing; `#` starts a comment. Networks become ranges, sorted and
+//! A line is an address, a network in CIDR notation or nothing; `#` starts a comment, and so does `;` in Spamhaus' lists. Networks become ranges, sorted and
 //! merged: all that is ever asked is whether an address is in any. A range of IPv4 takes 8.25 bytes, one of IPv6 33.
 
 use std::net::{IpAddr, Ipv6Addr};
@@ -36,6 +36,8 @@ pub(crate) struct Builder {
     line: Vec<u8>,
     lines: u64,
     bad: BadLines,
+    /// A line starts as those of HTML and XML do.
+    has_markup: bool,
 }
 
 /// The lines that are no network.
@@ -114,7 +116,8 @@ impl Builder {
         if list.networks > NETWORKS_MAX {
             return Err(Fault::TooLarge);
         }
-        if self.bad.count > list.networks as u64 {
+        let is_page = self.has_markup && self.bad.count > list.networks as u64;
+        if is_page || (list.networks == 0 && self.bad.count > 0) {
             return Err(Fault::Garbage);
         }
         list.v4.settle(|end| end.checked_add(1));
@@ -131,12 +134,13 @@ impl Builder {
     fn add(&mut self, line: &[u8]) {
         self.lines += 1;
         let line = if self.lines == 1 { line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line) } else { line };
-        let text = line.split(|&byte| byte == b'#').next().unwrap_or_default().trim_ascii();
+        let text = line.split(|byte| matches!(byte, b'#' | b';')).next().unwrap_or_default().trim_ascii();
         if text.is_empty() {
             return;
         }
         if line.len() > LINE_MAX || self.add_network(text).is_none() {
             self.bad.count += 1;
+            self.has_markup |= text.starts_with(b"<");
             if self.bad.count == 1 {
                 self.bad.first = self.lines;
             }
@@ -259,6 +263,19 @@ mod tests {
         assert_eq!((list.networks(), list.bytes()), (8, 3 * 8 + 4 + 32 + 16));
         let (all, _) = read("0.0.0.0/0");
         assert!(holds(&all, "0.0.0.0") && holds(&all, "255.255.255.255") && !holds(&all, "::1"));
+    }
+
+    #[test]
+    fn a_list_of_spamhaus_is_read() {
+        let (list, bad) = read("; DROP list\n; 2026/11/25\n127.0.0.2/32 ; SB000001\n203.0.113.0/24 ; SB000002\n");
+        assert_eq!((bad.count, list.networks()), (0, 2));
+        assert!(list.contains("203.0.113.9".parse().unwrap()) && list.contains("127.0.0.2".parse().unwrap()));
+    }
+
+    #[test]
+    fn what_is_not_understood_never_loses_the_rest() {
+        let (list, bad) = read("// a list\n192.0.2.1\nfoo: bar\n-- end --\n");
+        assert_eq!((bad, list.networks()), (BadLines { count: 3, first: 1 }, 1));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -291,6 +292,38 @@ fn access_puts_the_host_name_into_links() {
 }
 
 #[test]
+fn without_any_address_there_is_no_link_and_that_is_a_failure() {
+    // Nobody answers there, and a listener on loopback has no address of its own on the internet.
+    let nobody = "network.stun-servers = 127.0.0.1:9\nnetwork.public-ip-urls = http://127.0.0.1:9\n";
+    let path = config("nowhere", &format!("secret = {SECRET}\nbind-to = 127.0.0.1:3128\n{nobody}"));
+    for (args, part) in [(&["access", &path][..], "\"secret\": {"), (&["access", "--qr", &path], "server=ADDRESS")] {
+        let output = mtg(args);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(stdout(&output).contains(part), "{}", stdout(&output));
+        let error = "mtg: error: no public address is known, so there is no link: set public-host, public-ipv4 or";
+        assert!(stderr(&output).starts_with(error), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn where_no_thread_may_be_started_that_is_said() {
+    let path = config("threads", &format!("secret = {SECRET}\nbind-to = 127.0.0.1:1\n"));
+    // Root has no such limit; a user that nobody else is has it for himself.
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=48731", "--regid=48731", "--clear-groups", "--inh-caps=-all", "--bounding-set=-all"]);
+    let readable = std::env::temp_dir().join(format!("mtg-threads-{}", std::process::id()));
+    std::fs::create_dir_all(&readable).unwrap();
+    let (program, file) = (readable.join("mtg"), readable.join("mtg.conf"));
+    std::fs::copy(env!("CARGO_BIN_EXE_mtg"), &program).unwrap();
+    std::fs::copy(path, &file).unwrap();
+    let output = command.args(["prlimit", "--nproc=1:1"]).arg(&program).arg("run").arg(&file).output().unwrap();
+    std::fs::remove_dir_all(&readable).unwrap();
+    let errors = stderr(&output);
+    assert!(errors.starts_with("mtg: error: the system lets mtg start no thread ("), "{errors}");
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
 fn a_reader_that_leaves_early_is_no_failure() {
     let mut child = Command::new(env!("CARGO_BIN_EXE_mtg"))
         .args(["run", "--help"])
@@ -321,6 +354,7 @@ fn what_a_missing_file_is_answered_with_makes_a_good_one() {
     let programs = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap());
     assert!(Command::new("sh").args(["-c", command]).env("PATH", programs).status().unwrap().success());
     assert_eq!(mtg(&["run", "--check", path]).status.code(), Some(0));
+    assert_eq!(std::fs::metadata(path).unwrap().permissions().mode() & 0o077, 0, "others can read the secret");
     std::fs::remove_file(path).unwrap();
 }
 

@@ -6,7 +6,7 @@ use std::num::NonZeroU16;
 use super::args::{Command, Flag, Words};
 use super::json::Json;
 use super::link::Link;
-use super::{Failure, address, config_path, note, print, qr};
+use super::{Failure, address, check_threads, config_path, note, print, qr};
 use crate::config::Config;
 use crate::net::public_ip::Ips;
 use crate::proto::secret::Secret;
@@ -67,16 +67,19 @@ fn act(mut words: Words) -> Result<(), Failure> {
     let hex = words.switch(&HEX);
     let draws = words.switch(&QR);
     let [config] = words.positionals()?;
+    check_threads()?;
     let (config, _) = Config::load(&config_path(config))?;
     let servers = Servers::new(ipv4, ipv6, &config, look_up);
-    if servers.is_empty() {
-        note(
-            "no public address is known; give one with --ipv4 or --ipv6, or set public-host, public-ipv4 or public-ipv6",
-        );
-    }
     let port = port.map_or(config.bind_to.port(), NonZeroU16::get);
     let secret = if hex { config.secret.to_hex() } else { config.secret.to_base64() };
-    print(&if draws { drawings(&servers, port, &secret) } else { document(&servers, port, &config.secret, &secret) })
+    print(&if draws { drawings(&servers, port, &secret) } else { document(&servers, port, &config.secret, &secret) })?;
+    if servers.is_empty() {
+        return Err(Failure::Work(
+            "no public address is known, so there is no link: set public-host, public-ipv4 or public-ipv6, or give one with --ipv4 or --ipv6"
+                .to_owned(),
+        ));
+    }
+    Ok(())
 }
 
 /// The addresses that the internet sees; notes what stands in the way of those who want to come in.

@@ -132,6 +132,18 @@ pub(crate) fn note(line: impl fmt::Display) {
     let _ = writeln!(io::stderr(), "mtg: {line}");
 }
 
+/// Sees whether the system lets us start a thread at all: the library that waits for sockets ends the process if it
+/// cannot start its own.
+pub(crate) fn check_threads() -> Result<(), Failure> {
+    let thread = std::thread::Builder::new().stack_size(16 << 10).spawn(|| {});
+    let joined = thread.map(|thread| thread.join().is_ok());
+    joined.map(drop).map_err(|error| {
+        Failure::Work(format!(
+            "the system lets mtg start no thread ({error}); allow more than one: ulimit -u, TasksMax of systemd, --pids-limit of containers"
+        ))
+    })
+}
+
 /// The CONFIG argument, or where the packages put the file.
 pub(crate) fn config_path(argument: Option<String>) -> PathBuf {
     PathBuf::from(argument.unwrap_or_else(|| "/etc/mtg.conf".to_owned()))
@@ -162,7 +174,8 @@ impl Failure {
 
 impl From<ConfigErrors> for Failure {
     fn from(errors: ConfigErrors) -> Self {
-        Self::Config(errors.iter().map(|error| error.to_string()).collect())
+        let remedy = errors.remedy().map(|remedy| format!("; {remedy}")).unwrap_or_default();
+        Self::Config(errors.iter().map(|error| format!("{error}{remedy}")).collect())
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::args::{Command, Flag, Words};
-use super::{Failure, config_path, note, print};
+use super::{Failure, check_threads, config_path, note, print};
 use crate::config::{self, Config};
 use crate::daemon;
 use crate::log as logging;
@@ -62,6 +62,7 @@ fn check(path: &Path, against: Option<&Path>) -> Result<(), Failure> {
 }
 
 fn run(path: &Path, lock: Option<&Path>) -> Result<(), Failure> {
+    check_threads()?;
     let (config, warnings) = Config::load(path)?;
     logging::init(config.log_level, config.log_time);
     for warning in warnings.iter() {

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use super::access::{self, Servers};
 use super::args::{Command, Flag, Words};
 use super::link::Link;
-use super::{Failure, note, print, secret};
+use super::{Failure, check_threads, note, print, secret};
 use crate::config::{Config, ConfigErrors};
 use crate::daemon;
 use crate::log as logging;
@@ -99,6 +99,7 @@ struct SimpleRun {
 }
 
 fn act(words: Words) -> Result<(), Failure> {
+    check_threads()?;
     let SimpleRun { settings, fresh, ignores_tcp_buffer } = parse(words)?;
     let settings = settings.iter().map(|(key, value, origin)| (key.as_str(), value.as_str(), origin.as_str()));
     let (config, warnings) = Config::from_settings(settings).map_err(misused)?;

@@ -75,33 +75,39 @@ impl fmt::Display for Warnings {
 pub struct ConfigErrors {
     issues: Vec<Issue>,
     is_unreadable: bool,
+    /// The command that makes the file, for somebody who is about to start.
+    remedy: Option<String>,
 }
 
 impl ConfigErrors {
     pub(super) fn new(issues: Vec<Issue>) -> Self {
-        Self { issues: sorted(issues), is_unreadable: false }
+        Self { issues: sorted(issues), is_unreadable: false, remedy: None }
     }
 
     pub(super) fn unreadable(origin: String, error: &std::io::Error) -> Self {
         let advice = match error.kind() {
-            ErrorKind::NotFound => format!(
-                "; this makes one: (echo bind-to = 0.0.0.0:3128; echo secret = $(mtg generate-secret www.google.com)) >{origin}"
-            ),
-            ErrorKind::IsADirectory => {
-                "; container engines make a folder where the file to mount is missing".to_owned()
-            }
-            ErrorKind::PermissionDenied => {
-                "; the user that mtg runs as has to be allowed to (in the container: 65532)".to_owned()
-            }
-            _ => String::new(),
+            ErrorKind::IsADirectory => "; container engines make a folder where the file to mount is missing",
+            ErrorKind::PermissionDenied => "; the user that mtg runs as has to be allowed to (in the container: 65532)",
+            _ => "",
         };
+        // Nobody but the owner is to read a secret.
+        let remedy = (error.kind() == ErrorKind::NotFound).then(|| {
+            format!(
+                "this makes one: (umask 077; (echo bind-to = 0.0.0.0:3128; echo secret = $(mtg generate-secret www.google.com)) >{origin})"
+            )
+        });
         let issue = Issue { origin, line: None, text: format!("cannot be read: {error}{advice}") };
-        Self { issues: vec![issue], is_unreadable: true }
+        Self { issues: vec![issue], is_unreadable: true, remedy }
     }
 
     /// Whether the file could not be read at all.
     pub fn is_unreadable(&self) -> bool {
         self.is_unreadable
+    }
+
+    /// What makes a file that is missing, for somebody who is about to start; of no use to a proxy that runs.
+    pub fn remedy(&self) -> Option<&str> {
+        self.remedy.as_deref()
     }
 
     /// The errors one by one.

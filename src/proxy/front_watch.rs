@@ -14,20 +14,26 @@ use crate::config::Config;
 use crate::guard::front_profile::SAMPLES;
 use crate::net::deadline;
 use crate::proto::proxy_protocol;
+use crate::proto::reader::ReadError;
 use crate::proto::tls::first_flight::FirstFlight;
 use crate::proto::tls::front_hello::{self, Offer};
 use crate::proto::tls::refusal::Refusal;
 
 /// From one look to the next; between the two bounds, at random.
 const EVERY: (Duration, Duration) = (Duration::from_secs(5 * 60 * 60), Duration::from_secs(7 * 60 * 60));
-/// The same after a look that showed nothing.
-const RETRY: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(120));
+/// The same after a look that showed nothing: a front that starts later than we do shall be known before its visitors.
+const SOON: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(3));
+/// The same when that has gone on for `PATIENCE`.
+const RETRY: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(20));
+const PATIENCE: Duration = Duration::from_secs(10 * 60);
 /// Between two samples of a look.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(300), Duration::from_millis(1500));
 /// Time before the front's patience is measured; the samples of a new front are wanted first.
 const LATER: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(10));
 /// Time for one answer.
 const ANSWER: Duration = Duration::from_secs(10);
+/// Time for a sample, which is more than a silent front is waited for.
+const SAMPLE: Duration = Duration::from_secs(15);
 /// A flight is over when nothing has come for so long.
 const QUIET: Duration = Duration::from_secs(1);
 /// Bytes of a flight that are read at most.
@@ -40,8 +46,16 @@ pub(super) async fn watch(shared: &Shared) {
 }
 
 async fn watch_answers(shared: &Shared) {
+    let mut answered = Instant::now();
     loop {
-        let pause = if look(shared).await { EVERY } else { RETRY };
+        let pause = if look(shared).await {
+            answered = Instant::now();
+            EVERY
+        } else if answered.elapsed() < PATIENCE {
+            SOON
+        } else {
+            RETRY
+        };
         let pause = async {
             Timer::after(random::between(pause)).await;
         };
@@ -56,7 +70,7 @@ async fn look(shared: &Shared) -> bool {
     for _ in 0..SAMPLES {
         let mut refused = None;
         for offer in [Offer::Hybrid, Offer::Classic] {
-            match deadline::within(ANSWER, sample(shared, offer, sends_header(shared))).await {
+            match deadline::within(SAMPLE, sample(shared, offer, sends_header(shared))).await {
                 Some(Ok(flight)) => {
                     is_answered = true;
                     shared.front_fault.forget();
@@ -72,7 +86,7 @@ async fn look(shared: &Shared) -> bool {
         }
         if !is_answered {
             if let Some(error) = refused {
-                let otherwise = deadline::within(ANSWER, sample(shared, Offer::Classic, !sends_header(shared)));
+                let otherwise = deadline::within(SAMPLE, sample(shared, Offer::Classic, !sends_header(shared)));
                 let otherwise = async { matches!(otherwise.await, Some(Ok(_))) };
                 front_fault::tell(shared, &error, otherwise).await;
             }
@@ -111,6 +125,10 @@ async fn sample(shared: &Shared, offer: Offer, sends_header: bool) -> io::Result
     let mut chunk = vec![0; CHUNK];
     loop {
         let flight = FirstFlight::parse(&arrived);
+        // What is no start of TLS 1.3 does not become one by waiting.
+        if flight == Err(ReadError::Malformed) {
+            return Err(io::Error::new(ErrorKind::InvalidData, Refusal::of(&arrived)));
+        }
         let limit = if flight.is_ok() { QUIET } else { ANSWER };
         let received = match deadline::within(limit, socket.read(&mut chunk)).await {
             Some(received) => received?,

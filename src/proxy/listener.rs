@@ -1,14 +1,14 @@
 //! Accepting connections, whatever happens.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use async_io::{Async, Timer};
 use futures_lite::future::yield_now;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
 
-use crate::log::Limited;
+use crate::log::{Limited, notice};
 use crate::net::sockopts::{self, ClientSide, KeepAlive};
 
 /// Connections that the kernel may hold for us.
@@ -29,6 +29,24 @@ impl Listener {
     /// # Errors
     /// Those of bind and listen; see [`explain`].
     pub(super) fn bind(
+        address: SocketAddr,
+        keep_alive: &KeepAlive,
+        client_side: &ClientSide,
+        shares_port: bool,
+    ) -> io::Result<Self> {
+        match Self::bind_exactly(address, keep_alive, client_side, shares_port) {
+            // A kernel without IPv6 has all its addresses at 0.0.0.0.
+            Err(error) if has_no_family(&error) && address.ip().is_unspecified() && address.is_ipv6() => {
+                let address = (Ipv4Addr::UNSPECIFIED, address.port()).into();
+                let listener = Self::bind_exactly(address, keep_alive, client_side, shares_port)?;
+                notice(format_args!("this machine has no IPv6, so IPv4 alone is served bind-to={address}"));
+                Ok(listener)
+            }
+            bound => bound,
+        }
+    }
+
+    fn bind_exactly(
         address: SocketAddr,
         keep_alive: &KeepAlive,
         client_side: &ClientSide,
@@ -89,6 +107,10 @@ impl Listener {
     }
 }
 
+fn has_no_family(error: &io::Error) -> bool {
+    rustix::io::Errno::from_io_error(error) == Some(rustix::io::Errno::AFNOSUPPORT)
+}
+
 /// Says whether an accept error is about one connection only, as accept(2) lists them.
 fn is_the_connections_own(error: &io::Error) -> bool {
     use rustix::io::Errno;
@@ -115,6 +137,9 @@ pub(super) fn explain(error: &io::Error) -> String {
         io::ErrorKind::AddrInUse => "another program uses this port (or mtg runs already)".to_owned(),
         io::ErrorKind::PermissionDenied => {
             format!("{error}; ports below 1024 need root or the capability CAP_NET_BIND_SERVICE")
+        }
+        _ if has_no_family(error) => {
+            "this machine has no IPv6; write an IPv4 address, 0.0.0.0 for all that it has".to_owned()
         }
         io::ErrorKind::AddrNotAvailable => "this machine has no such address".to_owned(),
         _ => error.to_string(),

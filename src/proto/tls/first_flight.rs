@@ -5,8 +5,9 @@ use crate::proto::reader::{ReadError, Reader};
 
 /// The random of a HelloRetryRequest (RFC 8446 section 4.1.3) begins like this.
 const RETRY_RANDOM: [u8; 8] = [0xcf, 0x21, 0xad, 0x74, 0xe5, 0x9a, 0x61, 0x11];
-/// The longest flight that we can imitate: one record of the largest payload that is sure to be taken.
-const FLIGHT_MAX: usize = PLAINTEXT_MAX;
+/// The longest flight that we can imitate: one record, as long as TLS 1.3 makes them (RFC 8446 section 5.2: the content
+/// type and a tag of 16 bytes come on top).
+pub(crate) const FLIGHT_MAX: usize = PLAINTEXT_MAX + 1 + 16;
 
 /// What a server's first flight shows in clear.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,11 +51,19 @@ impl FirstFlight {
     }
 
     /// Payload bytes of one record that is as long as all encrypted ones together with their headers; none if there is
-    /// no such record.
+    /// no such record. What does not fit into one is answered with the longest that the server itself sends.
     pub(crate) fn as_one_record(&self) -> Option<u16> {
+        let payload = Some(self.total()?).filter(|&total| total <= FLIGHT_MAX).or_else(|| {
+            let fitting = self.records.iter().copied().map(usize::from).filter(|&payload| payload <= FLIGHT_MAX);
+            fitting.max()
+        });
+        u16::try_from(payload?).ok().filter(|&payload| payload > 0)
+    }
+
+    /// Payload bytes of one record as long as all of them, whether there may be one or not.
+    pub(crate) fn total(&self) -> Option<usize> {
         let sum: usize = self.records.iter().map(|&payload| RECORD_HEADER + usize::from(payload)).sum();
-        let payload = sum.checked_sub(RECORD_HEADER)?.min(FLIGHT_MAX);
-        u16::try_from(payload).ok().filter(|&payload| payload > 0)
+        sum.checked_sub(RECORD_HEADER)
     }
 }
 

@@ -90,6 +90,18 @@ class Doctor:
         equal((report["result"] == "fail", done.returncode), (has_failed, int(has_failed)), "result and exit code")
         return found
 
+    def grades(self) -> None:
+        """Two sites that are not there are graded without a configuration, in whatever order."""
+        done = subprocess.run(
+            [self._binary, "doctor", "--json", "--front", "front.invalid,stranger.invalid"],
+            capture_output=True,
+            timeout=DOCTOR_SECS,
+        )
+        found = json.loads(done.stdout)["findings"]
+        equal({finding["subject"] for finding in found}, {"front.invalid", "stranger.invalid"}, "sites")
+        equal([finding["grade"] for finding in found], ["fail", "fail"], "grades")
+        equal(done.returncode, 1, "exit code")
+
     def health(self, settings: dict[str, str]) -> int:
         """The exit code of the health check, which must not take as long as the rest."""
         self._write(settings)
@@ -183,12 +195,21 @@ class Checks:
             silent = {"domain-fronting.host": "127.0.0.1", "domain-fronting.port": "5443"}
             plain = b"HTTP/1.1 400 Bad Request\r\n\r\n"
             threading.Thread(target=answer_once, args=(mute, plain), daemon=True).start()
-            wrong = {**gone, "front": ("fail", "not in TLS 1.3")}
+            wrong = {**gone, "front": ("fail", "it answers, but not in TLS")}
             self._check("the front does not speak TLS", silent, wrong)
             unknown_name = bytes.fromhex("15030300020270")
             threading.Thread(target=answer_once, args=(mute, unknown_name), daemon=True).start()
-            wrong = {**gone, "front": ("fail", "refuses a browser that asks for front.example (TLS alert 112)")}
+            wrong = {**gone, "front": ("fail", "asked for front.example: it has no site of that name")}
             self._check("the front does not know the secret's host", silent, wrong)
+        self._fronts(gone)
+        with hanging_up(PROXY):
+            full = {"port": ("warn", "hangs up at once"), "public address": ("warn", "hangs up at once")}
+            self._check("the proxy has no free place", {}, full)
+            claim = "a health check passes where all places are taken"
+            self._score.check(claim, lambda: equal(self._doctor.health(self._good), 0, "exit code"))
+        named = {**gone, "public host": ("warn", "localhost, at ")}
+        self._check("the name in the links is visited", {"public-host": "localhost"}, named)
+        self._score.check("sites are graded, those that are away last", lambda: self._doctor.grades())
         self._all_silent(gone)
         local = {"secret": SECRET.hex()[:34] + b"localhost".hex()}
         ours = {**gone, "name": ("ok", "localhost leads to this machine")}
@@ -196,6 +217,16 @@ class Checks:
         elsewhere = {**local, "public-ipv4": "127.0.0.2"}
         theirs = {**gone, "name": ("warn", "127.0.0.1, this machine at 127.0.0.2")}
         self._check("the secret's host leads elsewhere", elsewhere, theirs)
+
+    def _fronts(self, gone: dict[str, tuple[str, str]]) -> None:
+        """Fronts with the PROXY header the wrong way round, and one of TLS 1.2."""
+        for claim, port, changes, text in (
+            ("the front wants a PROXY header", 5444, {}, "it wants a PROXY header"),
+            ("the front minds a PROXY header", FRONT[1], {"domain-fronting.proxy-protocol": "true"}, "it cannot read the PROXY"),
+            ("the front speaks TLS 1.2 only", 5445, {}, "it answers in an older TLS"),
+        ):
+            there = {"domain-fronting.host": "127.0.0.1", "domain-fronting.port": str(port), **changes}
+            self._check(claim, there, {**gone, "front": ("fail", text)})
 
     def _all_silent(self, gone: dict[str, tuple[str, str]]) -> None:
         """Whoever is asked takes the question and never answers: the limit for everything holds."""
@@ -259,6 +290,32 @@ def answer_once(server: socket.socket, answer: bytes) -> None:
         visitor.sendall(answer)
 
 
+def other_fronts(work: Path) -> str:
+    """Servers of nginx that mtg cannot hide behind as they are."""
+    certificate = f"ssl_certificate {work}/front.example.pem; ssl_certificate_key {work}/front.example.key;"
+    return (
+        f"server {{ listen 127.0.0.1:5444 ssl proxy_protocol; {certificate} }}\n"
+        f"server {{ listen 127.0.0.1:5445 ssl; ssl_protocols TLSv1.2; {certificate} }}\n"
+    )
+
+
+@contextmanager
+def hanging_up(address: tuple[str, int]) -> Iterator[None]:
+    """A server that closes whatever comes."""
+
+    def serve(server: socket.socket) -> None:
+        while True:
+            try:
+                server.accept()[0].close()
+            except OSError:
+                return
+
+    with socket.create_server(address) as server:
+        threading.Thread(target=serve, args=(server,), daemon=True).start()
+        yield
+        server.shutdown(socket.SHUT_RDWR)
+
+
 @contextmanager
 def forwarding(listen: tuple[str, int], to: tuple[str, int]) -> Iterator[None]:
     """A plain forwarder of one port to another."""
@@ -304,7 +361,7 @@ def main() -> int:
     score, dcs = Score(), mock_dc.MockDataCentres()
 
     def checks() -> None:
-        with front_nginx.nginx(work), LoopThread() as loop:
+        with front_nginx.nginx(work, directives=other_fronts(work)), LoopThread() as loop:
             loop.run(dcs.listen())
             set_ups = Checks(Doctor(binary, work), score)
             with mtg.Mtg(binary, work / "mtg", PROXY).run(settings) as proxy:

@@ -8,9 +8,11 @@ use super::greeting::{Answerer, greet};
 use super::{Case, Finding, Grade};
 use crate::cli::address;
 use crate::net::public_ip::PublicIps;
+use crate::proto::tls::refusal::Refusal;
 
 const PORT: &str = "port";
 const PUBLIC: &str = "public address";
+const PUBLIC_HOST: &str = "public host";
 const NAME: &str = "name";
 
 pub(super) async fn port(case: Arc<Case>) -> Vec<Finding> {
@@ -30,6 +32,7 @@ pub(super) async fn port(case: Arc<Case>) -> Vec<Finding> {
         // A port that is taken, or one that only root may take and so cannot be tried.
         Err(error) => match visit(&case, local(address)).await {
             Ok(Answerer::Ourselves) => Finding::ok(PORT, &format!("the proxy answers on {address}")),
+            Ok(Answerer::Refusing(Refusal::Silent)) if !may_be_shut_out(&case) => hangs_up(address),
             Err(refused) if refused.kind() == ErrorKind::ConnectionRefused => Finding::fail(
                 PORT,
                 &format!("cannot listen on {address}: {error}"),
@@ -51,10 +54,20 @@ fn may_be_shut_out(case: &Case) -> bool {
     defense.allowlist.enabled || defense.blocklist.enabled || !case.config.proxy_protocol_trusted.is_empty()
 }
 
+/// As a proxy does whose places are taken, and a load balancer without a server behind it.
+fn hangs_up(address: SocketAddr) -> Finding {
+    Finding::warn(
+        PORT,
+        &format!("somebody listens on {address} and hangs up at once"),
+        "if that is this proxy, all its places are taken: see concurrency and handshakes-per-ip, and try again; else \
+         'netstat -ltnp' names the other program: stop it, or set another port in bind-to",
+    )
+}
+
 fn taken(address: SocketAddr) -> Finding {
     Finding::fail(
         PORT,
-        &format!("another program listens on {address}, or a proxy with another secret or without a free place"),
+        &format!("another program listens on {address}, or a proxy with another secret"),
         "if you have changed the secret, restart mtg; else 'netstat -ltnp' names the other program: stop it, or set \
          another port in bind-to",
     )
@@ -71,7 +84,9 @@ pub(super) async fn public_address(case: Arc<Case>) -> Vec<Finding> {
             "ask the provider for a public IPv4 address, use IPv6 if you have it, or run mtg on a rented server",
         ));
     }
-    if ips.is_empty() {
+    if let Some(host) = &case.config.public_host {
+        findings.extend(public_host(&case, host).await);
+    } else if ips.is_empty() {
         findings.push(Finding::warn(
             PUBLIC,
             "nobody told us the address that this machine has on the internet",
@@ -80,24 +95,54 @@ pub(super) async fn public_address(case: Arc<Case>) -> Vec<Finding> {
         return findings;
     }
     for ip in &ips {
-        let address = SocketAddr::new(*ip, port);
-        findings.push(match visit(&case, address).await {
-            Ok(Answerer::Ourselves) => Finding::ok(PUBLIC, &format!("the proxy answers on {address}")),
-            Ok(_) => Finding::fail(
-                PUBLIC,
-                &format!("somebody else answers on {address}"),
-                "let the router in front of this machine forward the port to this machine, and to no other",
-            ),
-            Err(error) => Finding::warn(
-                PUBLIC,
-                &format!("{address} cannot be reached from here: {error}"),
-                "if a router stands in front of this machine, let it forward the port here, and open the port in the \
-                 firewall; some routers cannot show it from inside, so try a link on a phone without Wi-Fi",
-            ),
-        });
+        findings.push(from_outside(&case, SocketAddr::new(*ip, port), "").await);
     }
     findings.extend(name(&case, &ips).await);
     findings
+}
+
+/// Whether the name in the links leads here.
+async fn public_host(case: &Case, host: &str) -> Vec<Finding> {
+    let ips = match case.resolver.resolve(host).await {
+        Ok(ips) => ips,
+        Err(error) => {
+            return vec![Finding::fail(
+                PUBLIC_HOST,
+                &format!("{host}, the name in the links, has no address: {error}"),
+                "see whether the name in public-host is right, and whether the program that keeps its address up to date runs",
+            )];
+        }
+    };
+    let mut findings = Vec::new();
+    for ip in ips {
+        let address = SocketAddr::new(ip, case.config.bind_to.port());
+        findings.push(from_outside(case, address, &format!("{host}, at ")).await);
+    }
+    findings
+}
+
+/// Whether the proxy answers where clients look for it; `name` is what they know, if it is no address.
+async fn from_outside(case: &Case, address: SocketAddr, name: &str) -> Finding {
+    let subject = if name.is_empty() { PUBLIC } else { PUBLIC_HOST };
+    match visit(case, address).await {
+        Ok(Answerer::Ourselves) => Finding::ok(subject, &format!("the proxy answers on {name}{address}")),
+        Ok(Answerer::Refusing(Refusal::Silent)) => Finding::warn(
+            subject,
+            &format!("whoever listens on {name}{address} hangs up at once"),
+            "a proxy whose places are all taken does that, and so does a router that forwards the port to nobody",
+        ),
+        Ok(_) => Finding::fail(
+            subject,
+            &format!("somebody else answers on {name}{address}"),
+            "let the router in front of this machine forward the port to this machine, and to no other",
+        ),
+        Err(error) => Finding::warn(
+            subject,
+            &format!("{name}{address} cannot be reached from here: {error}"),
+            "if a router stands in front of this machine, let it forward the port here, and open the port in the \
+             firewall; some routers cannot show it from inside, so try a link on a phone without Wi-Fi",
+        ),
+    }
 }
 
 /// Compares the addresses of the secret's host with ours.

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use super::greeting::{Answerer, greet};
 use super::{Case, Finding};
 use crate::config::Host;
-use crate::proto::tls::first_flight::FirstFlight;
+use crate::proto::tls::first_flight::{FLIGHT_MAX, FirstFlight};
 use crate::proto::tls::group::X25519_MLKEM768;
+use crate::proxy::front_fault::Fault;
 use crate::proxy::is_ourselves;
 
 const SUBJECT: &str = "front";
@@ -32,30 +33,21 @@ pub(super) async fn check(case: Arc<Case>) -> Vec<Finding> {
         return vec![leads_back(&name)];
     }
     let reached = case.dialer.connect(addresses, case.config.network.timeout.tcp).await;
+    let sends_header = case.config.domain_fronting.proxy_protocol;
     let (socket, address) = match reached {
         Ok(reached) => reached,
         Err(error) => {
             return vec![Finding::fail(SUBJECT, &format!("{name} cannot be reached: {error}"), CHOOSE)];
         }
     };
-    match greet(socket, &preface(&case), &case.config.secret).await {
+    match greet(socket, preface(sends_header), &case.config.secret).await {
         Ok(Answerer::Ourselves) => vec![leads_back(&name)],
         Ok(Answerer::Server(flight)) => grade(&name, address, &flight),
-        Ok(Answerer::Refusing(alert)) => {
-            let host = case.config.secret.host();
-            vec![Finding::fail(
-                SUBJECT,
-                &format!("{name}: it refuses a browser that asks for {host} (TLS alert {alert})"),
-                "the server does not know the name in the secret: set domain-fronting.host to one that does, or make a \
-                 secret with a name that it knows (mtg generate-secret HOST; the links change)",
-            )]
-        }
-        Ok(Answerer::Other) => {
-            vec![Finding::fail(
-                SUBJECT,
-                &format!("{name}: it answers, but not in TLS 1.3 as web sites of today do"),
-                CHOOSE,
-            )]
+        Ok(Answerer::Refusing(refusal)) => {
+            let otherwise = Fault::may_be_a_header(refusal) && answers(&case, address, !sends_header).await;
+            let fault = Fault::new(refusal, sends_header, otherwise);
+            let text = format!("{name}, asked for {}: {fault}", case.config.secret.host());
+            vec![Finding::fail(SUBJECT, &text, fault.remedy())]
         }
         Err(error) => vec![Finding::fail(SUBJECT, &format!("{name}: it does not answer in TLS: {error}"), CHOOSE)],
     }
@@ -76,10 +68,17 @@ async fn addresses(case: &Case) -> Result<(Vec<SocketAddr>, String), (String, io
     }
 }
 
+/// Whether it answers in TLS 1.3, with a PROXY header or without.
+async fn answers(case: &Case, address: SocketAddr, sends_header: bool) -> bool {
+    let Ok((socket, _)) = case.dialer.connect(vec![address], case.config.network.timeout.tcp).await else {
+        return false;
+    };
+    matches!(greet(socket, preface(sends_header), &case.config.secret).await, Ok(Answerer::Server(_)))
+}
+
 /// What a front gets first that wants a PROXY header.
-fn preface(case: &Case) -> Vec<u8> {
-    let wants = case.config.domain_fronting.proxy_protocol;
-    if wants { b"PROXY UNKNOWN\r\n".to_vec() } else { Vec::new() }
+fn preface(sends_header: bool) -> &'static [u8] {
+    if sends_header { b"PROXY UNKNOWN\r\n" } else { b"" }
 }
 
 fn grade(name: &str, address: SocketAddr, flight: &FirstFlight) -> Vec<Finding> {
@@ -99,7 +98,17 @@ fn grade(name: &str, address: SocketAddr, flight: &FirstFlight) -> Vec<Finding> 
         let advice = "no fault, mtg answers as the site does; a site that has it is one among more";
         Finding::warn(KEY, "of an older kind, not X25519MLKEM768", advice)
     };
+    let total = flight.total().unwrap_or(0);
     let answer = match flight.records.len() {
+        _ if total > FLIGHT_MAX => Finding::warn(
+            ANSWER,
+            &format!(
+                "its certificates make it {} KB long, and mtg's answer has {} at most",
+                total >> 10,
+                FLIGHT_MAX >> 10
+            ),
+            "whoever compares can see that; choose another web site (mtg generate-secret HOST; the links change)",
+        ),
         0 | 1 => Finding::ok(ANSWER, "it comes in one record, as mtg's does"),
         count => Finding::warn(
             ANSWER,

@@ -13,6 +13,7 @@ use crate::proto::faketls;
 use crate::proto::secret::Secret;
 use crate::proto::tls::first_flight::FirstFlight;
 use crate::proto::tls::front_hello::{self, Offer};
+use crate::proto::tls::refusal::Refusal;
 
 /// How long a flight may pause.
 const QUIET: Duration = Duration::from_secs(1);
@@ -27,16 +28,15 @@ pub(super) enum Answerer {
     Ourselves,
     /// A TLS 1.3 server.
     Server(FirstFlight),
-    /// Somebody who wants nothing of this hello, with the number of a TLS alert (RFC 8446 section 6).
-    Refusing(u8),
-    /// Somebody who does not speak TLS 1.3, or not with us.
-    Other,
+    /// Somebody who does not answer this hello in TLS 1.3.
+    Refusing(Refusal),
 }
 
 /// Sends a client's hello, behind what has to come before it, and reads the answer.
 ///
 /// # Errors
-/// Those of the socket; `UnexpectedEof` if it was closed without an answer.
+/// Those of the socket, except that a connection which is reset before an answer is as good as one that ends;
+/// `TimedOut` if nothing comes and it does not end.
 pub(super) async fn greet(socket: TcpStream, preface: &[u8], secret: &Secret) -> io::Result<Answerer> {
     let socket = Async::new(socket)?;
     let mut hello = Vec::new();
@@ -47,19 +47,15 @@ pub(super) async fn greet(socket: TcpStream, preface: &[u8], secret: &Secret) ->
     let random = faketls::sign_hello(&mut hello, now_secs(), secret).ok_or(io::ErrorKind::InvalidInput)?;
     (&socket).write_all(preface).await?;
     (&socket).write_all(&hello).await?;
-    let mut flight = receive(&socket).await?;
-    if flight.is_empty() {
-        return Err(io::ErrorKind::UnexpectedEof.into());
-    }
+    let mut flight = match receive(&socket).await {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Vec::new(),
+        received => received?,
+    };
     let server = FirstFlight::parse(&flight);
     if faketls::is_signed_reply(&mut flight, &random, secret) {
         return Ok(Answerer::Ourselves);
     }
-    Ok(match (server, flight.as_slice()) {
-        (Ok(server), _) => Answerer::Server(server),
-        (Err(_), &[0x15, 0x03, _, 0x00, 0x02, _, alert, ..]) => Answerer::Refusing(alert),
-        _ => Answerer::Other,
-    })
+    Ok(server.map_or_else(|_| Answerer::Refusing(Refusal::of(&flight)), Answerer::Server))
 }
 
 /// Reads until the other end waits for us.
@@ -71,6 +67,7 @@ async fn receive(mut socket: &Async<TcpStream>) -> io::Result<Vec<u8>> {
         match deadline::within(patience, socket.read(&mut chunk)).await {
             Some(Ok(length @ 1..)) => flight.extend_from_slice(chunk.get(..length).unwrap_or_default()),
             Some(Err(error)) if flight.is_empty() => return Err(error),
+            None if flight.is_empty() => return Err(io::ErrorKind::TimedOut.into()),
             _ => break,
         }
         patience = QUIET;

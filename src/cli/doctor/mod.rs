@@ -3,6 +3,7 @@
 //! The checks run side by side. Each returns findings and never more than an address or a host name of the
 //! configuration: what doctor prints is made to be shown to others.
 
+mod candidates;
 mod clock;
 mod entrance;
 mod front;
@@ -12,7 +13,9 @@ mod machine;
 mod telegram;
 
 use std::io::{self, IsTerminal as _, Write as _};
+use std::path::PathBuf;
 use std::pin::Pin;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -20,7 +23,7 @@ use smol::Executor;
 
 use super::args::{Command, Flag, Words};
 use super::json::Json;
-use super::{Failure, config_path, print};
+use super::{Failure, check_threads, config_path, print};
 use crate::config::{Config, Warnings};
 use crate::net::connect::Dialer;
 use crate::net::deadline;
@@ -31,7 +34,7 @@ pub(crate) static COMMAND: Command = Command {
     name: "doctor",
     arguments: &["[CONFIG]"],
     about: "find out what keeps the proxy from working",
-    flags: &[&JSON, &HEALTH, &SKIP_NATIVE, &TIME_SERVER],
+    flags: &[&JSON, &HEALTH, &FRONT, &SKIP_NATIVE, &TIME_SERVER],
     notes,
     act,
 };
@@ -39,6 +42,12 @@ pub(crate) static COMMAND: Command = Command {
 static JSON: Flag = Flag { short: "", long: "--json", value: "", about: "findings for programs" };
 static HEALTH: Flag =
     Flag { short: "", long: "--health", value: "", about: "only see whether the proxy answers on its port" };
+static FRONT: Flag = Flag {
+    short: "",
+    long: "--front",
+    value: "HOST",
+    about: "only grade this web site as a front; repeatable, or with commas",
+};
 static SKIP_NATIVE: Flag =
     Flag { short: "", long: "--skip-native-check", value: "", about: "do not try Telegram without a SOCKS5 proxy" };
 static TIME_SERVER: Flag =
@@ -59,6 +68,8 @@ struct Case {
     resolver: Resolver,
     dialer: Dialer,
     deadline: Instant,
+    /// Data centres that are still being asked.
+    asking: AtomicUsize,
     /// How far Telegram's clock is ahead of ours, seconds, once a data centre has answered.
     telegram_clock: Mutex<Option<i64>>,
 }
@@ -85,10 +96,16 @@ type Check = (String, Pin<Box<dyn Future<Output = Vec<Finding>> + Send>>);
 
 fn act(mut words: Words) -> Result<(), Failure> {
     let time_server = words.text(&TIME_SERVER)?;
+    let fronts = words.texts(&FRONT)?;
     let as_json = words.switch(&JSON);
     let only_health = words.switch(&HEALTH);
     let skips_native = words.switch(&SKIP_NATIVE);
     let [config] = words.positionals()?;
+    check_threads()?;
+    if !fronts.is_empty() {
+        let hosts = fronts.iter().flat_map(|hosts| hosts.split(',')).map(str::trim);
+        return report(&candidates::grade_all(hosts, config.map(PathBuf::from).as_deref())?, as_json);
+    }
     let (config, warnings) = Config::load(&config_path(config))?;
     let network = &config.network;
     let dialer = Dialer::new(Some(keep_alive(network)), (network.bind_ipv4, network.bind_ipv6));
@@ -102,11 +119,16 @@ fn act(mut words: Words) -> Result<(), Failure> {
         resolver,
         dialer,
         deadline: Instant::now() + LIMIT,
+        asking: AtomicUsize::new(telegram::NUMBERS.len()),
         telegram_clock: Mutex::default(),
     });
     let shows_progress = !as_json && io::stdout().is_terminal();
     let findings = async_io::block_on(examine(&case, shows_progress));
-    print(&if as_json { json(&findings) } else { text(&findings) })?;
+    report(&findings, as_json)
+}
+
+fn report(findings: &[Finding], as_json: bool) -> Result<(), Failure> {
+    print(&if as_json { json(findings) } else { text(findings) })?;
     match findings.iter().filter(|finding| finding.grade == Grade::Fail).count() {
         0 => Ok(()),
         1 => Err(Failure::Work("one check failed".to_owned())),
@@ -216,7 +238,9 @@ fn notes() -> String {
     "CONFIG is /etc/mtg.conf if it is left out. Each finding is ok, warn or fail, and says what to do.\n\
      It takes 15 seconds at most. The exit code is 1 if anything fails. No secret and no password is\n\
      shown. The proxy may be running or not. With --health only the port is looked at, and a proxy\n\
-     that does not run is a failure: for the health checks of containers."
+     that does not run is a failure: for the health checks of containers. With --front the sites named are\n\
+     graded as fronts, the best first; CONFIG need not be there, but tells the own address and the\n\
+     resolver if it is given."
         .to_owned()
 }
 

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,7 @@ use crate::proto::obfuscated2::{DcFrame, Tag};
 use crate::proxy::{Means, NoRoute, Routes, candidates};
 
 /// The numbers that clients ask for; the last is for pictures and videos only.
-const NUMBERS: [i16; 6] = [1, 2, 3, 4, 5, 203];
+pub(super) const NUMBERS: [i16; 6] = [1, 2, 3, 4, 5, 203];
 const MEDIA_ONLY: i16 = 203;
 /// Time for the answer of a data centre that has been reached.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -34,11 +35,21 @@ pub(super) fn checks(case: &Arc<Case>) -> Vec<Check> {
         }
     }
     if case.skips_native && checks.is_empty() {
+        case.asking.store(0, Ordering::Relaxed);
         return checks;
     }
     for number in NUMBERS {
         let subject = format!("DC {number}");
-        checks.push((subject.clone(), Box::pin(check(case.clone(), subject, DcId::new(number)))));
+        let look = check(case.clone(), subject.clone(), DcId::new(number));
+        let case = case.clone();
+        checks.push((
+            subject,
+            Box::pin(async move {
+                let findings = look.await;
+                case.asking.fetch_sub(1, Ordering::Relaxed);
+                findings
+            }),
+        ));
     }
     checks
 }
@@ -63,29 +74,35 @@ async fn reach_proxy(case: Arc<Case>, subject: String, host: Host, port: u16) ->
 }
 
 async fn check(case: Arc<Case>, subject: String, dc: DcId) -> Vec<Finding> {
-    let began = Instant::now();
+    let has_proxy = case.config.network.proxies.iter().any(|upstream| matches!(upstream, Upstream::Socks5(_)));
     let Some((_, addresses)) = candidates(&case.config, dc, &[]).filter(|(_, addresses)| !addresses.is_empty()) else {
         let advice = "set prefer-ip to prefer-ipv6, which allows both kinds";
         return vec![Finding::fail(&subject, "has no address of the kind that prefer-ip allows", advice)];
     };
     let (socket, address) = match reach(&case, &addresses).await {
         Ok(reached) => reached,
-        Err(error) => return vec![lost(&subject, dc, &format!("cannot be reached: {error}"), UNREACHABLE)],
+        Err(error) => {
+            let advice = if has_proxy { UNREACHABLE_OVER_PROXY } else { UNREACHABLE };
+            return vec![lost(&subject, dc, &format!("cannot be reached: {error}"), advice)];
+        }
     };
+    let began = Instant::now();
     let answer = match Async::new(socket) {
         Ok(socket) => deadline::within(ANSWER, ask(&socket, dc)).await,
         Err(error) => Some(Err(error)),
     };
+    // The question goes out behind nothing that would have to be waited for.
     let millis = began.elapsed().as_millis();
+    let foreign = if has_proxy { FOREIGN_OVER_PROXY } else { FOREIGN };
     vec![match answer {
         Some(Ok(clock)) => {
             *case.telegram_clock.lock().unwrap_or_else(PoisonError::into_inner) = Some(clock - now_secs());
-            Finding::ok(&subject, &format!("answers as Telegram at {} in {millis} ms", address.ip()))
+            Finding::ok(&subject, &format!("answers as Telegram at {}, a round trip takes {millis} ms", address.ip()))
         }
         Some(Err(error)) => {
-            lost(&subject, dc, &format!("{} does not answer as Telegram: {error}", address.ip()), FOREIGN)
+            lost(&subject, dc, &format!("{} does not answer as Telegram: {error}", address.ip()), foreign)
         }
-        None => lost(&subject, dc, &format!("{} takes the connection and says nothing", address.ip()), FOREIGN),
+        None => lost(&subject, dc, &format!("{} takes the connection and says nothing", address.ip()), foreign),
     }]
 }
 
@@ -93,6 +110,11 @@ const UNREACHABLE: &str = "if other sites work from here, the provider or a fire
                            abroad (network.proxies) is a way around";
 const FOREIGN: &str = "somebody on the way answers in place of Telegram; a SOCKS5 proxy abroad (network.proxies) is a \
                        way around";
+
+const UNREACHABLE_OVER_PROXY: &str = "see whether the SOCKS5 proxy of network.proxies lets connections to Telegram \
+                                      out and where it stands; if only this one is lost, wait or try another proxy";
+const FOREIGN_OVER_PROXY: &str = "somebody answers in place of Telegram even behind the SOCKS5 proxy of \
+                                  network.proxies: it stands where Telegram is blocked, or is not to be trusted";
 
 fn lost(subject: &str, dc: DcId, text: &str, advice: &str) -> Finding {
     if dc.number() == MEDIA_ONLY {

@@ -19,6 +19,10 @@ const FLIGHT: &str = "160303007a0200007603036f79deae078beb61e612a40c0537d02f724a
     20404142434445464748494a4b4c4d4e4f505152535455565758595a5b5c5d5e5f130100002e002b0002030400330024001d0020\
     808182838485868788898a8b8c8d8e8f909192939495969798999a9b9c9d9e9f1403030001011703030010\
     c0c1c2c3c4c5c6c7c8c9cacbcccdcecf";
+/// The start of a TLS 1.2 server's.
+const OLD_FLIGHT: &str =
+    "160303002c0200002803036f79deae078beb61e612a40c0537d02f724afd8851f4ba281fe1c74130f8a58200c02f000000";
+const UNKNOWN_NAME: &str = "15030300020270";
 /// How a PROXY header of version 2 begins.
 const HEADER: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
@@ -39,28 +43,30 @@ fn bytes(hex: &str) -> Vec<u8> {
 fn front(answer: &str, wants_header: bool, minds_header: bool) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let (address, answer) = (listener.local_addr().unwrap(), bytes(answer));
-    thread::spawn(move || {
-        for mut visit in listener.incoming().flatten() {
-            let answer = answer.clone();
-            thread::spawn(move || {
-                visit.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-                let mut hello = [0; 2048];
-                let mut length = visit.read(&mut hello).unwrap_or(0);
-                let has_header = hello[..length].starts_with(HEADER);
-                if (wants_header && !has_header) || (minds_header && has_header) {
-                    return;
-                }
-                if has_header {
-                    length = visit.read(&mut hello).unwrap_or(0);
-                }
-                if length > 0 {
-                    let _ = visit.write_all(&answer);
-                    let _ = visit.read(&mut hello);
-                }
-            });
-        }
-    });
+    thread::spawn(move || answer_all(&listener, &answer, wants_header, minds_header));
     address
+}
+
+fn answer_all(listener: &TcpListener, answer: &[u8], wants_header: bool, minds_header: bool) {
+    for mut visit in listener.incoming().flatten() {
+        let answer = answer.to_vec();
+        thread::spawn(move || {
+            visit.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+            let mut hello = [0; 2048];
+            let mut length = visit.read(&mut hello).unwrap_or(0);
+            let has_header = hello[..length].starts_with(HEADER);
+            if (wants_header && !has_header) || (minds_header && has_header) {
+                return;
+            }
+            if has_header {
+                length = visit.read(&mut hello).unwrap_or(0);
+            }
+            if length > 0 {
+                let _ = visit.write_all(&answer);
+                let _ = visit.read(&mut hello);
+            }
+        });
+    }
 }
 
 #[test]
@@ -147,6 +153,22 @@ fn proxy_headers_that_are_missing_unexpected_or_untrusted_are_told_of() {
 }
 
 #[test]
+fn what_a_front_refuses_is_told_with_its_cause() {
+    for (answer, wants_header, minds_header, sends_header, part) in [
+        (OLD_FLIGHT, false, false, "false", "it answers in an older TLS"),
+        (UNKNOWN_NAME, false, false, "false", "it has no site of that name"),
+        (FLIGHT, true, false, "false", "it wants a PROXY header, which mtg does not send it"),
+        (FLIGHT, false, true, "true", "it cannot read the PROXY header that mtg sends it"),
+        ("2a", false, false, "false", "it answers, but not in TLS"),
+    ] {
+        let front = front(answer, wants_header, minds_header);
+        let proxy = quiet().front(front).set("domain-fronting.proxy-protocol", sends_header).start();
+        let log = wait_for_log(&proxy, "the front does not answer as a web site of today");
+        assert!(log.contains(part), "{part} is not in {log}");
+    }
+}
+
+#[test]
 fn a_good_front_and_a_private_file_are_not_complained_of() {
     let front = front(FLIGHT, false, false);
     let proxy = quiet().front(front).start();
@@ -170,4 +192,68 @@ fn a_name_that_leads_elsewhere_is_told_of() {
     let proxy = setup.set("public-ipv4", "203.0.113.5").start();
     let log = wait_for_log(&proxy, "the name in the secret leads to another machine");
     assert!(log.contains("host=localhost") && log.contains("here=203.0.113.5"), "{log}");
+}
+
+/// A small input that once went wrong.
+fn case(name: &str) -> std::path::PathBuf {
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/cases").join(name)
+}
+
+#[test]
+fn files_that_went_wrong_once_are_read_or_answered_rightly() {
+    for (name, code, wanted) in [
+        ("tcp_buffer.toml", 0, "tcp-buffer has no effect"),
+        ("disabled_https_list.toml", 0, ""),
+        (
+            "keys_after_section.toml",
+            78,
+            "public-ipv4 stands under [stats.prometheus]; write it above the first section",
+        ),
+        ("all_interfaces.toml", 0, ""),
+        ("semicolons.conf", 0, ""),
+    ] {
+        let output = Command::new(support::proxy::binary()).args(["run", "--check"]).arg(case(name)).output().unwrap();
+        let errors = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{name}: {errors}");
+        assert!(if wanted.is_empty() { errors.is_empty() } else { errors.contains(wanted) }, "{name}: {errors}");
+    }
+}
+
+#[test]
+fn a_kernel_without_ipv6_is_served_by_ipv4_alone() {
+    let folder = std::path::PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+    let address = socket::free_address();
+    let text = std::fs::read_to_string(case("all_interfaces.toml")).unwrap();
+    assert!(text.contains("[::]:3443"));
+    let config = folder.join("all_interfaces.toml");
+    std::fs::write(&config, text.replace("[::]:3443", &format!("[::]:{}", address.port()))).unwrap();
+    let log = folder.join("all_interfaces.log");
+    let mut child = Command::new("python3")
+        .arg(case("no_ipv6.py"))
+        .arg(support::proxy::binary())
+        .args(["run".as_ref(), config.as_os_str()])
+        .stdin(Stdio::null())
+        .stderr(std::fs::File::create(&log).unwrap())
+        .spawn()
+        .expect("python3 is missing; install it with: apt-get install python3");
+    let read = || std::fs::read_to_string(&log).unwrap();
+    let is_up = || TcpStream::connect(address).is_ok().then_some(());
+    let came_up = std::panic::catch_unwind(|| socket::wait_for("the proxy to listen", DEADLINE, is_up));
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    let status = child.wait().unwrap();
+    assert!(came_up.is_ok() && status.success(), "{}", read());
+    assert!(read().contains("NOTICE this machine has no IPv6, so IPv4 alone is served"), "{}", read());
+}
+
+#[test]
+fn a_front_that_starts_late_is_looked_at_within_seconds() {
+    let later = socket::free_address();
+    let proxy = Setup::new().front(later).start();
+    socket::wait_for("a look in vain", DEADLINE, || proxy.log().contains("no sample of the front").then_some(()));
+    thread::sleep(Duration::from_secs(4));
+    let listener = TcpListener::bind(later).unwrap();
+    let sampled = || proxy.log().contains("sample of the front offer=Hybrid suite=").then_some(());
+    thread::spawn(move || answer_all(&listener, &bytes(FLIGHT), false, false));
+    // It used to take from one minute to two.
+    socket::wait_for("a sample", Duration::from_secs(30), sampled);
 }

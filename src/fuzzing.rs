@@ -34,14 +34,14 @@ fn handshake(input: &[u8]) {
         let (mut machine, mut reply) = (Handshake::new(), Vec::new());
         for piece in input.chunks(size) {
             let mut fill = |bytes: &mut [u8]| bytes.fill(9);
-            let mut first_seen = |_: &[u8; 32], _| true;
+            let mut first_seen = |_: &crate::proto::faketls::Digest| true;
             let reply_shape = |_: &ClientHello<'_>, fill: &mut dyn FnMut(&mut [u8])| ReplyShape::usual(fill);
             let (fill, first_seen) = (&mut fill, &mut first_seen);
             let mut env = Env { now: 0, tolerance: 60, fill, first_seen, reply_shape: &reply_shape };
             match machine.handle(piece, &secret, &mut env, &mut reply) {
                 Step::Read => {}
                 Step::Front(reason) => return Some(reason.as_str()),
-                Step::Close(_) | Step::Reply | Step::Established(_) => return Some("a client"),
+                Step::Close(_) | Step::Reply { .. } | Step::Established(_) => return Some("a client"),
             }
         }
         None

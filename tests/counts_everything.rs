@@ -6,15 +6,16 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
-use support::client::session;
+use support::client::{greet, session};
 use support::dc::{EchoDc, FakeDc};
 use support::front::FakeFront;
 use support::hello::{Hello, Signed};
+use support::obfuscated2::PADDED;
 use support::pattern::Pattern;
 use support::proxy::{Proxy, Setup};
 use support::socket::{self, free_address};
 use support::socks5::{FakeSocks5, Mood};
-use support::{DEADLINE, random};
+use support::{DEADLINE, KEY, random};
 
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: front.example\r\n\r\n";
 
@@ -330,7 +331,7 @@ fn the_log_sums_up_a_minute_and_says_whose_clock_is_wrong() {
     // Clients in good order, but for a clock that is 50 s ahead of ours; one of their hellos comes again.
     for host in 2..5 {
         let hello = Hello { clock_offset_secs: 50, ..Hello::default() }.sign();
-        assert!(socket::read_exactly(&mut visit(host, &hello), 100).is_ok());
+        greet(visit(host, &hello), &hello, &KEY).unwrap().open(PADDED, 2).ping(100, 1);
         if host == 4 {
             let _again = visit(9, &hello);
             drop(front.visit(&hello.wire[..100]));

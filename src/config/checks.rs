@@ -1,7 +1,6 @@
 //! What no key can see alone: keys that are missing, and keys that make sense only together.
 
 use std::net::IpAddr;
-use std::time::Duration;
 
 use super::spec::DefaultText;
 use super::{Config, Dns, Host, keys};
@@ -74,10 +73,6 @@ fn warnings(config: &Config) -> Vec<(&'static str, &'static str)> {
         // Asked over HTTP/1.1 it answers with status 400.
         let text = "this name server wants HTTP/2, which mtg does not speak, so that no name will be found; set network.dns to tls:// or udp:// and the same address";
         found.extend(["network.dns", "network.doh-ip"].map(|key| (key, text)));
-    }
-    if config.tolerate_time_skewness > Duration::from_secs(3600) {
-        let text = "tolerate-time-skewness is more than an hour: handshakes have to be remembered that long";
-        found.push(("tolerate-time-skewness", text));
     }
     found
 }

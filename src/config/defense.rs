@@ -16,6 +16,8 @@ pub struct Defense {
     pub anti_replay: bool,
     /// `anti-replay.max-size`: cap of the table's memory, bytes.
     pub anti_replay_max_size: ByteSize,
+    /// `anti-replay.file`: where the table is kept over a restart.
+    pub anti_replay_file: Option<PathBuf>,
     /// `reject`: what happens to listed and over-limit sources.
     pub reject: Reject,
     /// `blocklist.*`.
@@ -31,6 +33,7 @@ impl Default for Defense {
         Self {
             anti_replay: true,
             anti_replay_max_size: ByteSize(1 << 20),
+            anti_replay_file: None,
             reject: Reject::Front,
             blocklist: IpListSource::default(),
             allowlist: IpListSource::default(),

@@ -1,6 +1,7 @@
 //! A place in [`Config`] and how a text gets there: the type of a key.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::value::{self, ValueError};
@@ -34,6 +35,7 @@ pub(super) enum Field {
     SegmentSize(Slot<Option<u16>>),
     Ipv4(Slot<Option<Ipv4Addr>>),
     Ipv6(Slot<Option<Ipv6Addr>>),
+    AbsolutePath(Slot<Option<PathBuf>>),
     DnsName(Slot<Option<String>>),
     Host(Slot<Option<Host>>),
     HostPort(Slot<Option<(Host, u16)>>),
@@ -128,6 +130,7 @@ impl Field {
             Self::SegmentSize(slot) => carry(slot, from, to),
             Self::Ipv4(slot) => carry(slot, from, to),
             Self::Ipv6(slot) => carry(slot, from, to),
+            Self::AbsolutePath(slot) => carry(slot, from, to),
             Self::Cidrs(slot) => carry(slot, from, to),
             Self::DnsName(slot) => carry(slot, from, to),
             Self::Host(slot) => carry(slot, from, to),
@@ -173,6 +176,8 @@ impl Field {
             }
             Self::PrometheusPrefix(slot) => *slot(config) = value::metric_prefix(text)?,
             Self::Path(slot) => *slot(config) = value::http_path(text)?,
+            Self::AbsolutePath(_) if !text.starts_with('/') || text.ends_with('/') => return Err(ValueError::Invalid),
+            Self::AbsolutePath(slot) => *slot(config) = Some(text.into()),
             Self::Dns => config.network.dns = uri::dns(text)?,
             Self::DohIp => config.network.dns = uri::doh_ip(text)?,
             Self::Proxies => config.network.proxies.push(uri::upstream(text)?),
@@ -208,6 +213,7 @@ impl Field {
             Self::Host(_) => "a host name or an IP address",
             Self::HostPort(_) | Self::HostPorts(_) => "host:port (an IPv6 address in brackets)",
             Self::StatsdPrefix(_) | Self::PrometheusPrefix(_) => "a word of lower-case letters and digits",
+            Self::AbsolutePath(_) => "a file, its path from the root such as /var/lib/mtg/replays",
             Self::Path(_) => "a path such as /metrics",
             Self::PreferIp => "prefer-ipv4, prefer-ipv6, only-ipv4 or only-ipv6",
             Self::LogLevel => "warn, info or debug",

@@ -139,6 +139,7 @@ mod tests {
         ("network.reuse-port", "true"),
         ("defense.anti-replay.enabled", "false"),
         ("defense.anti-replay.max-size", "1KB"),
+        ("defense.anti-replay.file", "/a/b"),
         ("defense.reject", "close"),
         ("defense.blocklist.enabled", "true"),
         ("defense.blocklist.urls", "/a"),

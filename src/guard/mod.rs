@@ -9,4 +9,5 @@ pub(crate) mod iplist;
 pub(crate) mod limits;
 mod queue;
 mod ranking;
+pub(crate) mod replay_blocks;
 pub(crate) mod skew;

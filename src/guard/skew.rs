@@ -1,9 +1,8 @@
 //! Whose clock is wrong, judged by the hellos of those who know the secret.
 //!
-//! A hello carries its sender's time. One that was accepted is fresh, for nobody can send it twice. One that was
-//! refused for its time may be a client's with a wrong clock, or an old one that somebody sends again; the former keeps
-//! its distance from our clock, the latter falls behind. So a refused one counts only together with another that came
-//! from the same address later and is off by the same.
+//! A hello carries its sender's time, but whoever has recorded one can make a copy say any other. So a hello alone is no
+//! evidence, whether it was accepted or refused; only that of a client counts which then went on to Telegram, for that
+//! takes the secret. Each hello is answered once, so each counts once.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -12,8 +11,6 @@ use std::net::IpAddr;
 const OFF: i64 = 15;
 /// How far clocks that agree may lie apart, seconds.
 const SPREAD: i64 = 5;
-/// How far two refused hellos must lie apart to show that it is a clock, seconds.
-const STEADY: u64 = 30;
 /// How long a hello is evidence, and between two words, seconds.
 const HOUR: u64 = 3600;
 /// Hellos that are remembered.
@@ -33,7 +30,6 @@ struct Sample {
     client: IpAddr,
     /// How far the client is ahead of us.
     secs: i64,
-    is_fresh: bool,
     at: u64,
 }
 
@@ -49,15 +45,12 @@ pub(crate) enum Whose {
 }
 
 impl Skew {
-    /// Takes note of a hello. `now` is any clock that counts seconds.
-    pub(crate) fn note(&mut self, client: IpAddr, secs: i64, is_fresh: bool, now: u64) {
-        let client = client.to_canonical();
+    /// Takes note of a client that has gone on to Telegram. `now` is any clock that counts seconds.
+    pub(crate) fn note(&mut self, client: IpAddr, secs: i64, now: u64) {
         if self.samples.len() >= SAMPLES_MAX {
-            // A stranger who floods us with old hellos must not push out the evidence of clients.
-            let spare = self.samples.iter().position(|sample| !sample.is_fresh).unwrap_or(0);
-            self.samples.remove(spare);
+            self.samples.pop_front();
         }
-        self.samples.push_back(Sample { client, secs, is_fresh, at: now });
+        self.samples.push_back(Sample { client: client.to_canonical(), secs, at: now });
     }
 
     /// Whose clock is wrong, and how far clients are ahead of us; at most once an hour.
@@ -92,20 +85,11 @@ impl Skew {
     fn clocks(&self) -> Vec<(IpAddr, i64)> {
         let mut clocks: Vec<(IpAddr, i64)> = Vec::new();
         for sample in self.samples.iter().rev() {
-            if clocks.iter().all(|(client, _)| *client != sample.client) && self.is_evidence(sample) {
+            if clocks.iter().all(|(client, _)| *client != sample.client) {
                 clocks.push((sample.client, sample.secs));
             }
         }
         clocks
-    }
-
-    fn is_evidence(&self, sample: &Sample) -> bool {
-        let confirms = |earlier: &Sample| {
-            earlier.client == sample.client
-                && sample.at.saturating_sub(earlier.at) >= STEADY
-                && (earlier.secs - sample.secs).abs() <= SPREAD
-        };
-        sample.is_fresh || self.samples.iter().any(confirms)
     }
 }
 
@@ -120,53 +104,47 @@ mod tests {
     #[test]
     fn clocks_that_are_about_right_are_not_worth_a_word() {
         let mut skew = Skew::default();
-        (1..9).for_each(|host| skew.note(client(host), i64::from(host) - 5, true, 1));
+        (1..9).for_each(|host| skew.note(client(host), i64::from(host) - 5, 1));
         assert_eq!(skew.verdict(2), None);
     }
 
     #[test]
     fn when_all_clients_agree_it_is_our_clock() {
         let mut skew = Skew::default();
-        (1..=3).for_each(|host| skew.note(client(host), -40 + i64::from(host), true, 1));
+        (1..=3).for_each(|host| skew.note(client(host), -40 + i64::from(host), 1));
         assert_eq!(skew.verdict(2), Some((Whose::Ours { clients: 3 }, -39)));
         assert_eq!(skew.verdict(3601), None, "said within the hour");
-        (1..=3).for_each(|host| skew.note(client(host), -40, true, 3601));
+        (1..=3).for_each(|host| skew.note(client(host), -40, 3601));
         assert_eq!(skew.verdict(3602), Some((Whose::Ours { clients: 3 }, -40)));
     }
 
     #[test]
     fn one_who_differs_from_the_others_is_wrong_himself() {
         let mut skew = Skew::default();
-        skew.note(client(1), 1, true, 1);
-        skew.note(client(2), 100, true, 1);
+        skew.note(client(1), 1, 1);
+        skew.note(client(2), 100, 1);
         assert_eq!(skew.verdict(2), Some((Whose::Theirs { client: client(2) }, 100)));
     }
 
     #[test]
     fn a_lone_client_leaves_it_open() {
         let mut skew = Skew::default();
-        [0, 40].into_iter().for_each(|at| skew.note(client(1), 7200, false, at));
+        skew.note(client(1), 7200, 40);
         assert_eq!(skew.verdict(41), Some((Whose::Either { client: client(1) }, 7200)));
     }
 
     #[test]
     fn a_client_whose_clock_was_set_is_right() {
         let mut skew = Skew::default();
-        skew.note(client(1), 100, true, 1);
-        skew.note(client(1), 0, true, 2);
+        skew.note(client(1), 100, 1);
+        skew.note(client(1), 0, 2);
         assert_eq!(skew.verdict(3), None);
     }
 
     #[test]
-    fn old_hellos_sent_again_are_no_evidence_and_push_none_out() {
+    fn samples_have_a_bound() {
         let mut skew = Skew::default();
-        skew.note(client(1), 0, true, 0);
-        for at in 0..3000 {
-            // The same hello falls behind by a second in each second.
-            skew.note(client(2), -500 - i64::try_from(at).unwrap(), false, at);
-        }
-        assert!(skew.samples.len() <= SAMPLES_MAX);
-        assert_eq!(skew.samples[0].client, client(1));
-        assert_eq!(skew.verdict(3000), None);
+        (0..3000).for_each(|at| skew.note(client(2), 0, at));
+        assert_eq!(skew.samples.len(), SAMPLES_MAX);
     }
 }

@@ -15,27 +15,31 @@ use super::tls::{RECORD_HEADER, TLS_1_0, content_type, server_hello};
 /// Bytes of the random that are the digest alone; the others carry the time.
 const DIGEST_LEN: usize = 28;
 
-/// A ClientHello of somebody who knows the secret. Only [`verify`] makes one.
+/// What a hello is known by.
+pub(crate) type Digest = [u8; DIGEST_LEN];
+
+/// A ClientHello of somebody who knows the secret, or a copy of one. Only [`verify`] makes one.
 #[derive(Clone, Debug)]
 pub(crate) struct Verified<'a> {
     pub(crate) hello: ClientHello<'a>,
-    /// The client's clock, Unix seconds.
-    pub(crate) time: i64,
+    /// All that is authentic of the random.
+    pub(crate) digest: &'a Digest,
+    /// How far the client's clock is ahead of ours, seconds. Nothing vouches for it: whoever has recorded a hello can
+    /// put any time into its copy.
+    pub(crate) skew_secs: i64,
 }
 
-/// Checks digest, server name and clock, in this order.
+/// Checks digest and server name, in this order.
 ///
-/// `message` is the handshake message, `record_version` the version of its first record; `now` is Unix time and
-/// `tolerance` the allowed distance of the client's clock, both in seconds.
+/// `message` is the handshake message, `record_version` the version of its first record, `now` Unix time in seconds.
 ///
 /// # Errors
-/// [`Reason::NotClientHello`], [`Reason::WrongDigest`], [`Reason::WrongSni`] and [`Reason::ClockSkew`].
+/// [`Reason::NotClientHello`], [`Reason::WrongDigest`] and [`Reason::WrongSni`].
 pub(crate) fn verify<'a>(
     message: &'a [u8],
     record_version: [u8; 2],
     secret: &Secret,
     now: i64,
-    tolerance: i64,
 ) -> Result<Verified<'a>, Reason> {
     let hello = ClientHello::parse(message).map_err(|_| Reason::NotClientHello)?;
     // A client signs its hello as one record of version 03 01. Tools on its way may cut that into records of
@@ -48,11 +52,19 @@ pub(crate) fn verify<'a>(
     }
     // The wire has 32 bits; the distance is taken modulo 2^32, so that no year is the last one.
     let skew = time.wrapping_sub(u32::try_from(now & 0xffff_ffff).unwrap_or_default());
-    let skew = i64::from(i32::from_ne_bytes(skew.to_ne_bytes()));
-    if skew.abs() > tolerance {
-        return Err(Reason::ClockSkew(skew));
+    let skew_secs = i64::from(i32::from_ne_bytes(skew.to_ne_bytes()));
+    let digest = hello.random.first_chunk().ok_or(Reason::NotClientHello)?;
+    Ok(Verified { hello, digest, skew_secs })
+}
+
+impl Verified<'_> {
+    /// Checks the client's clock, which may be off by `tolerance` seconds.
+    ///
+    /// # Errors
+    /// [`Reason::ClockSkew`].
+    pub(crate) fn check_clock(&self, tolerance: i64) -> Result<(), Reason> {
+        if self.skew_secs.abs() > tolerance { Err(Reason::ClockSkew(self.skew_secs)) } else { Ok(()) }
     }
-    Ok(Verified { hello, time: now + skew })
 }
 
 /// The time in the client's random, if the rest of that is the right digest.
@@ -119,7 +131,7 @@ mod tests {
     const TOLERANCE: i64 = 120;
 
     fn verify_record<'a>(record: &'a [u8], secret: &Secret, now: i64) -> Result<Verified<'a>, Reason> {
-        verify(&record[5..], [record[1], record[2]], secret, now, TOLERANCE)
+        verify(&record[5..], [record[1], record[2]], secret, now)
     }
 
     #[test]
@@ -128,12 +140,13 @@ mod tests {
             let secret = recorded.secret();
             let time = recorded.client_time;
             let verified = verify_record(&recorded.record, &secret, time).unwrap();
-            assert_eq!(verified.time, time);
+            assert_eq!((verified.skew_secs, &verified.digest[..]), (0, &recorded.record[11..39]));
+            let check =
+                |skew: i64| verify_record(&recorded.record, &secret, time - skew).unwrap().check_clock(TOLERANCE);
             for skew in [-TOLERANCE, TOLERANCE] {
-                assert!(verify_record(&recorded.record, &secret, time - skew).is_ok());
+                assert_eq!(check(skew), Ok(()));
                 let beyond = skew + skew.signum();
-                let refused = verify_record(&recorded.record, &secret, time - beyond).unwrap_err();
-                assert_eq!(refused, Reason::ClockSkew(beyond));
+                assert_eq!(check(beyond), Err(Reason::ClockSkew(beyond)));
             }
         }
     }
@@ -149,6 +162,18 @@ mod tests {
             changed[at] ^= 0x01;
             assert!(verify_record(&changed, &secret, VECTOR_TIME).is_err(), "byte {at}");
         }
+    }
+
+    #[test]
+    fn a_restamped_copy_is_known_by_the_digest_it_was_made_with() {
+        let secret: Secret = VECTOR_SECRET.parse().unwrap();
+        let record = hex(VECTOR_HELLO);
+        let mut copy = record.clone();
+        let year_later = VECTOR_TIME + 365 * 86_400;
+        let change = u32::try_from(VECTOR_TIME ^ year_later).unwrap().to_le_bytes();
+        copy[39..43].iter_mut().zip(change).for_each(|(byte, change)| *byte ^= change);
+        let copy = verify_record(&copy, &secret, year_later).unwrap();
+        assert_eq!((copy.check_clock(0), copy.digest), (Ok(()), record[11..39].first_chunk().unwrap()));
     }
 
     #[test]
@@ -168,14 +193,14 @@ mod tests {
         let secret: Secret = VECTOR_SECRET.parse().unwrap();
         let record = hex(VECTOR_HELLO);
         let next_era = VECTOR_TIME + (1 << 32);
-        assert_eq!(verify_record(&record, &secret, next_era + 3).unwrap().time, next_era);
+        assert_eq!(verify_record(&record, &secret, next_era + 3).unwrap().skew_secs, -3);
     }
 
     #[test]
     fn a_hello_in_records_of_another_version_is_still_the_clients() {
         let secret: Secret = VECTOR_SECRET.parse().unwrap();
         let record = hex(VECTOR_HELLO);
-        assert!(verify(&record[5..], [3, 3], &secret, VECTOR_TIME, TOLERANCE).is_ok());
+        assert!(verify(&record[5..], [3, 3], &secret, VECTOR_TIME).is_ok());
     }
 
     #[test]
@@ -183,7 +208,7 @@ mod tests {
         let (secret, other): (Secret, _) = (VECTOR_SECRET.parse().unwrap(), Secret::new([1; 16], "a").unwrap());
         let mut hello = hex(VECTOR_HELLO);
         let random = sign_hello(&mut hello, VECTOR_TIME + 7, &secret).unwrap();
-        assert_eq!(verify_record(&hello, &secret, VECTOR_TIME).unwrap().time, VECTOR_TIME + 7);
+        assert_eq!(verify_record(&hello, &secret, VECTOR_TIME).unwrap().skew_secs, 7);
         let mut reply = [0; 100];
         sign_reply(&mut reply, &random, &secret);
         assert!(is_signed_reply(&mut reply.clone(), &random, &secret));

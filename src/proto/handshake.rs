@@ -4,7 +4,7 @@
 //! until the client is known to be one, so that whoever is not can be handed to the front as if nothing had looked.
 
 use super::dc::DcId;
-use super::faketls::{self, Verified};
+use super::faketls::{self, Digest};
 use super::obfuscated2::{ClientFrame, DcFrame, FRAME_LEN, StreamKey};
 use super::secret::Secret;
 use super::tls::client_hello::{Assembler, ClientHello, Progress};
@@ -53,8 +53,9 @@ impl Reason {
 pub(crate) enum Step {
     /// Read more from the client.
     Read,
-    /// Write what is in `out`, then call [`Handshake::handle`] again, with no input.
-    Reply,
+    /// Write what is in `out`, then call [`Handshake::handle`] again, with no input. The client's clock is ahead of ours
+    /// by so many seconds, if this is no copy of its hello.
+    Reply { skew_secs: i64 },
     /// The client is one, and where it wants to go is known.
     Established(Box<Session>),
     /// Hand the connection to the front, with [`Handshake::into_received`].
@@ -71,8 +72,8 @@ pub(crate) struct Env<'a> {
     pub(crate) tolerance: i64,
     /// Fills a slice with random bytes.
     pub(crate) fill: &'a mut dyn FnMut(&mut [u8]),
-    /// Says whether a hello, by its random and its time, was never seen before, and remembers it.
-    pub(crate) first_seen: &'a mut dyn FnMut(&[u8; 32], i64) -> bool,
+    /// Says whether a hello was never seen before, and remembers it.
+    pub(crate) first_seen: &'a mut dyn FnMut(&Digest) -> bool,
     /// Says how the front would answer a hello.
     pub(crate) reply_shape: &'a ShapeOf<'a>,
 }
@@ -116,10 +117,10 @@ impl Handshake {
                 Progress::Impossible => Step::Front(Reason::NotClientHello),
                 Progress::Complete(end) => match answer(assembler, secret, env, out) {
                     Err(reason) => Step::Front(reason),
-                    Ok(()) => {
+                    Ok(skew_secs) => {
                         self.received.drain(..end);
                         self.state = State::Frame { deframer: Deframer::default(), payload: Vec::new() };
-                        Step::Reply
+                        Step::Reply { skew_secs }
                     }
                 },
             },
@@ -141,19 +142,22 @@ impl Handshake {
     }
 }
 
-/// Checks a whole hello and writes the reply to it.
-fn answer(assembler: &Assembler, secret: &Secret, env: &mut Env<'_>, out: &mut Vec<u8>) -> Result<(), Reason> {
-    let Verified { hello, time } =
-        faketls::verify(assembler.message(), assembler.record_version(), secret, env.now, env.tolerance)?;
-    if !(env.first_seen)(hello.random, time) {
+/// Checks a whole hello, writes the reply to it and says how far the client's clock is ahead of ours, seconds.
+fn answer(assembler: &Assembler, secret: &Secret, env: &mut Env<'_>, out: &mut Vec<u8>) -> Result<i64, Reason> {
+    let verified = faketls::verify(assembler.message(), assembler.record_version(), secret, env.now)?;
+    // Before the clock, and remembered even if that is wrong: a hello that was refused for its time could otherwise be
+    // recorded and sent again with a better one.
+    if !(env.first_seen)(verified.digest) {
         return Err(Reason::Replay);
     }
+    verified.check_clock(env.tolerance)?;
+    let hello = verified.hello;
     let wanted = (env.reply_shape)(&hello, env.fill);
     let shape = ReplyShape::for_client(&hello, wanted).ok_or(Reason::NoTls13)?;
     let share = server_hello::key_share(shape.group, env.fill);
     server_hello::write(out, shape, hello.session_id, &share, env.fill);
     faketls::sign_reply(out, hello.random, secret);
-    Ok(())
+    Ok(verified.skew_secs)
 }
 
 /// A client that has said where it wants to go. Only the machine makes one.
@@ -219,7 +223,7 @@ mod tests {
     struct World {
         secret: Secret,
         now: i64,
-        seen: Vec<[u8; 32]>,
+        seen: Vec<Digest>,
     }
 
     impl World {
@@ -233,9 +237,9 @@ mod tests {
 
         fn handle(&mut self, machine: &mut Handshake, input: &[u8], out: &mut Vec<u8>) -> Step {
             let Self { secret, now, seen } = self;
-            let mut first_seen = |random: &[u8; 32], _| {
-                let is_new = !seen.contains(random);
-                seen.push(*random);
+            let mut first_seen = |digest: &Digest| {
+                let is_new = !seen.contains(digest);
+                seen.push(*digest);
                 is_new
             };
             let mut fill = seeded(9);
@@ -258,7 +262,7 @@ mod tests {
                 let end = stream.len().min(fed + sizes.next().unwrap());
                 let mut step = self.handle(&mut machine, &stream[fed..end], &mut reply);
                 fed = end;
-                if matches!(step, Step::Reply) {
+                if matches!(step, Step::Reply { .. }) {
                     step = self.handle(&mut machine, &[], &mut reply);
                 }
                 if !matches!(step, Step::Read) || fed == stream.len() {
@@ -381,6 +385,26 @@ mod tests {
         let (step, machine, ..) = world.drive(&hello, &[hello.len()]);
         assert!(matches!(step, Step::Front(Reason::Replay)));
         assert_eq!(machine.into_received(), hello);
+    }
+
+    #[test]
+    fn a_clock_that_steps_back_opens_nothing() {
+        let (hello, mut world) = (hex(VECTOR_HELLO), World::of_the_vector());
+        for step in [0, 119, 3600, -3600, 86_400, -86_400, 0] {
+            world.now = VECTOR_TIME + step;
+            let answered = matches!(world.drive(&hello, &[hello.len()]).0, Step::Read);
+            assert_eq!(answered, world.seen.len() == 1, "{step}");
+        }
+    }
+
+    #[test]
+    fn a_hello_that_was_refused_for_its_clock_is_not_answered_with_a_better_one() {
+        let (mut hello, mut world) = (hex(VECTOR_HELLO), World::of_the_vector());
+        world.now += 1000;
+        assert!(matches!(world.drive(&hello, &[hello.len()]).0, Step::Front(Reason::ClockSkew(-1000))));
+        let change = u32::try_from(VECTOR_TIME ^ world.now).unwrap().to_le_bytes();
+        hello[39..43].iter_mut().zip(change).for_each(|(byte, change)| *byte ^= change);
+        assert!(matches!(world.drive(&hello, &[hello.len()]).0, Step::Front(Reason::Replay)));
     }
 
     #[test]

@@ -15,6 +15,7 @@ use crate::config::Reject;
 use crate::guard::limits::Told;
 use crate::net::{deadline, sockopts};
 use crate::outcome::{Outcome, Stranger};
+use crate::proto::faketls::Digest;
 use crate::proto::handshake::{Env, Handshake, Session, Step};
 use crate::proto::tls::RECORD_HEADER;
 use crate::proto::tls::client_hello::ClientHello;
@@ -87,7 +88,10 @@ async fn hear(shared: &Shared, client: &Async<TcpStream>, visit: &mut Visit) -> 
         let mut reply = Vec::new();
         match step(shared, visit, &mut machine, &input, &mut reply) {
             Step::Read => visit.place.hold(machine.received().len()),
-            Step::Reply => return Ok((machine, reply)),
+            Step::Reply { skew_secs } => {
+                visit.skew_secs = skew_secs;
+                return Ok((machine, reply));
+            }
             Step::Front(reason) => break Stranger::Rejected(reason),
             Step::Established(session) => return Err(Verdict::Client(session)),
             Step::Close(reason) => return Err(Verdict::Over(Outcome::BadClient(reason))),
@@ -132,7 +136,7 @@ async fn await_frame(
         match step(shared, visit, &mut machine, &input, &mut reply) {
             Step::Established(session) => return Verdict::Client(session),
             Step::Close(reason) | Step::Front(reason) => return Verdict::Over(Outcome::BadClient(reason)),
-            Step::Read | Step::Reply => match deadline::until(deadline, receive(client)).await {
+            Step::Read | Step::Reply { .. } => match deadline::until(deadline, receive(client)).await {
                 Some(Ok(more)) if !more.is_empty() => input = more,
                 _ => return Verdict::Over(Outcome::HandshakeAborted),
             },
@@ -157,16 +161,11 @@ fn send_parts<'a>(mut client: &TcpStream, reply: &'a [u8], parts: usize) -> &'a 
 }
 
 /// One step of the machine, with the world as it is now.
-fn step(shared: &Shared, visit: &mut Visit, machine: &mut Handshake, input: &[u8], reply: &mut Vec<u8>) -> Step {
-    let Visit { config, skew_secs, .. } = visit;
+fn step(shared: &Shared, visit: &Visit, machine: &mut Handshake, input: &[u8], reply: &mut Vec<u8>) -> Step {
+    let config = &visit.config;
     let now = unix_time();
     let tolerance = i64::try_from(config.tolerate_time_skewness.as_secs()).unwrap_or(i64::MAX);
-    // The start is told by the monotonic clock, for a router's wall clock may have been set since.
-    let started = now.saturating_sub_unsigned(shared.started.elapsed().as_secs());
-    let mut first_seen = |random: &[u8; 32], time: i64| {
-        *skew_secs = time - now;
-        !config.defense.anti_replay || shared.lock_anti_replay().first_seen(random, time, now, started, tolerance)
-    };
+    let mut first_seen = |digest: &Digest| !config.defense.anti_replay || shared.replays.first_seen(digest);
     let reply_shape =
         |hello: &ClientHello<'_>, fill: &mut dyn FnMut(&mut [u8])| shared.lock_front_profile().reply_shape(hello, fill);
     let fill = &mut random::fill;

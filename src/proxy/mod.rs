@@ -36,6 +36,8 @@ mod pages;
 mod places;
 mod random;
 mod relay;
+mod replay_file;
+mod replays;
 mod reporting;
 mod route;
 mod shadow;
@@ -52,13 +54,13 @@ use std::time::{Duration, Instant};
 
 use async_io::{Async, Timer};
 use futures_lite::FutureExt as _;
+use futures_lite::future::zip;
 use rustix::thread::sched_getaffinity;
 use smol::Executor;
 use smol::channel::{Receiver, Sender, bounded};
 
 use crate::config::{Config, Network};
 use crate::event::{Observer, Traffic};
-use crate::guard::antireplay::AntiReplay;
 use crate::guard::dc_health::DcHealth;
 use crate::guard::front_profile::FrontProfile;
 use crate::net::connect::Dialer;
@@ -75,6 +77,7 @@ use lists::Lists;
 use loops::Loops;
 use places::Places;
 use relay::{Budget, Relay};
+use replays::Replays;
 use reporting::Reporting;
 pub(crate) use route::{Means, NoRoute, Routes};
 use visit::{Recorder, Visit};
@@ -132,7 +135,7 @@ struct Shared {
     learned: Learned,
     #[cfg(feature = "tls")]
     measured: pages::Measured,
-    anti_replay: Mutex<AntiReplay>,
+    replays: Arc<Replays>,
     front_profile: Mutex<FrontProfile>,
     front_fault: front_fault::Told,
     dc_health: Mutex<DcHealth>,
@@ -181,7 +184,7 @@ impl Proxy {
             learned: Learned::default(),
             #[cfg(feature = "tls")]
             measured: pages::Measured::default(),
-            anti_replay: Mutex::new(AntiReplay::new(config.defense.anti_replay_max_size.0)),
+            replays: Replays::open(&config),
             front_profile: Mutex::default(),
             front_fault: front_fault::Told::default(),
             dc_health: Mutex::default(),
@@ -234,6 +237,7 @@ impl Proxy {
         let upkeep = front_watch::watch(&self.shared).boxed();
         let upkeep = upkeep.or(lists::keep_fresh(&self.shared).boxed()).or(learned::keep_fresh(&self.shared).boxed());
         let upkeep = upkeep.or(advice::compare_name(&self.shared).boxed());
+        let upkeep = upkeep.or(self.shared.replays.keep().boxed());
         #[cfg(feature = "tls")]
         let upkeep = upkeep.or(pages::keep_measured(&self.shared).boxed());
         self.executor.run(accept.or(log).or(upkeep)).await;
@@ -281,13 +285,18 @@ impl Proxy {
         let Self { executor, listener, reporting, shared } = self;
         drop(listener);
         let deadline = Instant::now() + shared.config().shutdown_grace;
-        let ended = async {
+        let drained = async {
             while shared.places.total() > 0 && Instant::now() < deadline {
                 Timer::after(DRAIN_STEP).await;
             }
+        };
+        let ended = async {
+            // At once, for whoever has stopped us may not wait for the end.
+            zip(drained, shared.replays.keep_at_stop()).await;
             // The last report has what the last connections did.
             shared.relay.stop();
             reporting.finish().await;
+            shared.replays.keep_at_stop().await;
         };
         executor.run(ended).await;
     }
@@ -396,11 +405,6 @@ impl Shared {
     /// A pointer is never half written, so a poisoned lock is as good as any.
     fn lock_config(&self) -> MutexGuard<'_, Arc<Config>> {
         self.config.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The set is whole whenever the lock is free, so a poisoned lock is as good as any.
-    fn lock_anti_replay(&self) -> MutexGuard<'_, AntiReplay> {
-        self.anti_replay.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,5 +1,6 @@
 //! The log's line per minute, and the warning that clocks differ.
 
+use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -42,28 +43,25 @@ impl Default for Summary {
 impl Summary {
     pub(super) fn record(&self, event: &Event) {
         match event {
-            Event::Authenticated { connection, skew_secs } => {
-                let mut state = self.lock();
-                state.minute.clients += 1;
-                let client = connection.client.ip().to_canonical();
-                // 'mtg doctor --health' comes from here again and again and has our own clock, right or wrong.
-                if !client.is_loopback() || skew_secs.abs() > 1 {
-                    state.skew.note(client, *skew_secs, true, self.now_secs());
-                }
-            }
-            Event::Fronting { connection, stranger } => {
+            Event::Authenticated { .. } => self.lock().minute.clients += 1,
+            Event::Fronting { stranger, .. } => {
                 let mut state = self.lock();
                 state.minute.fronted += 1;
                 match stranger {
                     Stranger::Rejected(Reason::Replay) => state.minute.replays += 1,
-                    Stranger::Rejected(Reason::ClockSkew(secs)) => {
-                        state.minute.skewed += 1;
-                        state.skew.note(connection.client.ip(), *secs, false, self.now_secs());
-                    }
+                    Stranger::Rejected(Reason::ClockSkew(_)) => state.minute.skewed += 1,
                     _ => {}
                 }
             }
             _ => {}
+        }
+    }
+
+    /// Takes note of the clock of a client that has gone on to Telegram.
+    pub(super) fn note_clock(&self, client: IpAddr, skew_secs: i64) {
+        // 'mtg doctor --health' comes from here again and again and has our own clock, right or wrong.
+        if !client.is_loopback() || skew_secs.abs() > 1 {
+            self.lock().skew.note(client, skew_secs, self.now_secs());
         }
     }
 

@@ -116,6 +116,7 @@ impl Visit {
     /// The DC that was asked for, or its stand-in, has been reached there.
     pub(super) fn connected(&mut self, dc: DcId, address: SocketAddr) {
         self.route = Route::Telegram { dc, address };
+        self.recorder.summary.note_clock(self.ip(), self.skew_secs);
         self.recorder.record(&Event::Connected(self.connection()));
     }
 

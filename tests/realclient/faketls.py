@@ -63,6 +63,14 @@ def signed(record: bytes, secret: Secret, offset_secs: int = 0) -> bytes:
     return bytes(blank)
 
 
+def restamped(record: bytes, old: int, new: int) -> bytes:
+    """What whoever has recorded a hello of the time `old` can make of it without the key: the same of the time `new`."""
+    copy = bytearray(record)
+    (stamp,) = struct.unpack_from("<I", copy, RANDOM.stop - 4)
+    struct.pack_into("<I", copy, RANDOM.stop - 4, stamp ^ old ^ new)
+    return bytes(copy)
+
+
 def _extensions(host: str, hybrid: bool) -> bytes:
     name = b"\x00" + _sized(2, host.encode("ascii"))
     shares = struct.pack(">H", X25519) + _sized(2, os.urandom(32))

@@ -170,6 +170,16 @@ impl Signed {
         Self { wire }
     }
 
+    /// What whoever has recorded the hello can make of it: the same for another time. ([`KEY`] tells what time it has;
+    /// whoever has seen it on its way knows that.)
+    pub fn restamped(&self, later_secs: i64) -> Self {
+        let old = self.signed_at(&KEY).unwrap();
+        let change = (old ^ (i64::from(old) + later_secs) as u32).to_le_bytes();
+        let mut wire = self.wire.clone();
+        wire[RANDOM][28..].iter_mut().zip(change).for_each(|(byte, change)| *byte ^= change);
+        Self { wire }
+    }
+
     /// The same hello cut into `count` records.
     pub fn in_records(&self, count: usize) -> Vec<u8> {
         let payload = &self.wire[5..];

@@ -16,10 +16,16 @@ pub(super) static KEYS: &[KeySpec] = &[
         "defense.anti-replay.max-size",
         Bytes(|c| &mut c.defense.anti_replay_max_size),
         Is("1MB"),
-        "the most memory that the table of seen handshakes takes",
+        "the most memory that the table of seen handshakes takes: 1MB remembers the last 100 000",
     ),
-    key("defense.anti-replay.error-rate", Unused, Unset("none"), "without effect: the table makes no errors")
-        .status(Ignored("the table of seen handshakes makes no errors")),
+    key(
+        "defense.anti-replay.file",
+        AbsolutePath(|c| &mut c.defense.anti_replay_file),
+        Unset("none, a restart forgets the table"),
+        "the file that keeps the table over a restart; written at the end and at most once an hour",
+    ),
+    key("defense.anti-replay.error-rate", Unused, Unset("none"), "without effect: one error in 10^14")
+        .status(Ignored("the table of seen handshakes makes one error in 10^14")),
     key(
         "defense.reject",
         Reject,

@@ -81,6 +81,9 @@ pub(crate) struct Env<'a> {
 /// A hello and a source of random bytes to the shape of a reply.
 pub(crate) type ShapeOf<'a> = dyn Fn(&ClientHello<'_>, &mut dyn FnMut(&mut [u8])) -> ReplyShape + 'a;
 
+/// Room that is made at once for a hello that comes in small pieces, bytes.
+const GROWTH: usize = 512;
+
 /// The connection state machine.
 pub(crate) struct Handshake {
     /// What came from the client and is not understood yet; all of it as long as the front is a choice.
@@ -98,6 +101,16 @@ impl Handshake {
         Self { received: Vec::new(), state: State::Hello(Assembler::default()) }
     }
 
+    /// Bytes of memory that are held for the client's; as long as the front is a choice, no more than it has sent and
+    /// [`GROWTH`].
+    pub(crate) fn held(&self) -> usize {
+        let behind_the_hello = match &self.state {
+            State::Hello(_) => 0,
+            State::Frame { payload, .. } => payload.capacity(),
+        };
+        self.received.capacity() + behind_the_hello
+    }
+
     /// What the client has sent; all of it as long as the front is a choice.
     pub(crate) fn received(&self) -> &[u8] {
         &self.received
@@ -110,15 +123,16 @@ impl Handshake {
 
     /// Takes what the client sent since the last call.
     pub(crate) fn handle(&mut self, input: &[u8], secret: &Secret, env: &mut Env<'_>, out: &mut Vec<u8>) -> Step {
-        self.received.extend_from_slice(input);
+        self.keep(input);
         match &mut self.state {
             State::Hello(assembler) => match assembler.advance(&self.received) {
                 Progress::Partial => Step::Read,
                 Progress::Impossible => Step::Front(Reason::NotClientHello),
-                Progress::Complete(end) => match answer(assembler, secret, env, out) {
+                Progress::Complete(end) => match answer(assembler, &self.received, secret, env, out) {
                     Err(reason) => Step::Front(reason),
                     Ok(skew_secs) => {
-                        self.received.drain(..end);
+                        // Not drained: the memory goes with the hello.
+                        self.received = self.received.split_off(end);
                         self.state = State::Frame { deframer: Deframer::default(), payload: Vec::new() };
                         Step::Reply { skew_secs }
                     }
@@ -140,11 +154,27 @@ impl Handshake {
             }
         }
     }
+
+    /// Keeps what came; a stranger who stalls shall not hold twice of what it has sent.
+    fn keep(&mut self, input: &[u8]) {
+        if input.len() > self.received.capacity() - self.received.len() {
+            let room = if self.received.is_empty() { input.len() } else { input.len().max(GROWTH) };
+            self.received.reserve_exact(room);
+        }
+        self.received.extend_from_slice(input);
+    }
 }
 
-/// Checks a whole hello, writes the reply to it and says how far the client's clock is ahead of ours, seconds.
-fn answer(assembler: &Assembler, secret: &Secret, env: &mut Env<'_>, out: &mut Vec<u8>) -> Result<i64, Reason> {
-    let verified = faketls::verify(assembler.message(), assembler.record_version(), secret, env.now)?;
+/// Checks the whole hello at the start of `stream`, writes the reply to it and says how far the client's clock is ahead of ours, seconds.
+fn answer(
+    assembler: &Assembler,
+    stream: &[u8],
+    secret: &Secret,
+    env: &mut Env<'_>,
+    out: &mut Vec<u8>,
+) -> Result<i64, Reason> {
+    let message = assembler.message(stream);
+    let verified = faketls::verify(&message, assembler.record_version(), secret, env.now)?;
     // Before the clock, and remembered even if that is wrong: a hello that was refused for its time could otherwise be
     // recorded and sent again with a better one.
     if !(env.first_seen)(verified.digest) {
@@ -376,6 +406,29 @@ mod tests {
                 assert_eq!(machine.into_received(), stream[..fed]);
             }
         }
+    }
+
+    #[test]
+    fn an_undecided_hello_is_held_once() {
+        let mut hello = hex(VECTOR_HELLO);
+        // One record of the greatest length, with padding that never ends.
+        hello[3..5].copy_from_slice(&0x4000u16.to_be_bytes());
+        hello[6..9].copy_from_slice(&[0, 0x3f, 0xfc]);
+        let at = 5 + 6 + 32 + 33 + 2 + usize::from(u16::from_be_bytes([hello[76], hello[77]])) + 2;
+        hello[at..at + 2].copy_from_slice(&u16::try_from(0x4000 + 5 - at - 2).unwrap().to_be_bytes());
+        let end = hello.len();
+        hello.extend([0x55, 0x55]);
+        hello.extend(u16::try_from(0x4000 + 5 - end - 4).unwrap().to_be_bytes());
+        hello.resize(0x4000 + 4, 0);
+        for size in [1, 100, 1448, 4096, hello.len()] {
+            let (step, machine, _, fed) = World::of_the_vector().drive(&hello, &[size]);
+            assert!(matches!(step, Step::Read) && fed == hello.len(), "{size}");
+            assert!(machine.held() <= hello.len() + GROWTH, "{size}: {} for {}", machine.held(), hello.len());
+        }
+        // A client's is given back with its reply.
+        let hello = hex(VECTOR_HELLO);
+        let (_, machine, ..) = World::of_the_vector().drive(&hello, &[hello.len()]);
+        assert_eq!(machine.held(), 0);
     }
 
     #[test]

@@ -87,7 +87,7 @@ async fn hear(shared: &Shared, client: &Async<TcpStream>, visit: &mut Visit) -> 
         };
         let mut reply = Vec::new();
         match step(shared, visit, &mut machine, &input, &mut reply) {
-            Step::Read => visit.place.hold(machine.received().len()),
+            Step::Read => visit.place.hold(machine.held()),
             Step::Reply { skew_secs } => {
                 visit.skew_secs = skew_secs;
                 return Ok((machine, reply));

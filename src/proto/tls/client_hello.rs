@@ -1,10 +1,13 @@
 //! The ClientHello: out of its records, and out of its bytes, while it is still arriving.
 
+use std::borrow::Cow;
+use std::ops::Range;
+
 use super::{PLAINTEXT_MAX, RECORD_HEADER, TLS_1_0, TLS_1_2, content_type, extension, handshake_type};
 use crate::proto::reader::{ReadError, Reader};
 
 /// Records that a ClientHello may be spread over; bypass tools of clients make up to ten.
-const RECORDS_MAX: u8 = 11;
+const RECORDS_MAX: usize = 11;
 /// Bytes of the message's header: type and 24-bit length.
 const MESSAGE_HEADER: usize = 4;
 /// Bytes of a session id at most (RFC 8446 section 4.1.2).
@@ -23,46 +26,57 @@ pub(crate) enum Progress {
     Impossible,
 }
 
-/// Puts the handshake message together from the records that carry it.
+/// Finds the handshake message in the records that carry it. The bytes stay where they were received; each is looked at
+/// once, however many pieces they come in.
 #[derive(Debug, Default)]
 pub(crate) struct Assembler {
-    message: Vec<u8>,
-    /// Bytes of the stream that are in `message` or were record headers.
-    read: usize,
-    /// Bytes that the current record still lacks.
+    /// What has arrived of each record's payload, bytes.
+    payloads: [u16; RECORDS_MAX],
+    records: usize,
+    /// Bytes that the last record still lacks.
     record_left: usize,
-    records: u8,
+    /// Bytes of the stream that have been looked at.
+    read: usize,
     record_version: [u8; 2],
+    walk: Walk,
 }
 
 impl Assembler {
     /// Looks at the bytes of `stream`, the whole connection so far, that it has not seen yet.
     pub(crate) fn advance(&mut self, stream: &[u8]) -> Progress {
-        loop {
-            if self.is_complete() {
-                return self.finish();
-            }
+        while !self.is_complete(stream) {
             let fresh = stream.get(self.read..).unwrap_or_default();
-            if self.record_left > 0 {
-                let Some(part) = fresh.get(..self.record_left.min(fresh.len())).filter(|part| !part.is_empty()) else {
-                    return self.possible();
-                };
-                self.message.extend_from_slice(part);
-                self.record_left -= part.len();
-                self.read += part.len();
+            if self.record_left > 0 && !fresh.is_empty() {
+                self.take_payload(fresh.len());
                 continue;
             }
-            match self.read_record_header(fresh) {
+            let header = if self.record_left > 0 { Err(ReadError::Partial) } else { self.read_record_header(fresh) };
+            match header.or_else(|error| self.possible(stream, error)) {
                 Ok(()) => {}
-                Err(ReadError::Partial) => return self.possible(),
+                Err(ReadError::Partial) => return Progress::Partial,
                 Err(ReadError::Malformed) => return Progress::Impossible,
             }
         }
+        // (A record that goes on behind the message has been read to its end.)
+        match self.walk.advance(&carried(stream, &self.payloads, self.records)) {
+            Ok(()) => Progress::Complete(self.read),
+            Err(_) => Progress::Impossible,
+        }
     }
 
-    /// The handshake message with its header, without what followed it in its last record.
-    pub(crate) fn message(&self) -> &[u8] {
-        self.message.get(..self.message_length().unwrap_or_default()).unwrap_or(&self.message)
+    /// The handshake message with its header, without what followed it in its last record. It is put together if it
+    /// came in several.
+    pub(crate) fn message<'a>(&self, stream: &'a [u8]) -> Cow<'a, [u8]> {
+        let mut left = self.walk.end;
+        let mut parts = carried(stream, &self.payloads, self.records).parts().map(move |part| {
+            let part = part.get(..left).unwrap_or(part);
+            left -= part.len();
+            part
+        });
+        match (parts.next(), self.records) {
+            (Some(only), 1) => Cow::Borrowed(only),
+            (first, _) => first.into_iter().chain(parts).collect::<Vec<_>>().concat().into(),
+        }
     }
 
     /// Version of the first record.
@@ -70,24 +84,26 @@ impl Assembler {
         self.record_version
     }
 
-    /// Says whether the message has arrived. (A record that goes on behind the message is read to its end
-    /// by [`Assembler::finish`].)
-    fn is_complete(&self) -> bool {
-        self.message_length().is_some_and(|length| self.message.len() >= length) && self.record_left == 0
+    /// Says whether the message has arrived, with all of its last record.
+    fn is_complete(&self, stream: &[u8]) -> bool {
+        let message = carried(stream, &self.payloads, self.records);
+        self.record_left == 0 && message.length().is_some_and(|length| message.arrived() >= length)
     }
 
-    fn finish(&self) -> Progress {
-        match ClientHello::parse(self.message()) {
-            Ok(_) => Progress::Complete(self.read),
-            Err(_) => Progress::Impossible,
+    fn take_payload(&mut self, arrived: usize) {
+        let taken = arrived.min(self.record_left);
+        if let Some(payload) = self.payloads.get_mut(self.records.saturating_sub(1)) {
+            *payload = payload.saturating_add(u16::try_from(taken).unwrap_or(u16::MAX));
         }
+        self.record_left -= taken;
+        self.read += taken;
     }
 
-    /// The verdict on a message that lacks bytes.
-    fn possible(&self) -> Progress {
-        match ClientHello::parse(&self.message) {
-            Err(ReadError::Malformed) => Progress::Impossible,
-            Ok(_) | Err(ReadError::Partial) => Progress::Partial,
+    /// There is no more for now: a message that can become none is [`ReadError::Malformed`] nevertheless.
+    fn possible(&mut self, stream: &[u8], error: ReadError) -> Result<(), ReadError> {
+        match self.walk.advance(&carried(stream, &self.payloads, self.records)) {
+            Err(ReadError::Malformed) => Err(ReadError::Malformed),
+            Ok(()) | Err(ReadError::Partial) => Err(error),
         }
     }
 
@@ -108,7 +124,8 @@ impl Assembler {
             _ => return Err(ReadError::Malformed),
         };
         let length = usize::from(reader.u16()?);
-        if length == 0 || self.message.len() + length > MESSAGE_MAX {
+        let carried: usize = self.payloads.iter().map(|&payload| usize::from(payload)).sum();
+        if length == 0 || carried + length > MESSAGE_MAX {
             return Err(ReadError::Malformed);
         }
         if self.records == 0 {
@@ -119,12 +136,228 @@ impl Assembler {
         self.read += RECORD_HEADER;
         Ok(())
     }
+}
+
+fn carried<'s, 'p>(stream: &'s [u8], payloads: &'p [u16], records: usize) -> Carried<'s, 'p> {
+    Carried { stream, payloads: payloads.get(..records).unwrap_or_default(), header: RECORD_HEADER }
+}
+
+/// A message in the records that carry it, as far as they have arrived.
+struct Carried<'s, 'p> {
+    stream: &'s [u8],
+    /// What has arrived of each record's payload, bytes.
+    payloads: &'p [u16],
+    /// Bytes before each payload.
+    header: usize,
+}
+
+impl<'s, 'p> Carried<'s, 'p> {
+    /// The payloads one after the other.
+    fn parts(&self) -> impl Iterator<Item = &'s [u8]> + use<'s, 'p> {
+        let (stream, header) = (self.stream, self.header);
+        let mut start = 0;
+        self.payloads.iter().map(move |&payload| {
+            let from = start + header;
+            start = from + usize::from(payload);
+            stream.get(from..start).unwrap_or_default()
+        })
+    }
+
+    fn arrived(&self) -> usize {
+        self.payloads.iter().map(|&payload| usize::from(payload)).sum()
+    }
+
+    fn byte(&self, at: usize) -> Option<u8> {
+        let mut left = at;
+        self.parts().find_map(|part| {
+            let byte = part.get(left).copied();
+            left = left.saturating_sub(part.len());
+            byte
+        })
+    }
+
+    /// The bytes at an offset of the message, if they have arrived.
+    fn bytes<const N: usize>(&self, at: usize) -> Option<[u8; N]> {
+        let mut bytes = [0; N];
+        for (place, at) in bytes.iter_mut().zip(at..) {
+            *place = self.byte(at)?;
+        }
+        Some(bytes)
+    }
 
     /// Length of the message with its header, once that has arrived.
-    fn message_length(&self) -> Option<usize> {
-        let mut reader = Reader::new(&self.message, MESSAGE_HEADER);
-        reader.u8().and_then(|_| reader.u24()).ok().map(|length| MESSAGE_HEADER + length)
+    fn length(&self) -> Option<usize> {
+        let [_, length @ ..] = self.bytes::<MESSAGE_HEADER>(0)?;
+        Some(MESSAGE_HEADER + length.iter().fold(0, |value, &byte| value << 8 | usize::from(byte)))
     }
+}
+
+/// How far a ClientHello has been read, and what was found in it. It goes on where it stopped.
+#[derive(Clone, Debug, Default)]
+struct Walk {
+    next: Field,
+    /// Where the next field begins in the message.
+    at: usize,
+    /// Where the message ends, once that is known.
+    end: usize,
+    /// Where the extension that is being read ends.
+    extension_end: usize,
+    session_id: Range<usize>,
+    suites: Range<usize>,
+    server_name: Option<Range<usize>>,
+    key_shares: Option<Range<usize>>,
+}
+
+/// A field of a ClientHello that decides something.
+#[derive(Clone, Copy, Debug, Default)]
+enum Field {
+    #[default]
+    Type,
+    Length,
+    Major,
+    Minor,
+    SessionId,
+    Suites,
+    Compressions,
+    Extensions,
+    Extension,
+    ExtensionLength(u16),
+    Names,
+    NameType,
+    NameLength,
+    Shares,
+}
+
+impl Walk {
+    /// Reads on as far as the message has arrived; `Ok` once it is complete.
+    fn advance(&mut self, message: &Carried<'_, '_>) -> Result<(), ReadError> {
+        while !self.is_at_end() {
+            self.step(message)?;
+        }
+        if message.arrived() < self.end { Err(ReadError::Partial) } else { Ok(()) }
+    }
+
+    fn is_at_end(&self) -> bool {
+        matches!(self.next, Field::Extension) && self.at == self.end
+    }
+
+    /// Reads the next field. What lies between two fields need not have arrived.
+    fn step(&mut self, message: &Carried<'_, '_>) -> Result<(), ReadError> {
+        self.next = match self.next {
+            Field::Type => self.expect(message, MESSAGE_HEADER, handshake_type::CLIENT_HELLO, Field::Length)?,
+            Field::Length => {
+                let length = self.number::<3>(message, MESSAGE_HEADER)?;
+                self.end = MESSAGE_HEADER + length;
+                valid(self.end <= MESSAGE_MAX, Field::Major)?
+            }
+            Field::Major => self.expect(message, self.end, 0x03, Field::Minor)?,
+            Field::Minor => self.expect(message, self.end, 0x03, Field::SessionId)?,
+            Field::SessionId => {
+                // The random before it is anything.
+                let length = self.number_behind::<1>(message, RANDOM_LEN)?;
+                self.session_id = self.skip(length, self.end)?;
+                valid(length <= SESSION_ID_MAX, Field::Suites)?
+            }
+            Field::Suites => {
+                let length = self.number::<2>(message, self.end)?;
+                self.suites = self.skip(length, self.end)?;
+                valid(length > 0 && length % 2 == 0, Field::Compressions)?
+            }
+            Field::Compressions => {
+                let length = self.number::<1>(message, self.end)?;
+                self.skip(length, self.end)?;
+                valid(length > 0, Field::Extensions)?
+            }
+            Field::Extensions => {
+                let length = self.number::<2>(message, self.end)?;
+                valid(self.at + length == self.end, Field::Extension)?
+            }
+            _ => self.step_extension(message)?,
+        };
+        Ok(())
+    }
+
+    fn step_extension(&mut self, message: &Carried<'_, '_>) -> Result<Field, ReadError> {
+        Ok(match self.next {
+            Field::ExtensionLength(kind) => {
+                let length = self.number::<2>(message, self.end)?;
+                let body = self.skip(length, self.end)?;
+                self.extension_end = body.end;
+                let next = match kind {
+                    extension::SERVER_NAME if self.server_name.is_none() && length > 0 => Field::Names,
+                    extension::KEY_SHARE => Field::Shares,
+                    _ => return Ok(Field::Extension),
+                };
+                self.at = body.start;
+                next
+            }
+            // RFC 6066 section 3.
+            Field::Names => {
+                let length = self.number::<2>(message, self.extension_end)?;
+                valid(self.at + length == self.extension_end, self.next_name())?
+            }
+            Field::NameType => self.expect(message, self.extension_end, 0x00, Field::NameLength)?,
+            Field::NameLength => {
+                let length = self.number::<2>(message, self.extension_end)?;
+                let name = self.skip(length, self.extension_end)?;
+                self.server_name.get_or_insert(name);
+                self.next_name()
+            }
+            Field::Shares => {
+                let length = self.number::<2>(message, self.extension_end)?;
+                self.key_shares = Some(self.skip(length, self.extension_end)?);
+                self.at = self.extension_end;
+                Field::Extension
+            }
+            _ => {
+                let kind = self.number::<2>(message, self.end)?;
+                Field::ExtensionLength(u16::try_from(kind).unwrap_or_default())
+            }
+        })
+    }
+
+    fn next_name(&self) -> Field {
+        if self.at < self.extension_end { Field::NameType } else { Field::Extension }
+    }
+
+    /// Reads a big-endian number of `N` bytes that has to end at `limit` or before.
+    fn number<const N: usize>(&mut self, message: &Carried<'_, '_>, limit: usize) -> Result<usize, ReadError> {
+        let start = self.at;
+        let field = self.skip(N, limit)?;
+        match message.bytes::<N>(field.start) {
+            Some(bytes) => Ok(bytes.iter().fold(0, |value, &byte| value << 8 | usize::from(byte))),
+            None => {
+                self.at = start;
+                Err(ReadError::Partial)
+            }
+        }
+    }
+
+    /// The same behind `gap` bytes that may be anything.
+    fn number_behind<const N: usize>(&mut self, message: &Carried<'_, '_>, gap: usize) -> Result<usize, ReadError> {
+        let start = self.at;
+        self.skip(gap, self.end)?;
+        self.number::<N>(message, self.end).inspect_err(|_| self.at = start)
+    }
+
+    fn expect(&mut self, message: &Carried<'_, '_>, limit: usize, byte: u8, then: Field) -> Result<Field, ReadError> {
+        let found = self.number::<1>(message, limit)?;
+        valid(found == usize::from(byte), then)
+    }
+
+    /// Passes over `length` bytes that have to end at `limit` or before.
+    fn skip(&mut self, length: usize, limit: usize) -> Result<Range<usize>, ReadError> {
+        let passed = self.at..self.at + length;
+        if passed.end > limit {
+            return Err(ReadError::Malformed);
+        }
+        self.at = passed.end;
+        Ok(passed)
+    }
+}
+
+fn valid(is_valid: bool, next: Field) -> Result<Field, ReadError> {
+    if is_valid { Ok(next) } else { Err(ReadError::Malformed) }
 }
 
 /// What FakeTLS has to know of a ClientHello; it borrows the message.
@@ -140,7 +373,7 @@ impl Assembler {
 #[derive(Clone, Debug)]
 pub(crate) struct ClientHello<'a> {
     /// The field that carries the digest.
-    pub(crate) random: &'a [u8; 32],
+    pub(crate) random: &'a [u8; RANDOM_LEN],
     /// 0 to 32 bytes.
     pub(crate) session_id: &'a [u8],
     suites: &'a [u8],
@@ -153,66 +386,23 @@ pub(crate) struct ClientHello<'a> {
 
 /// Offset of the random in the message.
 pub(crate) const RANDOM_AT: usize = 6;
+const RANDOM_LEN: usize = 32;
 
 impl<'a> ClientHello<'a> {
     /// Reads a message that starts with its handshake header and may lack bytes at its end.
     pub(crate) fn parse(message: &'a [u8]) -> Result<Self, ReadError> {
-        let mut header = Reader::new(message, MESSAGE_HEADER);
-        if header.u8()? != handshake_type::CLIENT_HELLO {
-            return Err(ReadError::Malformed);
-        }
-        let length = header.u24()?;
-        if MESSAGE_HEADER + length > MESSAGE_MAX {
-            return Err(ReadError::Malformed);
-        }
-        let mut body = Reader::new(message.get(MESSAGE_HEADER..).unwrap_or_default(), length);
-        if body.u8()? != 0x03 || body.u8()? != 0x03 {
-            return Err(ReadError::Malformed);
-        }
-        let random = body.take_array()?;
-        let session_id_length = usize::from(body.u8()?);
-        if session_id_length > SESSION_ID_MAX {
-            return Err(ReadError::Malformed);
-        }
-        let session_id = body.take(session_id_length)?;
-        let suites_length = usize::from(body.u16()?);
-        if suites_length == 0 || suites_length % 2 == 1 {
-            return Err(ReadError::Malformed);
-        }
-        let suites = body.take(suites_length)?;
-        let compressions = usize::from(body.u8()?);
-        if compressions == 0 {
-            return Err(ReadError::Malformed);
-        }
-        body.take(compressions)?;
-        if usize::from(body.u16()?) != body.left() {
-            return Err(ReadError::Malformed);
-        }
-        let mut hello = Self { random, session_id, suites, server_name: None, has_key_share: false, key_shares: &[] };
-        hello.parse_extensions(body)?;
-        Ok(hello)
-    }
-
-    fn parse_extensions(&mut self, mut extensions: Reader<'a>) -> Result<(), ReadError> {
-        while !extensions.is_at_end() {
-            let kind = extensions.u16()?;
-            let length = usize::from(extensions.u16()?);
-            match kind {
-                extension::SERVER_NAME if self.server_name.is_none() => {
-                    self.server_name = parse_server_name(extensions.sub(length)?)?;
-                }
-                extension::KEY_SHARE => {
-                    let mut body = Reader::whole(extensions.take(length)?);
-                    let shares = usize::from(body.u16()?);
-                    self.key_shares = body.take(shares)?;
-                    self.has_key_share = true;
-                }
-                _ => {
-                    extensions.take(length)?;
-                }
-            }
-        }
-        Ok(())
+        let length = u16::try_from(message.len()).unwrap_or(u16::MAX);
+        let mut walk = Walk::default();
+        walk.advance(&Carried { stream: message, payloads: &[length], header: 0 })?;
+        let part = |range: Range<usize>| message.get(range).ok_or(ReadError::Malformed);
+        Ok(Self {
+            random: part(RANDOM_AT..RANDOM_AT + RANDOM_LEN)?.first_chunk().ok_or(ReadError::Malformed)?,
+            session_id: part(walk.session_id)?,
+            suites: part(walk.suites)?,
+            server_name: walk.server_name.map(part).transpose()?,
+            has_key_share: walk.key_shares.is_some(),
+            key_shares: part(walk.key_shares.unwrap_or_default())?,
+        })
     }
 
     /// The cipher suites in the client's order, GREASE included.
@@ -229,27 +419,6 @@ impl<'a> ClientHello<'a> {
             shares.take(length).ok().map(|share| (group, share.len()))
         })
     }
-}
-
-/// Reads the server_name extension (RFC 6066 section 3) and returns its first host name.
-fn parse_server_name(mut body: Reader<'_>) -> Result<Option<&[u8]>, ReadError> {
-    if body.is_at_end() {
-        return Ok(None);
-    }
-    let list_length = usize::from(body.u16()?);
-    if list_length != body.left() {
-        return Err(ReadError::Malformed);
-    }
-    let mut host = None;
-    while !body.is_at_end() {
-        if body.u8()? != 0 {
-            return Err(ReadError::Malformed);
-        }
-        let length = usize::from(body.u16()?);
-        let name = body.take(length)?;
-        host = host.or(Some(name));
-    }
-    Ok(host)
 }
 
 #[cfg(test)]
@@ -285,7 +454,8 @@ pub(crate) mod tests {
                 assert_eq!(assemble(&stream[..end]), Progress::Partial, "{} at {end}", recorded.file);
             }
             assert_eq!(bytewise.advance(stream), Progress::Complete(stream.len()));
-            let hello = ClientHello::parse(bytewise.message()).unwrap();
+            let message = bytewise.message(stream);
+            let hello = ClientHello::parse(&message).unwrap();
             assert_eq!(hello.server_name, Some(recorded.host.as_bytes()));
             assert_eq!(hello.session_id.len(), 32);
             let groups: Vec<_> = hello.key_shares().filter(|(group, _)| group & 0x0f0f != 0x0a0a).collect();
@@ -301,7 +471,7 @@ pub(crate) mod tests {
             let stream = refragment(&record, sizes);
             let mut assembler = Assembler::default();
             assert_eq!(assembler.advance(&stream), Progress::Complete(stream.len()), "{sizes:?}");
-            assert_eq!(assembler.message(), &record[RECORD_HEADER..]);
+            assert_eq!(*assembler.message(&stream), record[RECORD_HEADER..]);
         }
         let mut sizes = vec![1; 11];
         sizes.push(message);
@@ -318,7 +488,7 @@ pub(crate) mod tests {
         let mut assembler = Assembler::default();
         assert_eq!(assembler.advance(&record[..record.len() - 1]), Progress::Partial);
         assert_eq!(assembler.advance(&record), Progress::Complete(record.len()));
-        assert_eq!(assembler.message(), &hex(VECTOR_HELLO)[RECORD_HEADER..]);
+        assert_eq!(*assembler.message(&record), hex(VECTOR_HELLO)[RECORD_HEADER..]);
     }
 
     #[test]
@@ -351,6 +521,27 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn each_byte_is_looked_at_once() {
+        // Four thousand empty extensions: looking at all of them again for each byte would take minutes.
+        let mut message = hex(VECTOR_HELLO)[RECORD_HEADER..RECORD_HEADER + RANDOM_AT + RANDOM_LEN].to_vec();
+        let extensions = [[0x55, 0x55, 0, 0]; 4000].concat();
+        message.extend([0, 0, 2, 0x13, 1, 1, 0]);
+        message.extend(u16::try_from(extensions.len()).unwrap().to_be_bytes());
+        message.extend(extensions);
+        let length = u16::try_from(message.len() - MESSAGE_HEADER).unwrap();
+        message[2..4].copy_from_slice(&length.to_be_bytes());
+        let record = [&[0x16, 3, 1], &(length + 4).to_be_bytes()[..], &message].concat();
+        let mut bytewise = Assembler::default();
+        for end in 0..record.len() {
+            let before = bytewise.walk.at;
+            assert_eq!(bytewise.advance(&record[..end]), Progress::Partial, "{end}");
+            // One field may be passed at a time, and nothing is read a second time.
+            assert!((before..before + 70).contains(&bytewise.walk.at) && bytewise.walk.at + 70 > end, "{end}");
+        }
+        assert_eq!(bytewise.advance(&record), Progress::Complete(record.len()));
+    }
+
+    #[test]
     fn no_prefix_or_mutation_of_a_hello_panics() {
         let good = hex(VECTOR_HELLO);
         let mut state = 0x9e37_79b9_u32;
@@ -365,7 +556,7 @@ pub(crate) mod tests {
             if let Progress::Complete(_) = assemble(&stream) {
                 let mut assembler = Assembler::default();
                 assembler.advance(&stream);
-                ClientHello::parse(assembler.message()).unwrap().key_shares().count();
+                ClientHello::parse(&assembler.message(&stream)).unwrap().key_shares().count();
             }
         }
     }

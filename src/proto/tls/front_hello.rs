@@ -210,14 +210,16 @@ mod tests {
             let random = write(&mut record, "front.example", Offer::Hybrid, &mut fill);
             let mut assembler = Assembler::default();
             assert_eq!(assembler.advance(&record), Progress::Complete(record.len()));
-            let hello = ClientHello::parse(assembler.message()).unwrap();
+            let message = assembler.message(&record);
+            let hello = ClientHello::parse(&message).unwrap();
             assert_eq!((hello.random, hello.session_id.len()), (&random, 32));
             assert_eq!(hello.server_name, Some(&b"front.example"[..]));
             let recorded = &recorded_hellos()[0];
             assert_eq!(kinds(&record), kinds(&recorded.record));
             let mut theirs = Assembler::default();
             theirs.advance(&recorded.record);
-            let theirs = ClientHello::parse(theirs.message()).unwrap();
+            let message = theirs.message(&recorded.record);
+            let theirs = ClientHello::parse(&message).unwrap();
             let is_grease = |value: u16| value & 0x0f0f == 0x0a0a;
             let suites = |hello: &ClientHello<'_>| {
                 hello.suites().map(u16::from_be_bytes).filter(|&suite| !is_grease(suite)).collect::<Vec<_>>()

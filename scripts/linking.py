@@ -153,6 +153,10 @@ def _tun(namespace, name, address, route, mtu):
     with namespace.inside():
         device = os.open('/dev/net/tun', os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         fcntl.ioctl(device, TUNSETIFF, struct.pack('16sH22x', name.encode(), IFF_TUN | IFF_NO_PI))
+        silence = Path('/proc/sys/net/ipv6/conf', name, 'disable_ipv6')
+        if silence.exists():
+            # Else the system looks for IPv6 routers there, and these packets count.
+            silence.write_text('1')
         for command in (f'address add {address}/32 dev {name}', f'link set {name} up mtu {mtu} txqueuelen 1000',
                         f'route add {route} dev {name}'):
             subprocess.run(['ip', *command.split()], check=True)

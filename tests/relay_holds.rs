@@ -17,7 +17,7 @@ use support::obfuscated2::PADDED;
 use support::pattern::Pattern;
 use support::proxy::{Proxy, Setup};
 use support::socket::{self, End};
-use support::{DEADLINE, random};
+use support::{DEADLINE, MAX_RECORD, random};
 
 /// The smallest receive buffer that the kernel gives.
 const TINY: usize = 2304;
@@ -103,6 +103,53 @@ fn bytes_that_come_with_the_fin_arrive_before_it() {
         client.download.expect_to_end(&mut Pattern::new(round), 300);
         stream.expect_to_end(&mut Pattern::new(round), 300);
     }
+}
+
+/// A packet of the (padded) intermediate transport.
+fn packet(len: usize) -> Vec<u8> {
+    [&(len as u32).to_le_bytes()[..], &vec![0x55; len]].concat()
+}
+
+#[test]
+fn no_record_is_shorter_or_longer_than_those_of_tls_1_3() {
+    let acknowledgement = [1, 2, 3, 0x80];
+    for settings in [&[("fast-mode", "true")][..], &[("fast-mode", "false")], &[("defense.doppelganger.drs", "true")]] {
+        let dc = FakeDc::listen();
+        let setup = settings.iter().fold(Setup::new().dc(2, dc.address), |setup, (key, value)| setup.set(key, value));
+        let proxy = setup.start();
+        let mut client = session(proxy.address, 2);
+        let mut stream = dc.accept();
+        for tail in (1..40).step_by(3) {
+            // An answer whose last bytes come late, one that ends just past a whole record, an acknowledgement and then
+            // the answer to it; the relay has to see the parts one by one.
+            let (late, long) = (packet(100 + tail), packet(2 * MAX_RECORD + tail));
+            let parts = [&late[..104], &late[104..], &long, &acknowledgement, &packet(20)];
+            for part in parts {
+                stream.send(part);
+                thread::sleep(Duration::from_millis(5));
+            }
+            let sent = parts.concat();
+            assert_eq!(client.download.receive(sent.len()).unwrap(), sent);
+        }
+        let records = &client.download.records;
+        assert!(records.iter().all(|size| (17..=MAX_RECORD).contains(size)), "{settings:?}: {records:?}");
+        assert!(records.contains(&MAX_RECORD) || settings[0].0 == "defense.doppelganger.drs", "{records:?}");
+    }
+}
+
+#[test]
+fn error_of_the_transport_is_the_last_that_a_client_gets() {
+    let dc = FakeDc::listen();
+    let proxy = Setup::new().dc(2, dc.address).start();
+    let mut client = session(proxy.address, 2);
+    let mut stream = dc.accept();
+    let error = [4, 0, 0, 0, 0x6c, 0xfe, 0xff, 0xff];
+    stream.send(&error);
+    assert_eq!(client.download.receive(error.len()).unwrap(), error);
+    // As long as the alert that ends a connection of a web server.
+    assert_eq!(client.download.records, [19]);
+    client.download.receive(19 - error.len()).unwrap();
+    assert_eq!(client.download.expect_end(), End::Fin);
 }
 
 #[test]

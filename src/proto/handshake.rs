@@ -5,7 +5,8 @@
 
 use super::dc::DcId;
 use super::faketls::{self, Digest};
-use super::obfuscated2::{ClientFrame, DcFrame, FRAME_LEN, StreamKey};
+use super::obfuscated2::{ClientFrame, DcFrame, FRAME_LEN};
+use super::packets::Packets;
 use super::secret::Secret;
 use super::tls::client_hello::{Assembler, ClientHello, Progress};
 use super::tls::record::Deframer;
@@ -223,7 +224,12 @@ impl Session {
     pub(crate) fn link(self, dc: DcId, fast: bool, fill: &mut dyn FnMut(&mut [u8])) -> Link {
         let Self { frame: ClientFrame { tag, from_client, to_client, .. }, deframer, mut early } = self;
         let DcFrame { bytes, to_dc, from_dc } = DcFrame::new(tag, dc, fast.then_some(&to_client), fill);
-        let dc_to_client = download(fast, &from_dc, &to_client);
+        let packets = Packets::new(tag, to_client.clone());
+        let dc_to_client = if fast {
+            DcToClient::fast(packets)
+        } else {
+            DcToClient::recrypting(packets, from_dc.stream(), to_client.stream())
+        };
         let mut client_to_dc = ClientToDc::new(deframer, from_client, to_dc);
         client_to_dc.recrypt(&mut early);
         let opening_payload = early.len();
@@ -233,10 +239,6 @@ impl Session {
     }
 }
 
-fn download(fast: bool, from_dc: &StreamKey, to_client: &StreamKey) -> DcToClient {
-    if fast { DcToClient::fast() } else { DcToClient::recrypting(from_dc.stream(), to_client.stream()) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -244,6 +246,7 @@ mod tests {
     use crate::proto::testing::{
         RecordedHello, VECTOR_HELLO, VECTOR_SECRET, VECTOR_TIME, hex, recorded_hellos, seeded,
     };
+    use crate::proto::transcode::Layout;
     use hmac::{Hmac, KeyInit, Mac};
     use mtg_aes_ctr::Aes256Ctr;
 
@@ -355,13 +358,13 @@ mod tests {
             assert_eq!(early, EARLY);
 
             let mut answer = vec![0; 5];
-            let mut body = b"an answer".to_vec();
+            let mut body = b"an answer of 21 bytes".to_vec();
             dc.to_client.stream().apply_keystream(&mut body);
             answer.extend(body);
-            let framed = link.dc_to_client.transcode(&mut answer, 9);
-            assert_eq!((framed, &answer[..5]), (14, &[0x17, 3, 3, 0, 9][..]));
+            let framed = link.dc_to_client.transcode(&mut answer, Layout::Largest, 21, false, 0);
+            assert_eq!((framed, &answer[..5]), (26, &[0x17, 3, 3, 0, 21][..]));
             client_reads.apply_keystream(&mut answer[5..]);
-            assert_eq!(&answer[5..], b"an answer", "fast: {fast}");
+            assert_eq!(&answer[5..], b"an answer of 21 bytes", "fast: {fast}");
         }
     }
 

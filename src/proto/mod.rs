@@ -16,6 +16,7 @@ pub mod handshake;
 pub(crate) mod mtproto;
 pub(crate) mod obfuscated2;
 pub(crate) mod pacing;
+pub(crate) mod packets;
 pub(crate) mod proxy_protocol;
 pub(crate) mod reader;
 pub(crate) mod record_sizer;

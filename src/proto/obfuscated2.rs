@@ -74,6 +74,18 @@ impl StreamKey {
     pub(crate) fn stream(&self) -> Aes256Ctr {
         Aes256Ctr::new(&self.key, &self.iv)
     }
+
+    /// The key stream from a byte of it on.
+    pub(crate) fn stream_at(&self, position: u64) -> Aes256Ctr {
+        let mut stream = self.stream();
+        stream.skip(position);
+        stream
+    }
+
+    #[cfg(test)]
+    pub(crate) fn of_tests() -> Self {
+        Self { key: [3; 32], iv: [4; 16] }
+    }
 }
 
 /// A client's frame, opened.

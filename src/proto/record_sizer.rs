@@ -4,8 +4,7 @@
 //! Also the times between them, if they are to be a web server's. What comes after a pause is never held back.
 
 use super::pacing::Pacing;
-use super::tls::record::application_data_header;
-use super::tls::{PLAINTEXT_MAX, RECORD_HEADER};
+use super::tls::SEALED_MAX;
 
 /// The last record of the first phase, and the largest payload there: it fits an Ethernet packet with its header.
 const SMALL_UNTIL: u16 = 40;
@@ -14,8 +13,8 @@ const SMALL: u16 = 1450;
 const MIDDLE_UNTIL: u16 = 60;
 const MIDDLE: u16 = 4096;
 /// The largest payload of all.
-#[expect(clippy::cast_possible_truncation, reason = "it is 2^14")]
-const MAX: u16 = PLAINTEXT_MAX as u16;
+#[expect(clippy::cast_possible_truncation, reason = "it is 16401")]
+const MAX: u16 = SEALED_MAX as u16;
 /// Sizes vary below these by less than this.
 const VARIATION: u32 = 100;
 /// A pause after which a transfer starts anew, milliseconds.
@@ -102,35 +101,6 @@ impl RecordSizer {
     }
 }
 
-/// The payload parts of a buffer that is to become records of these sizes, each with room for a header before it.
-pub(crate) fn payloads(buffer: &mut [u8], sizes: Sizes) -> [&mut [u8]; SIZES] {
-    let mut rest = buffer;
-    sizes.map(|size| {
-        let end = rest.len().min(RECORD_HEADER + usize::from(size));
-        let (record, behind) = std::mem::take(&mut rest).split_at_mut(end);
-        rest = behind;
-        record.get_mut(RECORD_HEADER..).unwrap_or_default()
-    })
-}
-
-/// Writes the headers for `length` bytes of payload and returns the length and the number of the records.
-pub(crate) fn frame(buffer: &mut [u8], length: usize, sizes: Sizes) -> (usize, u16) {
-    let (mut left, mut at, mut records) = (length, 0, 0);
-    for size in sizes {
-        if left == 0 {
-            break;
-        }
-        let payload = u16::try_from(left).unwrap_or(u16::MAX).min(size);
-        if let Some(header) = buffer.get_mut(at..).and_then(|rest| rest.first_chunk_mut()) {
-            *header = application_data_header(payload);
-        }
-        left -= usize::from(payload);
-        at += RECORD_HEADER + usize::from(payload);
-        records += 1;
-    }
-    (at, records)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -152,7 +122,7 @@ mod tests {
             let sizes = sizes(&mut sizer, start, 100);
             assert!(sizes[..40].iter().all(|size| (1351..=1450).contains(size)), "{sizes:?}");
             assert!(sizes[40..60].iter().all(|size| (3997..=4096).contains(size)), "{sizes:?}");
-            assert!(sizes[60..].iter().all(|&size| usize::from(size) == PLAINTEXT_MAX), "{sizes:?}");
+            assert!(sizes[60..].iter().all(|&size| usize::from(size) == SEALED_MAX), "{sizes:?}");
             let distinct: std::collections::BTreeSet<_> = sizes[..40].iter().collect();
             assert!(distinct.len() > 20, "{distinct:?}");
         }
@@ -162,35 +132,8 @@ mod tests {
     fn a_short_rest_is_no_pause_and_a_draw_in_vain_does_not_count() {
         let mut sizer = RecordSizer::new(9, true, None);
         sizes(&mut sizer, 0, 60);
-        assert!(usize::from(sizer.draw(60 + PAUSE - 1)[0]) == PLAINTEXT_MAX);
+        assert!(usize::from(sizer.draw(60 + PAUSE - 1)[0]) == SEALED_MAX);
         assert!(sizer.draw(60 + PAUSE)[0] < 1500);
         assert!(sizer.draw(60 + PAUSE)[0] < 1500);
-    }
-
-    #[test]
-    fn a_buffer_becomes_records_of_the_sizes_drawn() {
-        let sizes = [3, 5, 2, 9];
-        for length in 0..=19 {
-            let mut buffer = vec![0; 64];
-            let mut left = length;
-            for payload in payloads(&mut buffer, sizes) {
-                let part = left.min(payload.len());
-                payload[..part].fill(1);
-                left -= part;
-            }
-            assert_eq!(left, 0);
-            let (framed, records) = frame(&mut buffer, length, sizes);
-            assert_eq!(framed, length + usize::from(records) * RECORD_HEADER);
-            let (mut at, mut found) = (0, Vec::new());
-            while at < framed {
-                assert_eq!(buffer[at..at + 4], [0x17, 3, 3, 0]);
-                let size = usize::from(buffer[at + 4]);
-                assert!(buffer[at + 5..][..size].iter().all(|&byte| byte == 1));
-                found.push(size);
-                at += 5 + size;
-            }
-            assert_eq!(found.iter().sum::<usize>(), length);
-            assert!(found.iter().zip([3, 5, 2, 9]).rev().skip(1).all(|(&size, whole)| size == whole));
-        }
     }
 }

@@ -6,8 +6,8 @@ pub const KEY: [u8; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]
 /// The host of every test's secret; no name server knows it.
 pub const HOST: &str = "front.example";
 
-/// The largest payload of a record that TLS 1.3 allows a client to see in clear.
-pub const MAX_RECORD: usize = 0x4000;
+/// The largest payload of a record that a server of TLS 1.3 sends: the content, its type and the cipher's tag.
+pub const MAX_RECORD: usize = 0x4000 + 1 + 16;
 
 /// Lower-case hex.
 pub fn hex(bytes: &[u8]) -> String {

@@ -1,5 +1,8 @@
 //! Endless bytes that a seed determines, so that a receiver knows each byte to expect and names the first wrong one.
 
+/// Too much for the length of a packet of Telegram's, so that the proxy does not wait for the rest of one.
+const NO_LENGTH: [u8; 4] = [0x00, 0x00, 0x00, 0x02];
+
 /// A position in such a sequence.
 #[derive(Clone)]
 pub struct Pattern {
@@ -54,6 +57,10 @@ impl Pattern {
         let mut z = self.seed.wrapping_add(number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)).to_le_bytes()
+        let mut word = (z ^ (z >> 31)).to_le_bytes();
+        if number == 0 {
+            word[..4].copy_from_slice(&NO_LENGTH);
+        }
+        word
     }
 }

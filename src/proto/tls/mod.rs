@@ -49,5 +49,12 @@ pub(crate) const TLS_1_3: [u8; 2] = [0x03, 0x04];
 pub(crate) const RECORD_HEADER: usize = 5;
 /// The largest fragment of a plaintext record (RFC 8446 section 5.1), bytes.
 pub(crate) const PLAINTEXT_MAX: usize = 1 << 14;
-/// The largest fragment of an encrypted record (RFC 8446 section 5.2), bytes.
+/// The largest fragment of an encrypted record that is to be accepted (RFC 8446 section 5.2), bytes.
 pub(crate) const CIPHERTEXT_MAX: usize = PLAINTEXT_MAX + 256;
+/// What encryption adds to a record's content: its type, and the tag of any cipher suite of TLS 1.3.
+const SEAL: usize = 1 + 16;
+/// The shortest and the longest fragment of an encrypted record that a server sends, bytes.
+pub(crate) const SEALED_MIN: usize = SEAL;
+pub(crate) const SEALED_MAX: usize = PLAINTEXT_MAX + SEAL;
+/// The fragment of an encrypted alert: level and description.
+pub(crate) const SEALED_ALERT: usize = 2 + SEAL;

@@ -1,6 +1,6 @@
 //! TLS records after the handshake: taking the client's apart and putting ours together, both in place.
 
-use super::{CIPHERTEXT_MAX, PLAINTEXT_MAX, RECORD_HEADER, TLS_1_2, content_type};
+use super::{CIPHERTEXT_MAX, RECORD_HEADER, SEALED_MIN, TLS_1_2, content_type};
 
 /// What a client sent that no TLS client sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,9 +71,6 @@ fn check_header([kind, major, minor, high, low]: [u8; RECORD_HEADER]) -> Result<
     if usize::from(length) > CIPHERTEXT_MAX { Err(RecordError::Length) } else { Ok(length) }
 }
 
-/// A place for one record in a send buffer: its header, then room for the largest payload.
-pub(crate) const SLOT: usize = RECORD_HEADER + PLAINTEXT_MAX;
-
 /// The header of an application-data record with `length` bytes of payload.
 pub(crate) fn application_data_header(length: u16) -> [u8; RECORD_HEADER] {
     let [major, minor] = TLS_1_2;
@@ -81,28 +78,55 @@ pub(crate) fn application_data_header(length: u16) -> [u8; RECORD_HEADER] {
     [content_type::APPLICATION_DATA, major, minor, high, low]
 }
 
-/// Turns `buffer`, in which a payload of `length` bytes was received into the payload parts of consecutive
-/// [`SLOT`]s, into records, and returns the length of these in bytes.
-pub(crate) fn frame_slots(buffer: &mut [u8], length: usize) -> usize {
-    let mut left = length;
-    let mut framed = 0;
-    for slot in buffer.chunks_mut(SLOT) {
+/// The payload parts of a buffer that is to become records of these sizes, each with room for a header before it.
+pub(crate) fn payloads(buffer: &mut [u8], sizes: impl Iterator<Item = usize>) -> impl Iterator<Item = &mut [u8]> {
+    let mut rest = buffer;
+    sizes.map_while(move |size| {
+        let end = rest.len().min(RECORD_HEADER + size);
+        let (record, behind) = std::mem::take(&mut rest).split_at_mut(end);
+        rest = behind;
+        record.get_mut(RECORD_HEADER..).filter(|payload| !payload.is_empty())
+    })
+}
+
+/// Turns `buffer`, whose [`payloads`] of these sizes hold `length` bytes together, into records, and returns their
+/// length in bytes and their number.
+///
+/// A last record shorter than [`SEALED_MIN`] is none of TLS 1.3: the one before it gives it what it lacks.
+pub(crate) fn frame(buffer: &mut [u8], length: usize, sizes: impl Iterator<Item = usize>) -> (usize, u16) {
+    let (mut left, mut at, mut count, mut before) = (length, 0, 0, 0);
+    for size in sizes {
         if left == 0 {
             break;
         }
-        let payload = left.min(PLAINTEXT_MAX);
-        if let (Some(header), Ok(payload)) = (slot.first_chunk_mut(), u16::try_from(payload)) {
-            *header = application_data_header(payload);
-        }
+        let mut payload = left.min(size);
         left -= payload;
-        framed += RECORD_HEADER + payload;
+        if payload < SEALED_MIN && before >= 2 * SEALED_MIN {
+            let lacking = SEALED_MIN - payload;
+            let start = at - lacking;
+            buffer.copy_within(start..at, start + RECORD_HEADER);
+            write_header(buffer, start - (before - lacking) - RECORD_HEADER, before - lacking);
+            (at, payload) = (start, SEALED_MIN);
+        }
+        write_header(buffer, at, payload);
+        at += RECORD_HEADER + payload;
+        count += 1;
+        before = payload;
     }
-    framed
+    (at, count)
+}
+
+fn write_header(buffer: &mut [u8], at: usize, payload: usize) {
+    let header = buffer.get_mut(at..).and_then(|rest| rest.first_chunk_mut());
+    if let (Some(header), Ok(payload)) = (header, u16::try_from(payload)) {
+        *header = application_data_header(payload);
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proto::tls::SEALED_MAX;
 
     fn record(kind: u8, payload: &[u8]) -> Vec<u8> {
         let mut record = vec![kind, 3, 3];
@@ -158,16 +182,52 @@ mod tests {
         assert_eq!(deframe(&[0x17, 3, 1, 0, 1, 0], &[99]), Err(RecordError::Version));
     }
 
+    /// The sizes of the records that payload of a length becomes, which is checked to stay what it was.
+    fn framed(length: usize, sizes: &[usize]) -> Vec<usize> {
+        let payload: Vec<u8> = (0..length).map(|i| (i % 251) as u8).collect();
+        let mut buffer = vec![0; sizes.iter().sum::<usize>() + sizes.len() * RECORD_HEADER];
+        let mut rest = &payload[..];
+        for place in payloads(&mut buffer, sizes.iter().copied()) {
+            let part;
+            (part, rest) = rest.split_at(rest.len().min(place.len()));
+            place[..part.len()].copy_from_slice(part);
+        }
+        assert!(rest.is_empty());
+        let (end, count) = frame(&mut buffer, length, sizes.iter().copied());
+        assert_eq!(deframe(&buffer[..end], &[usize::MAX]).unwrap(), payload, "{length}");
+        let (mut at, mut found) = (0, Vec::new());
+        while at < end {
+            found.push(usize::from(u16::from_be_bytes([buffer[at + 3], buffer[at + 4]])));
+            at += RECORD_HEADER + found[found.len() - 1];
+        }
+        assert_eq!((at, found.len()), (end, usize::from(count)));
+        found
+    }
+
     #[test]
-    fn slots_become_records_that_deframe_to_the_same_payload() {
-        for length in [1, 5, PLAINTEXT_MAX - 1, PLAINTEXT_MAX, PLAINTEXT_MAX + 1, 3 * PLAINTEXT_MAX] {
-            let payload: Vec<u8> = (0..length).map(|i| (i % 251) as u8).collect();
-            let mut buffer = vec![0; 3 * SLOT];
-            for (slot, part) in buffer.chunks_mut(SLOT).zip(payload.chunks(PLAINTEXT_MAX)) {
-                slot[RECORD_HEADER..][..part.len()].copy_from_slice(part);
+    fn payload_becomes_records_that_tls_1_3_could_have_made() {
+        let sizes = [SEALED_MAX; 3];
+        for over in 0..40 {
+            for whole in [0, 1, 2] {
+                let length = whole * SEALED_MAX + over;
+                let found = framed(length, &sizes);
+                let is_possible = |size: &usize| (SEALED_MIN..=SEALED_MAX).contains(size);
+                assert!(found.iter().all(is_possible) || length < SEALED_MIN, "{length}: {found:?}");
+                assert_eq!(found.len(), length.div_ceil(SEALED_MAX));
             }
-            let framed = frame_slots(&mut buffer, length);
-            assert_eq!(deframe(&buffer[..framed], &[usize::MAX]).unwrap(), payload, "{length}");
+        }
+        assert_eq!(framed(SEALED_MAX + 1, &sizes), [SEALED_MAX - 16, 17]);
+        assert_eq!(framed(2 * SEALED_MAX + 17, &sizes), [SEALED_MAX, SEALED_MAX, 17]);
+    }
+
+    #[test]
+    fn records_have_the_sizes_that_were_chosen() {
+        let sizes = [90, 50, 120, 34];
+        for length in 1..=294 {
+            let found = framed(length, &sizes);
+            assert!(found.iter().all(|&size| size >= SEALED_MIN || length < SEALED_MIN), "{length}: {found:?}");
+            let whole = found.len().saturating_sub(2);
+            assert_eq!(found[..whole], sizes[..whole], "{length}");
         }
     }
 }

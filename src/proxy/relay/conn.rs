@@ -8,11 +8,10 @@ use std::time::Duration;
 use super::direction::{Direction, Failure, Fault, Received, Room, Turn};
 use super::pool::{Owner, Pool};
 use super::seat::Seat;
-use super::sized;
 use super::{Cause, Job, Watch};
 use crate::event::Traffic;
 use crate::net::sockopts;
-use crate::proto::transcode::{self, ClientToDc, DcToClient};
+use crate::proto::transcode::{ClientToDc, DcToClient};
 
 /// What is done to the bytes.
 #[expect(
@@ -68,8 +67,8 @@ pub(super) struct Conn {
     is_quiet: bool,
     /// It stands in one of the engine's queues.
     pub(super) is_queued: bool,
-    /// It stands among those that wait for their time.
-    pub(super) is_delayed: bool,
+    /// When it is looked at again, if it stands among those that wait for their time; milliseconds.
+    pub(super) delayed_until: Option<u64>,
     seat: Option<Arc<Seat>>,
     watch: Option<Box<dyn Watch>>,
     /// What the watch knows of.
@@ -90,7 +89,7 @@ impl Conn {
             delivery: job.delivery,
             is_quiet: false,
             is_queued: false,
-            is_delayed: false,
+            delayed_until: None,
             seat: job.seat,
             watch: Some(job.watch),
             reported: Traffic::default(),
@@ -167,6 +166,12 @@ impl Conn {
     pub(super) fn take_turn(&mut self, pool: &mut Pool, now: u64) -> Result<Turn, Cause> {
         let Self { client, remote, codec, to_remote, to_client, .. } = self;
         let mut room = Room::new(pool, codec.owner(), now);
+        let due = |codec: &Codec| match codec {
+            Codec::Splice => None,
+            Codec::Telegram(_, dc_to_client) => dc_to_client.due(),
+        };
+        // Bytes that have waited long enough are received again, so to speak.
+        to_client.readable |= due(codec).is_some_and(|due| due <= now);
         // First what the remote end has said: it may have said it just before it broke.
         let down = to_client
             .take_turn(remote, client, &mut room, |source, buffer| match codec {
@@ -190,7 +195,8 @@ impl Conn {
             _ if self.to_remote.is_over && self.to_client.is_over => Err(Cause::Finished),
             (Turn::Unfinished, _) | (_, Turn::Unfinished) => Ok(Turn::Unfinished),
             // Only what goes to clients is ever held back.
-            (_, down) => Ok(down),
+            (_, Turn::Waiting) => Ok(due(&self.codec).filter(|due| *due > now).map_or(Turn::Waiting, Turn::Later)),
+            (_, later) => Ok(later),
         }
     }
 
@@ -277,12 +283,16 @@ fn receive_into_slots(
     codec: &mut DcToClient,
     now: u64,
 ) -> Result<Received, Failure> {
-    if codec.sizer.is_some() {
-        return sized::receive(source, buffer, codec, now);
+    if codec.is_over {
+        return Ok(Received::End);
     }
+    if let Some(due) = codec.sizer.as_ref().and_then(|sizer| sizer.held_until(now)) {
+        return Ok(Received::Later(due));
+    }
+    let layout = codec.layout(now);
     let mut slots: [IoSliceMut<'_>; super::SLOTS] = std::array::from_fn(|_| IoSliceMut::new(&mut []));
     let (mut capacity, mut count) = (0, 0);
-    for (place, slot) in slots.iter_mut().zip(transcode::slots(buffer)) {
+    for (place, slot) in slots.iter_mut().zip(codec.places(buffer, layout)) {
         (capacity, count) = (capacity + slot.len(), count + 1);
         *place = IoSliceMut::new(slot);
     }
@@ -291,11 +301,17 @@ fn receive_into_slots(
         [only, ..] if count == 1 => source.read(only),
         several => source.read_vectored(several),
     };
-    match Received::from_result(result, capacity)? {
+    let received = Received::from_result(result, capacity)?;
+    match received {
         Received::Bytes { payload, is_full, .. } => {
-            let to_send = codec.transcode(buffer, payload);
-            Ok(Received::Bytes { to_send, payload, is_full, tail_waits: is_full })
+            let to_send = codec.transcode(buffer, layout, payload, is_full, now);
+            let tail_waits = is_full && codec.sizer.is_none();
+            Ok(Received::Bytes { to_send, payload, is_full, tail_waits })
         }
-        other => Ok(other),
+        other => match codec.release(buffer, matches!(other, Received::End), now) {
+            0 => Ok(other),
+            // The end has to be seen again behind it.
+            to_send => Ok(Received::Bytes { to_send, payload: 0, is_full: true, tail_waits: false }),
+        },
     }
 }

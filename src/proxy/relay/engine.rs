@@ -93,7 +93,7 @@ pub(super) struct Engine {
     pool: Pool,
     /// Connections that have something to do.
     queue: VecDeque<usize>,
-    /// Connections that have something to do at a time of the engine's clock, milliseconds. A key may be stale.
+    /// Connections that have something to do at a time of the engine's clock, milliseconds. An entry may be stale.
     delayed: Vec<(u64, usize)>,
     started: Instant,
     scan_every: Duration,
@@ -238,9 +238,9 @@ impl Engine {
         let now = self.millis(now);
         self.delayed.retain(|&(due, key)| {
             if due <= now
-                && let Some(conn) = self.conns.get_mut(key)
+                && let Some(conn) = self.conns.get_mut(key).filter(|conn| conn.delayed_until == Some(due))
             {
-                conn.is_delayed = false;
+                conn.delayed_until = None;
                 enqueue(&mut self.queue, conn, key);
             }
             due > now
@@ -263,8 +263,8 @@ impl Engine {
         match conn.take_turn(&mut self.pool, now) {
             Ok(Turn::Waiting) => {}
             Ok(Turn::Unfinished) => enqueue(&mut self.queue, conn, key),
-            Ok(Turn::Later(due)) if !conn.is_delayed => {
-                conn.is_delayed = true;
+            Ok(Turn::Later(due)) if conn.delayed_until.is_none_or(|until| due < until) => {
+                conn.delayed_until = Some(due);
                 self.delayed.push((due, key));
             }
             Ok(Turn::Later(_)) => {}

@@ -10,7 +10,6 @@ mod direction;
 mod engine;
 mod pool;
 mod seat;
-mod sized;
 
 use std::io;
 use std::net::TcpStream;

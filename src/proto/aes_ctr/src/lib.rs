@@ -54,6 +54,19 @@ impl Aes256Ctr {
     }
 }
 
+impl Aes256Ctr {
+    /// Leaves `bytes` bytes of the key stream out, at the cost of one block at most.
+    pub fn skip(&mut self, bytes: u64) {
+        let in_block = bytes.min(self.left.into());
+        self.left -= u8::try_from(in_block).unwrap_or_default();
+        let rest = bytes - in_block;
+        self.counter = self.counter.wrapping_add(u128::from(rest / BLOCK as u64));
+        let mut skipped = [0; BLOCK];
+        let over = usize::try_from(rest % BLOCK as u64).unwrap_or_default();
+        self.apply_keystream(skipped.get_mut(..over).unwrap_or_default());
+    }
+}
+
 /// Whole blocks and the counter of the first.
 struct Blocks<'a> {
     counter: u128,
@@ -145,6 +158,25 @@ mod tests {
             random.apply_keystream(&mut cuts);
             let sizes: Vec<_> = cuts.chunks(2).map(|pair| usize::from(pair[0]) * usize::from(pair[1]) / 16).collect();
             assert_agrees([cuts[0]; 16], &sizes);
+        }
+    }
+
+    #[test]
+    fn what_is_left_out_is_as_if_it_had_been_used() {
+        for first in [0, 1, 15, 16, 17, 40] {
+            for skipped in [0, 1, 2, 14, 15, 16, 17, 31, 33, 1000] {
+                let (mut skipping, mut using) =
+                    (Aes256Ctr::new(&[7; 32], &[255; 16]), Aes256Ctr::new(&[7; 32], &[255; 16]));
+                for stream in [&mut skipping, &mut using] {
+                    stream.apply_keystream(&mut vec![0; first]);
+                }
+                skipping.skip(skipped as u64);
+                using.apply_keystream(&mut vec![0; skipped]);
+                let (mut a, mut b) = ([0; 50], [0; 50]);
+                skipping.apply_keystream(&mut a);
+                using.apply_keystream(&mut b);
+                assert_eq!(a, b, "{first} {skipped}");
+            }
         }
     }
 

@@ -41,7 +41,7 @@ fn handshake(input: &[u8]) {
             match machine.handle(piece, &secret, &mut env, &mut reply) {
                 Step::Read => {}
                 Step::Front(reason) => return Some(reason.as_str()),
-                Step::Close(_) | Step::Reply { .. } | Step::Established(_) => return Some("a client"),
+                Step::Close { .. } | Step::Reply { .. } | Step::Established(_) => return Some("a client"),
             }
         }
         None

@@ -2,7 +2,9 @@
 
 mod support;
 
+use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use support::client::{greeted, session};
@@ -126,11 +128,24 @@ fn frame_with_another_tag_closes_the_connection() {
 }
 
 #[test]
-fn client_without_a_frame_is_closed_at_the_time_limit() {
-    let dc = FakeDc::listen();
-    let proxy = Setup::new().dc(2, dc.address).set("network.timeout.handshake", "1s").start();
+fn client_without_a_frame_is_closed_when_the_front_would_close() {
+    let (dc, front) = (FakeDc::listen(), TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
+    let proxy = Setup::new().dc(2, dc.address).front(front.local_addr().unwrap()).start();
+    thread::spawn(move || {
+        for mut visit in front.incoming().flatten() {
+            thread::spawn(move || {
+                let _ = visit.read(&mut [0; 4096]);
+                let _ = visit.write_all(b"no flight, but an answer");
+                thread::sleep(Duration::from_secs(3));
+            });
+        }
+    });
+    let is_measured = || proxy.log().contains("patience of the front seconds=Some(3)").then_some(());
+    socket::wait_for("the measurement", Duration::from_secs(60), is_measured);
+    let started = Instant::now();
     let mut silent = greeted(proxy.address).unwrap();
     assert_eq!(socket::read_to_end(&mut silent.stream).0, b"");
+    assert!(started.elapsed() > Duration::from_secs(2), "{:?}", started.elapsed());
     dc.assert_undialled(Duration::ZERO);
 }
 

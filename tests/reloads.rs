@@ -3,7 +3,7 @@
 mod support;
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -209,20 +209,31 @@ fn the_tail_of_a_relay_survives_a_reload() {
     assert_eq!(client.download.receive(4).unwrap(), b"late");
 }
 
-#[test]
-fn the_patience_of_another_front_is_measured_soon() {
-    let (patient, hasty) = (FakeFront::listen(), TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
-    let setup = Setup::new().front(patient.address);
-    let proxy = setup.start();
-    // It is being measured, and would be for an hour.
-    socket::wait_for("a silent visit", Duration::from_secs(60), || (patient.count_of(&[]) > 0).then_some(()));
-    reload(&proxy, &setup.front(hasty.local_addr().unwrap()));
+/// A front that answers and closes after that time.
+fn front_of_patience(patience: Duration) -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = listener.local_addr().unwrap();
     thread::spawn(move || {
-        for visit in hasty.incoming().flatten() {
-            visit.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
-            let _ = (&visit).read(&mut [0]);
+        for mut visit in listener.incoming().flatten() {
+            thread::spawn(move || {
+                let _ = visit.read(&mut [0; 4096]);
+                let _ = visit.write_all(b"no flight, but an answer");
+                thread::sleep(patience);
+            });
         }
     });
-    let is_measured = || proxy.log().contains("patience of the front seconds=Some(").then_some(());
-    socket::wait_for("the measurement", Duration::from_secs(60), is_measured);
+    address
+}
+
+#[test]
+fn the_patience_of_another_front_is_measured_soon() {
+    let setup = Setup::new().front(front_of_patience(Duration::from_secs(3600)));
+    let proxy = setup.start();
+    let log_has = |text: &str| {
+        let has_it = || proxy.log().contains(text).then_some(());
+        socket::wait_for(text, Duration::from_secs(60), has_it);
+    };
+    log_has("measuring the patience of the front");
+    reload(&proxy, &setup.front(front_of_patience(Duration::from_secs(1))));
+    log_has("patience of the front seconds=Some(1)");
 }

@@ -3,6 +3,7 @@
 mod support;
 
 use std::io::Write;
+use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -211,8 +212,8 @@ fn payload_in_the_record_of_the_frame_is_relayed() {
     let dc = FakeDc::listen();
     let proxy = serving(&dc);
     let payload = Pattern::new(1).take(3000);
-    // All in one record, a frame that ends inside a record, and one byte to a record.
-    for record in [16_384, 100, 63, 1] {
+    // All in one record, a frame that ends inside a record, and one by itself.
+    for record in [16_384, 100, 65, 64] {
         let greeted = greeted(proxy.address).unwrap();
         let mut client = greeted.open_with(PADDED, 2, &payload, record);
         let mut stream = dc.accept();
@@ -232,17 +233,46 @@ fn frame_without_a_change_cipher_spec_is_served() {
     assert_eq!(dc.accept().dc, 2);
 }
 
+/// What follows `words` on a connection.
+fn answer_to(stream: &mut TcpStream, words: &[u8]) -> (Vec<u8>, End) {
+    stream.write_all(words).unwrap();
+    let (answer, end) = socket::read_to_end(stream);
+    assert!(answer.is_empty() || answer.len() == 24 && answer[..5] == [0x17, 3, 3, 0, 19], "{answer:?}");
+    (answer, end)
+}
+
 #[test]
-fn alerts_and_change_cipher_specs_in_the_stream_are_ignored() {
+fn faults_after_the_hello_end_as_at_a_web_server() {
+    let dc = FakeDc::listen();
+    let proxy = serving(&dc);
+    let finished = client::in_records(&[7; 53], 53);
+    let garbage = [0x80; 100];
+    let (alert, empty, handshake) = ([0x15, 3, 3, 0, 2, 2, 40], [0x17, 3, 3, 0, 0], [0x16, 3, 3, 0, 1, 20]);
+    for words in [&finished[..], &client::in_records(&[7; 200], 200), &garbage, &empty, &handshake] {
+        for leading in [&[][..], &CHANGE_CIPHER_SPEC] {
+            let mut greeted = greeted(proxy.address).unwrap();
+            let (answer, end) = answer_to(&mut greeted.stream, &[leading, words].concat());
+            assert_eq!((answer.len(), end), (24, End::Fin), "{words:?}");
+        }
+    }
+    let (answer, end) = answer_to(&mut greeted(proxy.address).unwrap().stream, &alert);
+    assert_eq!((answer.len(), end), (0, End::Fin));
+    dc.assert_undialled(Duration::ZERO);
+}
+
+#[test]
+fn faults_inside_a_session_end_as_at_a_web_server() {
     let dc = EchoDc::listen();
     let proxy = echoing(&dc);
-    let mut client = session(proxy.address, 2);
-    for seed in 0..3 {
-        client.upload.send_raw(&CHANGE_CIPHER_SPEC);
-        client.ping(500, seed);
-        client.upload.send_raw(&[0x15, 0x03, 0x03, 0x00, 0x02, 0x01, 0x00]);
+    let (second, alert, handshake) = (CHANGE_CIPHER_SPEC, [0x15, 3, 3, 0, 2, 1, 0], [0x16, 3, 3, 0, 1, 20]);
+    for (words, length) in [(&second[..], 19), (&handshake, 19), (&[0x17, 3, 3, 0, 0], 19), (&alert, 0)] {
+        let mut client = session(proxy.address, 2);
+        client.ping(500, 1);
+        client.download.records.clear();
+        client.upload.send_raw(words);
+        while client.download.next_record().unwrap().is_some() {}
+        assert_eq!(client.download.records.iter().sum::<usize>(), length, "{words:?}");
     }
-    client.ping(500, 9);
 }
 
 #[test]
@@ -264,6 +294,7 @@ fn record_above_the_limit_closes_the_connection() {
         let mut client = session(proxy.address, 2);
         let mut stream = dc.accept();
         client.upload.send_raw(&[&[0x17, 0x03, 0x03], &len.to_be_bytes()[..]].concat());
+        assert_eq!(client.download.next_record().unwrap().map(|alert| alert.len()), Some(19));
         client.download.expect_end();
         stream.expect_end();
     }

@@ -20,6 +20,8 @@ pub struct Defense {
     pub anti_replay_file: Option<PathBuf>,
     /// `reject`: what happens to listed and over-limit sources.
     pub reject: Reject,
+    /// `reply-delay`: the longest that a reply to a client waits to take as long as the front's.
+    pub reply_delay: Duration,
     /// `blocklist.*`.
     pub blocklist: IpListSource,
     /// `allowlist.*`.
@@ -35,6 +37,7 @@ impl Default for Defense {
             anti_replay_max_size: ByteSize(1 << 20),
             anti_replay_file: None,
             reject: Reject::Front,
+            reply_delay: Duration::from_millis(60),
             blocklist: IpListSource::default(),
             allowlist: IpListSource::default(),
             doppelganger: Doppelganger::default(),

@@ -16,8 +16,37 @@ pub(crate) const SAMPLES: usize = 24;
 pub(crate) struct FrontProfile {
     hybrid: Samples,
     classic: Samples,
-    /// How long it waits for the first byte of a connection.
+    /// How long after accepting a connection it waits for the client's answer to its flight.
     pub(crate) patience: Option<Duration>,
+    after_fault: Option<Farewell>,
+    after_alert: Option<Farewell>,
+    /// From dialling it to the first byte of its answer to a hello.
+    times: VecDeque<Duration>,
+}
+
+/// How the front ends a connection whose client goes on in a way that it cannot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Farewell {
+    /// It sends an alert, encrypted.
+    pub(crate) has_alert: bool,
+    /// It resets the connection.
+    pub(crate) is_reset: bool,
+}
+
+impl Farewell {
+    /// The same, without the alert unless there can be one.
+    pub(crate) fn with_alert(self, can_be: bool) -> Self {
+        Self { has_alert: self.has_alert && can_be, ..self }
+    }
+}
+
+/// What a client does wrong after the front's flight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// An alert in clear.
+    Alert,
+    /// Anything else that cannot be decrypted.
+    Other,
 }
 
 /// The answers to one kind of hello.
@@ -43,6 +72,41 @@ impl FrontProfile {
         drawn.unwrap_or_else(|| ReplyShape::usual(fill))
     }
 
+    /// Says whether there is an answer that can be given.
+    pub(crate) fn has_samples(&self) -> bool {
+        !(self.hybrid.0.is_empty() && self.classic.0.is_empty())
+    }
+
+    /// Takes in how long an answer took.
+    pub(crate) fn learn_time(&mut self, time: Duration) {
+        if self.times.len() == SAMPLES {
+            self.times.pop_front();
+        }
+        self.times.push_back(time);
+    }
+
+    /// How long an answer takes, drawn from the times; none while there are none.
+    pub(crate) fn answer_time(&self, fill: &mut dyn FnMut(&mut [u8])) -> Option<Duration> {
+        self.times.get(draw_index(self.times.len(), fill)?).copied()
+    }
+
+    /// Takes in what followed a fault.
+    pub(crate) fn learn_farewell(&mut self, fault: Fault, farewell: Farewell) {
+        *match fault {
+            Fault::Alert => &mut self.after_alert,
+            Fault::Other => &mut self.after_fault,
+        } = Some(farewell);
+    }
+
+    /// What follows a fault; what follows it at OpenSSL while nothing is known.
+    pub(crate) fn farewell(&self, fault: Fault) -> Farewell {
+        let (known, has_alert) = match fault {
+            Fault::Alert => (self.after_alert, false),
+            Fault::Other => (self.after_fault, true),
+        };
+        known.unwrap_or(Farewell { has_alert, is_reset: false })
+    }
+
     fn samples_mut(&mut self, offer: Offer) -> &mut Samples {
         match offer {
             Offer::Hybrid => &mut self.hybrid,
@@ -60,11 +124,15 @@ impl Samples {
     }
 
     fn draw(&self, fill: &mut dyn FnMut(&mut [u8])) -> Option<ReplyShape> {
-        let mut bytes = [0; 4];
-        fill(&mut bytes);
-        let index = usize::try_from(u32::from_le_bytes(bytes)).ok()?.checked_rem(self.0.len())?;
-        self.0.get(index).copied()
+        self.0.get(draw_index(self.0.len(), fill)?).copied()
     }
+}
+
+/// Any index of so many; none of none.
+fn draw_index(count: usize, fill: &mut dyn FnMut(&mut [u8])) -> Option<usize> {
+    let mut bytes = [0; 4];
+    fill(&mut bytes);
+    usize::try_from(u32::from_le_bytes(bytes)).ok()?.checked_rem(count)
 }
 
 #[cfg(test)]
@@ -105,6 +173,22 @@ mod tests {
         let [a, b, c] = [1, 2, 3].map(|length| counts.remove(&length).unwrap());
         assert!(counts.is_empty());
         assert!((2800..3200).contains(&a) && (1800..2200).contains(&b) && (800..1200).contains(&c), "{a} {b} {c}");
+    }
+
+    #[test]
+    fn times_and_farewells_are_the_fronts_once_they_are_known() {
+        let (mut profile, mut fill) = (FrontProfile::default(), seeded(4));
+        assert_eq!(profile.answer_time(&mut fill), None);
+        assert_eq!(profile.farewell(Fault::Other), Farewell { has_alert: true, is_reset: false });
+        assert_eq!(profile.farewell(Fault::Alert), Farewell { has_alert: false, is_reset: false });
+        (0..SAMPLES as u64 + 3).for_each(|millis| profile.learn_time(Duration::from_millis(millis)));
+        let drawn: Vec<_> = (0..1000).map(|_| profile.answer_time(&mut fill).unwrap().as_millis()).collect();
+        assert_eq!(drawn.iter().min(), Some(&3));
+        assert_eq!(drawn.iter().max(), Some(&26));
+        let farewell = Farewell { has_alert: false, is_reset: true };
+        profile.learn_farewell(Fault::Other, farewell);
+        assert_eq!(profile.farewell(Fault::Other), farewell);
+        assert!(!profile.farewell(Fault::Alert).is_reset);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::obfuscated2::{ClientFrame, DcFrame, FRAME_LEN};
 use super::packets::Packets;
 use super::secret::Secret;
 use super::tls::client_hello::{Assembler, ClientHello, Progress};
-use super::tls::record::Deframer;
+use super::tls::record::{Deframer, RecordError};
 use super::tls::server_hello::{self, ReplyShape};
 use super::transcode::{ClientToDc, DcToClient};
 
@@ -61,8 +61,12 @@ pub(crate) enum Step {
     Established(Box<Session>),
     /// Hand the connection to the front, with [`Handshake::into_received`].
     Front(Reason),
-    /// Close. Our reply is out, so the front is no choice any more.
-    Close(Reason),
+    /// End as the front would. Our reply is out, so the front itself is no choice any more.
+    Close {
+        reason: Reason,
+        /// The client's last word was an alert.
+        after_alert: bool,
+    },
 }
 
 /// What the machine needs of the world.
@@ -140,15 +144,25 @@ impl Handshake {
                 },
             },
             State::Frame { deframer, payload } => {
-                let Ok(length) = deframer.deframe(&mut self.received) else {
-                    return Step::Close(Reason::BadRecord);
+                let length = match deframer.deframe(&mut self.received) {
+                    Ok(length) => length,
+                    Err(error) => {
+                        let after_alert = error == RecordError::Alert;
+                        return Step::Close { reason: Reason::BadRecord, after_alert };
+                    }
                 };
                 payload.extend(self.received.drain(..).take(length));
-                let Some((frame, early)) = payload.split_first_chunk::<FRAME_LEN>() else { return Step::Read };
+                let Some((frame, early)) = payload.split_first_chunk::<FRAME_LEN>() else {
+                    // Clients have it in one record. Somebody's Finished is shorter, and gets its answer at once.
+                    let is_other = !payload.is_empty() && deframer.is_between_records();
+                    let other = Step::Close { reason: Reason::BadFrame, after_alert: false };
+                    return if is_other { other } else { Step::Read };
+                };
                 match ClientFrame::open(frame, secret.key()) {
-                    None => Step::Close(Reason::BadFrame),
+                    None => Step::Close { reason: Reason::BadFrame, after_alert: false },
                     Some(frame) => {
-                        let (early, deframer) = (early.to_vec(), std::mem::take(deframer));
+                        let (early, mut deframer) = (early.to_vec(), std::mem::take(deframer));
+                        deframer.begin_session();
                         Step::Established(Box::new(Session { frame, deframer, early }))
                     }
                 }
@@ -311,7 +325,7 @@ mod tests {
         let mut payload = EARLY.to_vec();
         to_proxy.apply_keystream(&mut payload);
         let mut payload = [frame.to_vec(), payload].concat();
-        let second = payload.split_off(60);
+        let second = payload.split_off(70);
         let mut stream = vec![0x14, 3, 3, 0, 1, 1];
         for part in [payload, second] {
             stream.extend([0x17, 3, 3, 0, u8::try_from(part.len()).unwrap()]);
@@ -471,7 +485,7 @@ mod tests {
             let stream = [recorded.record.as_slice(), &rest].concat();
             for size in [1, stream.len()] {
                 let (step, ..) = World::of(recorded).drive(&stream, &[size]);
-                assert!(matches!(step, Step::Close(found) if found == reason), "{reason:?}");
+                assert!(matches!(step, Step::Close { reason: found, .. } if found == reason), "{reason:?}");
             }
         }
     }

@@ -9,10 +9,11 @@ use std::sync::Arc;
 use async_io::Async;
 use futures_lite::FutureExt as _;
 
-use super::relay::{Codec, Job};
+use super::relay::{Codec, Farewells, Job};
 use super::route::{ATTEMPTS, Means};
 use super::{Shared, Told, Visit, advice, random};
 use crate::config::{Config, PreferIp};
+use crate::guard::front_profile::Fault;
 use crate::net::deadline;
 use crate::outcome::Outcome;
 use crate::proto::dc::DcId;
@@ -79,7 +80,7 @@ pub(super) async fn to_dc(shared: &Shared, client: Async<TcpStream>, session: Se
     shared.relay.add(Job {
         client,
         remote,
-        codec: Codec::Telegram(link.client_to_dc, link.dc_to_client),
+        codec: Codec::Telegram(link.client_to_dc, link.dc_to_client, farewells(shared)),
         opening_payload: link.opening_payload,
         opening: link.opening,
         idle: config.network.timeout.idle,
@@ -88,6 +89,12 @@ pub(super) async fn to_dc(shared: &Shared, client: Async<TcpStream>, session: Se
         watch: visit.into_watch(Outcome::Served),
     });
     Ok(())
+}
+
+/// How the front leaves those who are at fault.
+fn farewells(shared: &Shared) -> Farewells {
+    let profile = shared.lock_front_profile();
+    Farewells { after_fault: profile.farewell(Fault::Other), after_alert: profile.farewell(Fault::Alert) }
 }
 
 /// The times between the records of the pages that are to be imitated, if any were measured.

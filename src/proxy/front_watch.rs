@@ -1,5 +1,5 @@
-//! Looking at the front from time to time, as a client would: how it answers a hello, whether it leads back to us, and
-//! how long it waits for somebody who says nothing.
+//! Looking at the front from time to time, as a client would: how and when it answers a hello, what it does to somebody
+//! who goes on wrongly, how long it waits for somebody who does not go on, and whether it leads back to us.
 
 use std::io::{self, ErrorKind};
 use std::net::TcpStream;
@@ -11,24 +11,30 @@ use futures_lite::{AsyncReadExt as _, AsyncWriteExt as _, FutureExt as _, future
 use super::loops::Path;
 use super::{Shared, front, front_fault, random};
 use crate::config::Config;
-use crate::guard::front_profile::SAMPLES;
+use crate::guard::front_profile::{Farewell, Fault};
 use crate::net::deadline;
 use crate::proto::proxy_protocol;
 use crate::proto::reader::ReadError;
+use crate::proto::tls::content_type;
 use crate::proto::tls::first_flight::FirstFlight;
 use crate::proto::tls::front_hello::{self, Offer};
+use crate::proto::tls::record::application_data_header;
 use crate::proto::tls::refusal::Refusal;
 
-/// From one look to the next; between the two bounds, at random.
-const EVERY: (Duration, Duration) = (Duration::from_secs(5 * 60 * 60), Duration::from_secs(7 * 60 * 60));
-/// The same after a look that showed nothing: a front that starts later than we do shall be known before its visitors.
+/// The first looks of each kind, which come soon after one another. So do those at a front that does not answer: one that
+/// starts later than we do shall be known before its visitors.
+const HANDFUL: u32 = 4;
 const SOON: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(3));
-/// The same when that has gone on for `PATIENCE`.
+/// From one look to the next later on; between the two bounds, at random.
+const SELDOM: (Duration, Duration) = (Duration::from_secs(10 * 60), Duration::from_secs(40 * 60));
+/// The same after looks that have shown nothing for `PATIENCE`.
 const RETRY: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(20));
 const PATIENCE: Duration = Duration::from_secs(10 * 60);
-/// Between two samples of a look.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(300), Duration::from_millis(1500));
-/// Time before the front's patience is measured; the samples of a new front are wanted first.
+/// Of so many looks of a kind one is at what follows a fault.
+const FAULT_EACH: u32 = 12;
+/// Between two measurements of the front's patience.
+const EVERY: (Duration, Duration) = (Duration::from_secs(5 * 60 * 60), Duration::from_secs(7 * 60 * 60));
+/// Time before the first one; the samples of a new front are wanted first.
 const LATER: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(10));
 /// Time for one answer.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -36,6 +42,12 @@ const ANSWER: Duration = Duration::from_secs(10);
 const SAMPLE: Duration = Duration::from_secs(15);
 /// A flight is over when nothing has come for so long.
 const QUIET: Duration = Duration::from_secs(1);
+/// The same while nothing is known of the front, and clients wait.
+const FIRST_QUIET: Duration = Duration::from_millis(50);
+/// Time for what follows a fault.
+const FAREWELL: Duration = Duration::from_secs(3);
+/// The payload of a record that stands for a client's Finished: with SHA-256 that has 36 bytes.
+const FINISHED: u16 = 53;
 /// Bytes of a flight that are read at most.
 const FLIGHT_MAX: usize = 64 << 10;
 const CHUNK: usize = 4096;
@@ -46,51 +58,62 @@ pub(super) async fn watch(shared: &Shared) {
 }
 
 async fn watch_answers(shared: &Shared) {
-    let mut answered = Instant::now();
     loop {
-        let pause = if look(shared).await {
-            answered = Instant::now();
-            EVERY
-        } else if answered.elapsed() < PATIENCE {
-            SOON
-        } else {
-            RETRY
-        };
-        let pause = async {
-            Timer::after(random::between(pause)).await;
-        };
         // Another front is looked at as soon as it is configured, and one that seems to be ourselves to make sure.
-        pause.or(shared.front_changes.wait()).await;
+        keep_looking(shared).or(shared.front_changes.wait()).await;
     }
 }
 
-/// Takes samples of all kinds and says whether there was any answer.
-async fn look(shared: &Shared) -> bool {
-    let mut is_answered = false;
-    for _ in 0..SAMPLES {
-        let mut refused = None;
-        for offer in [Offer::Hybrid, Offer::Classic] {
-            match deadline::within(SAMPLE, sample(shared, offer, sends_header(shared))).await {
-                Some(Ok(flight)) => {
-                    is_answered = true;
-                    shared.front_fault.forget();
-                    learn(shared, offer, &flight);
-                }
-                Some(Err(error)) => {
-                    log::debug!("no sample of the front offer={offer:?} error={error}");
-                    refused = Some(error);
-                }
-                None => log::debug!("no sample of the front offer={offer:?} error=time is over"),
-            }
-            Timer::after(random::between(PAUSE)).await;
+async fn keep_looking(shared: &Shared) {
+    let (hybrid, classic) = future::zip(look(shared, Offer::Hybrid, 0), look(shared, Offer::Classic, 0)).await;
+    shared.first_look.open();
+    let (mut is_answered, mut answered) = (hybrid || classic, Instant::now());
+    let mut seen = u32::from(hybrid) + u32::from(classic);
+    for offer in [Offer::Hybrid, Offer::Classic].into_iter().cycle() {
+        let pause = match (is_answered, seen / 2) {
+            (true, ..HANDFUL) => SOON,
+            (true, _) => SELDOM,
+            _ if answered.elapsed() < PATIENCE => SOON,
+            _ => RETRY,
+        };
+        Timer::after(random::between(pause)).await;
+        is_answered = look(shared, offer, seen / 2).await;
+        if is_answered {
+            (seen, answered) = (seen.saturating_add(1), Instant::now());
         }
-        if !is_answered {
-            if let Some(error) = refused {
+    }
+}
+
+/// Takes a sample and says whether there was any answer. `number` counts those of its kind.
+async fn look(shared: &Shared, offer: Offer, number: u32) -> bool {
+    let (flight, answer) = match deadline::within(SAMPLE, sample(shared, offer, sends_header(shared))).await {
+        Some(Ok(sample)) => sample,
+        Some(Err(error)) => {
+            log::debug!("no sample of the front offer={offer:?} error={error}");
+            // The other kind is looked at by its own.
+            if offer == Offer::Classic {
                 let otherwise = deadline::within(SAMPLE, sample(shared, Offer::Classic, !sends_header(shared)));
                 let otherwise = async { matches!(otherwise.await, Some(Ok(_))) };
                 front_fault::tell(shared, &error, otherwise).await;
             }
             return false;
+        }
+        None => {
+            log::debug!("no sample of the front offer={offer:?} error=time is over");
+            return false;
+        }
+    };
+    shared.front_fault.forget();
+    learn(shared, offer, &flight);
+    shared.lock_front_profile().learn_time(answer.took);
+    if number == 0 {
+        shared.first_look.open();
+    }
+    if number.is_multiple_of(FAULT_EACH) {
+        let fault = if offer == Offer::Hybrid { Fault::Other } else { Fault::Alert };
+        if let Some(Some(farewell)) = deadline::within(FAREWELL, provoke(answer.socket, fault)).await {
+            log::debug!("the front's answer to a fault fault={fault:?} {farewell:?}");
+            shared.lock_front_profile().learn_farewell(fault, farewell);
         }
     }
     true
@@ -99,6 +122,32 @@ async fn look(shared: &Shared) -> bool {
 /// Whether the front gets a PROXY header, as configured.
 fn sends_header(shared: &Shared) -> bool {
     shared.config().domain_fronting.proxy_protocol
+}
+
+/// Commits a fault behind the front's flight and says how it ends the connection.
+async fn provoke(mut socket: Async<TcpStream>, fault: Fault) -> Option<Farewell> {
+    let mut words = match fault {
+        Fault::Alert => vec![content_type::ALERT, 3, 3, 0, 2, 2, 80],
+        Fault::Other => {
+            let mut sealed = [0; FINISHED as usize];
+            random::fill(&mut sealed);
+            [&[content_type::CHANGE_CIPHER_SPEC, 3, 3, 0, 1, 1], application_data_header(FINISHED).as_slice(), &sealed]
+                .concat()
+        }
+    };
+    socket.write_all(&words).await.ok()?;
+    words.clear();
+    let mut chunk = [0; CHUNK];
+    loop {
+        match socket.read(&mut chunk).await {
+            Ok(0) => return Some(Farewell { has_alert: !words.is_empty(), is_reset: false }),
+            Ok(received) if words.len() < FLIGHT_MAX => {
+                words.extend_from_slice(chunk.get(..received).unwrap_or_default());
+            }
+            Ok(_) => return None,
+            Err(_) => return Some(Farewell { has_alert: !words.is_empty(), is_reset: true }),
+        }
+    }
 }
 
 fn learn(shared: &Shared, offer: Offer, flight: &FirstFlight) {
@@ -120,24 +169,30 @@ pub(super) async fn check_loop(shared: &Shared) {
 }
 
 /// Sends the front a hello and reads its first flight.
-async fn sample(shared: &Shared, offer: Offer, sends_header: bool) -> io::Result<FirstFlight> {
-    let Answer { mut socket, mut arrived, _path } = ask(shared, offer, sends_header).await?;
+async fn sample(shared: &Shared, offer: Offer, sends_header: bool) -> io::Result<(FirstFlight, Answer)> {
+    let mut answer = ask(shared, offer, sends_header).await?;
     let mut chunk = vec![0; CHUNK];
     loop {
-        let flight = FirstFlight::parse(&arrived);
-        // What is no start of TLS 1.3 does not become one by waiting.
-        if flight == Err(ReadError::Malformed) {
-            return Err(io::Error::new(ErrorKind::InvalidData, Refusal::of(&arrived)));
-        }
-        let limit = if flight.is_ok() { QUIET } else { ANSWER };
-        let received = match deadline::within(limit, socket.read(&mut chunk)).await {
+        let flight = FirstFlight::parse(&answer.arrived);
+        let limit = match &flight {
+            // What is no start of TLS 1.3 does not become one by waiting.
+            Err(ReadError::Malformed) => {
+                return Err(io::Error::new(ErrorKind::InvalidData, Refusal::of(&answer.arrived)));
+            }
+            Err(_) => ANSWER,
+            Ok(flight) if !flight.records.is_empty() && !shared.lock_front_profile().has_samples() => FIRST_QUIET,
+            Ok(_) => QUIET,
+        };
+        let received = match deadline::within(limit, answer.socket.read(&mut chunk)).await {
             Some(received) => received?,
             None => 0,
         };
-        if received == 0 || arrived.len() > FLIGHT_MAX {
-            return flight.map_err(|_| io::Error::new(ErrorKind::InvalidData, Refusal::of(&arrived)));
+        if received == 0 || answer.arrived.len() > FLIGHT_MAX {
+            let flight =
+                flight.map_err(|_| io::Error::new(ErrorKind::InvalidData, Refusal::of(&answer.arrived)))?;
+            return Ok((flight, answer));
         }
-        arrived.extend_from_slice(chunk.get(..received).unwrap_or_default());
+        answer.arrived.extend_from_slice(chunk.get(..received).unwrap_or_default());
     }
 }
 
@@ -145,6 +200,9 @@ async fn sample(shared: &Shared, offer: Offer, sends_header: bool) -> io::Result
 struct Answer {
     socket: Async<TcpStream>,
     arrived: Vec<u8>,
+    /// From dialling to its first byte, as a stranger's hello finds it.
+    took: Duration,
+    connected: Instant,
     _path: Path,
 }
 
@@ -155,8 +213,10 @@ async fn ask(shared: &Shared, offer: Offer, sends_header: bool) -> io::Result<An
     let mut hello = Vec::new();
     let question = front_hello::write(&mut hello, config.secret.host(), offer, &mut random::fill);
     let question = shared.loops.question(question);
-    let connected = connect(shared, &config, sends_header).await;
-    let (mut socket, path) = connected.inspect_err(|error| front::warn_unreachable(shared, error))?;
+    let dialled = Instant::now();
+    let link = connect(shared, &config, sends_header).await;
+    let (mut socket, path) = link.inspect_err(|error| front::warn_unreachable(shared, error))?;
+    let connected = Instant::now();
     socket.write_all(&hello).await?;
     let mut arrived = vec![0; CHUNK];
     let received = deadline::within(ANSWER, socket.read(&mut arrived)).await;
@@ -169,11 +229,12 @@ async fn ask(shared: &Shared, offer: Offer, sends_header: bool) -> io::Result<An
     if arrived.is_empty() {
         return Err(io::Error::new(ErrorKind::UnexpectedEof, Refusal::Silent));
     }
+    let took = dialled.elapsed();
     question.answered();
     if shared.loops.set_found(false) {
         log::info!("the front does not lead back to this proxy any more");
     }
-    Ok(Answer { socket, arrived, _path: path })
+    Ok(Answer { socket, arrived, took, connected, _path: path })
 }
 
 /// Connects to the front and says who it is that comes, if it wants to know.
@@ -190,6 +251,7 @@ async fn watch_patience(shared: &Shared) {
     loop {
         let measure = async {
             Timer::after(random::between(LATER)).await;
+            log::debug!("measuring the patience of the front");
             let patience = measure_patience(shared).await.ok().filter(|_| !shared.loops.is_found());
             log::debug!("patience of the front seconds={:?}", patience.map(|patience| patience.as_secs()));
             if patience.is_some() {
@@ -202,15 +264,13 @@ async fn watch_patience(shared: &Shared) {
     }
 }
 
-/// Says nothing to the front, to see how long it bears that.
+/// Says nothing to the front behind its flight, to see how long it bears that.
 async fn measure_patience(shared: &Shared) -> io::Result<Duration> {
-    let config = shared.config();
-    let (mut socket, _path) = connect(shared, &config, config.domain_fronting.proxy_protocol).await?;
-    let started = Instant::now();
-    match deadline::within(front::IDLE, socket.read(&mut [0])).await {
-        None => Ok(front::IDLE),
-        Some(Ok(0)) => Ok(started.elapsed()),
-        Some(Ok(_)) => Err(io::Error::other("it speaks first")),
-        Some(Err(error)) => Err(error),
-    }
+    let Answer { mut socket, connected, _path, .. } = ask(shared, Offer::Hybrid, sends_header(shared)).await?;
+    let mut chunk = vec![0; CHUNK];
+    let ended = async {
+        while socket.read(&mut chunk).await? > 0 {}
+        Ok(connected.elapsed())
+    };
+    deadline::within(front::IDLE, ended).await.unwrap_or(Ok(front::IDLE))
 }

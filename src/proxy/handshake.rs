@@ -2,16 +2,17 @@
 
 use std::io::{self, Read, Write as _};
 use std::net::TcpStream;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use async_io::Async;
+use async_io::{Async, Timer};
 use futures_lite::{AsyncWriteExt as _, FutureExt as _};
 
 use super::front::{self, Visitor};
 use super::places::Place;
 use super::shadow::Shadow;
-use super::{Shared, Visit, keep_alive, random};
+use super::{Shared, Visit, farewell, keep_alive, random};
 use crate::config::Reject;
+use crate::guard::front_profile::Fault;
 use crate::guard::limits::Told;
 use crate::net::{deadline, sockopts};
 use crate::outcome::{Outcome, Stranger};
@@ -22,6 +23,10 @@ use crate::proto::tls::client_hello::ClientHello;
 
 /// Bytes received at once; more than the hello of any client that is known.
 const CHUNK: usize = 4096;
+/// The front's patience while it is not known: that of nginx.
+const USUAL_PATIENCE: Duration = Duration::from_secs(60);
+/// Time from our start to the front's first answer at most.
+const FIRST_LOOK: Duration = Duration::from_secs(1);
 
 /// What the handshake found out.
 pub(super) enum Verdict {
@@ -48,6 +53,7 @@ enum Next {
 
 /// Talks with whoever has connected until it is known who that is.
 pub(super) async fn greet(shared: &Shared, client: &Async<TcpStream>, visit: &mut Visit) -> Verdict {
+    wait_for_first_look(shared).await;
     match hear(shared, client, visit).await {
         Ok((machine, reply)) => {
             visit.authenticated();
@@ -94,7 +100,7 @@ async fn hear(shared: &Shared, client: &Async<TcpStream>, visit: &mut Visit) -> 
             }
             Step::Front(reason) => break Stranger::Rejected(reason),
             Step::Established(session) => return Err(Verdict::Client(session)),
-            Step::Close(reason) => return Err(Verdict::Over(Outcome::BadClient(reason))),
+            Step::Close { reason, .. } => return Err(Verdict::Over(Outcome::BadClient(reason))),
         }
     };
     let link = if visit.place.fronted() { visit.place.unless_told(shadow.into_link()).await.ok() } else { None };
@@ -126,21 +132,46 @@ async fn await_frame(
     mut machine: Handshake,
     mut reply: Vec<u8>,
 ) -> Verdict {
+    wait_as_long_as_the_front(shared, visit).await;
     let deadline = Instant::now() + visit.config.network.timeout.handshake;
     let rest = send_parts(client.get_ref(), &reply, visit.config.network.hello_parts.into());
     if !matches!(deadline::until(deadline, client.write_all(rest)).await, Some(Ok(()))) {
         return Verdict::Over(Outcome::HandshakeAborted);
     }
-    let mut input = Vec::new();
+    // Somebody who says nothing now may have repeated a client's hello to see how long we bear that.
+    let patience = shared.lock_front_profile().patience.unwrap_or(USUAL_PATIENCE);
+    let (deadline, mut input) = (visit.started() + patience, Vec::new());
     loop {
         match step(shared, visit, &mut machine, &input, &mut reply) {
             Step::Established(session) => return Verdict::Client(session),
-            Step::Close(reason) | Step::Front(reason) => return Verdict::Over(Outcome::BadClient(reason)),
+            Step::Front(reason) => return Verdict::Over(Outcome::BadClient(reason)),
+            Step::Close { reason, after_alert } => {
+                let fault = if after_alert { Fault::Alert } else { Fault::Other };
+                farewell::end(client.get_ref(), shared.lock_front_profile().farewell(fault));
+                return Verdict::Over(Outcome::BadClient(reason));
+            }
             Step::Read | Step::Reply { .. } => match deadline::until(deadline, receive(client)).await {
                 Some(Ok(more)) if !more.is_empty() => input = more,
                 _ => return Verdict::Over(Outcome::HandshakeAborted),
             },
         }
+    }
+}
+
+/// Before the front has answered for the first time, it is not known how it does.
+async fn wait_for_first_look(shared: &Shared) {
+    let long_enough = async {
+        Timer::at(shared.started + FIRST_LOOK).await;
+    };
+    shared.first_look.wait().or(long_enough).await;
+}
+
+/// A reply that comes sooner than the front could have given it tells that it is not the front's.
+async fn wait_as_long_as_the_front(shared: &Shared, visit: &Visit) {
+    let wanted = shared.lock_front_profile().answer_time(&mut random::fill).unwrap_or_default();
+    let due = visit.heard + wanted.min(visit.config.defense.reply_delay);
+    if due > Instant::now() {
+        Timer::at(due).await;
     }
 }
 
@@ -161,7 +192,8 @@ fn send_parts<'a>(mut client: &TcpStream, reply: &'a [u8], parts: usize) -> &'a 
 }
 
 /// One step of the machine, with the world as it is now.
-fn step(shared: &Shared, visit: &Visit, machine: &mut Handshake, input: &[u8], reply: &mut Vec<u8>) -> Step {
+fn step(shared: &Shared, visit: &mut Visit, machine: &mut Handshake, input: &[u8], reply: &mut Vec<u8>) -> Step {
+    visit.heard = Instant::now();
     let config = &visit.config;
     let now = unix_time();
     let tolerance = i64::try_from(config.tolerate_time_skewness.as_secs()).unwrap_or(i64::MAX);

@@ -21,6 +21,7 @@
 mod admission;
 mod advice;
 mod dial;
+mod farewell;
 mod front;
 pub(crate) mod front_fault;
 mod front_watch;
@@ -140,6 +141,8 @@ struct Shared {
     front_fault: front_fault::Told,
     dc_health: Mutex<DcHealth>,
     front_changes: Signal,
+    /// Open once the front has answered for the first time, or has not.
+    first_look: Gate,
     patience_changes: Signal,
     loops: Arc<Loops>,
     relay: Relay,
@@ -189,6 +192,7 @@ impl Proxy {
             front_fault: front_fault::Told::default(),
             dc_health: Mutex::default(),
             front_changes: Signal::default(),
+            first_look: Gate::default(),
             patience_changes: Signal::default(),
             loops: Arc::default(),
             relay,
@@ -374,6 +378,27 @@ impl Signal {
 
     async fn wait(&self) {
         // It cannot be closed, for we hold both of its ends.
+        let _ = self.1.recv().await;
+    }
+}
+
+/// Lets everybody through once it has been opened.
+struct Gate(Sender<()>, Receiver<()>);
+
+impl Default for Gate {
+    fn default() -> Self {
+        let (sender, receiver) = bounded(1);
+        Self(sender, receiver)
+    }
+}
+
+impl Gate {
+    fn open(&self) {
+        self.0.close();
+    }
+
+    async fn wait(&self) {
+        // Nothing is ever sent, so this ends when the channel is closed.
         let _ = self.1.recv().await;
     }
 }

@@ -64,6 +64,8 @@ pub(super) struct Visit {
     pub(super) front_path: Option<Path>,
     route: Route,
     started: Instant,
+    /// When it was last listened to during the handshake.
+    pub(super) heard: Instant,
     pub(super) place: Place,
     recorder: Arc<Recorder>,
 }
@@ -81,6 +83,7 @@ impl Visit {
             front_path: None,
             route: Route::Undecided,
             started: Instant::now(),
+            heard: Instant::now(),
             place,
             recorder: shared.recorder.clone(),
         }
@@ -94,6 +97,11 @@ impl Visit {
     /// It is not known whose it is, or that address may not have it.
     pub(super) fn refuse(self, outcome: Outcome) {
         self.recorder.refuse(self.peer, outcome);
+    }
+
+    /// When it was accepted.
+    pub(super) fn started(&self) -> Instant {
+        self.started
     }
 
     /// The client's address without the port, IPv4 as such.
@@ -164,7 +172,7 @@ impl Watch for Relayed {
             Cause::ClientTimeout => Outcome::ClientTimeout,
             Cause::RemoteReset => Outcome::RemoteReset,
             Cause::RemoteTimeout => Outcome::RemoteTimeout,
-            Cause::BadRecord => Outcome::BadClient(Reason::BadRecord),
+            Cause::BadRecord | Cause::Alert => Outcome::BadClient(Reason::BadRecord),
             Cause::Idle => Outcome::Idle,
             Cause::Shutdown => Outcome::Shutdown,
             Cause::NoResources => Outcome::NoResources,

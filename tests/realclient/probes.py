@@ -327,6 +327,49 @@ def tls(name: str, *parts: bytes | float | str, host: str | None = HOST, version
     PROBES.append((name, play))
 
 
+def after_flight(name: str, *parts: bytes | float | str) -> None:
+    """Add a probe that goes on wrongly after the answer to a hello: nginx's own flight, mtg's reply to a client."""
+
+    def play(target: Target) -> Seen:
+        line = Line(target.address)
+        line.send(hello(SECRET))
+        line.read(5)
+        line.wait(0.5)
+        flight = len(line.received)
+        for part in parts:
+            match part:
+                case bytes():
+                    line.send(part)
+                case float():
+                    line.wait(part)
+                case "half-close":
+                    line.half_close()
+        line.wait(target.watch_secs)
+        seen = Seen(shown(line.received[flight:]), line.end, line.ended_at, line.poke())
+        line.close()
+        return seen
+
+    PROBES.append((f"after the flight: {name}", play))
+
+
+CCS = b"\x14\x03\x03\x00\x01\x01"
+FINISHED = b"\x17\x03\x03\x00\x35" + bytes(range(53))
+after_flight("silence")
+after_flight("a wrong Finished", CCS + FINISHED)
+after_flight("a wrong Finished without a ChangeCipherSpec", FINISHED)
+after_flight("half of a Finished", CCS + FINISHED[:30])
+after_flight("a record of 5 bytes", CCS + b"\x17\x03\x03\x00\x05hello")
+after_flight("a record of 500 bytes", b"\x17\x03\x03\x01\xf4" + bytes(500))
+after_flight("an empty record", CCS + b"\x17\x03\x03\x00\x00")
+after_flight("an alert", b"\x15\x03\x03\x00\x02\x02\x28")
+after_flight("a close_notify", b"\x15\x03\x03\x00\x02\x01\x00")
+after_flight("two ChangeCipherSpecs, then silence", CCS, 0.2, CCS)
+after_flight("a wrong ChangeCipherSpec", b"\x14\x03\x03\x00\x01\x02")
+after_flight("a handshake record", CCS + b"\x16\x03\x03\x00\x28" + bytes(40))
+after_flight("too long a record", CCS + b"\x17\x03\x03\x41\x01" + bytes(100))
+after_flight("a record of another version", b"\x17\x03\x01\x00\x35" + bytes(53))
+after_flight("garbage", b"\x80" + bytes(99))
+after_flight("half-close", "half-close")
 tls("TLS 1.3, a handshake and silence")
 tls("TLS 1.3, a page, then idle keep-alive", REQUEST)
 tls("TLS 1.3, two pages with a pause", REQUEST, 2.0, REQUEST)

@@ -33,6 +33,12 @@ pub(super) static KEYS: &[KeySpec] = &[
         "what happens to blocked addresses and those over handshakes-per-ip: front (they see the web site), or close",
     ),
     live(
+        "defense.reply-delay",
+        Grace(|c| &mut c.defense.reply_delay),
+        Is("60ms"),
+        "the longest that the reply to a client waits in order to take as long as the front's; 0s is off",
+    ),
+    live(
         "defense.blocklist.enabled",
         Bool(|c| &mut c.defense.blocklist.enabled),
         Is("false"),

@@ -39,8 +39,8 @@ const FIXED: [(u16, &[u8]); 11] = [
     (0x0023, &[]),
     // renegotiation_info
     (0xff01, &[0x00]),
-    // signature_algorithms
-    (0x000d, b"\x00\x10\x04\x03\x08\x04\x04\x01\x05\x03\x08\x05\x05\x01\x08\x06\x06\x01"),
+    // signature_algorithms: ML-DSA first, as Chrome has it since 2026. Without it, this is the hello that censors drop.
+    (0x000d, b"\x00\x16\x09\x04\x09\x05\x09\x06\x04\x03\x08\x04\x04\x01\x05\x03\x08\x05\x05\x01\x08\x06\x06\x01"),
 ];
 const ENCRYPTED_CLIENT_HELLO: u16 = 0xfe0d;
 const SUPPORTED_GROUPS: u16 = 0x000a;
@@ -187,19 +187,22 @@ mod tests {
     use crate::proto::tls::client_hello::{Assembler, ClientHello, Progress};
     use std::collections::BTreeSet;
 
-    /// The extensions' types, GREASE as one.
-    fn kinds(record: &[u8]) -> BTreeSet<u16> {
+    /// The extensions' types, GREASE as one, and the signature algorithms.
+    fn kinds(record: &[u8]) -> (BTreeSet<u16>, Vec<u8>) {
         let word = |at: usize| usize::from(u16::from_be_bytes([record[at], record[at + 1]]));
         let suites = 76;
         let mut at = suites + 2 + word(suites) + 2 + 2;
-        let mut kinds = BTreeSet::new();
+        let (mut kinds, mut algorithms) = (BTreeSet::new(), Vec::new());
         while at < record.len() {
             let kind = word(at) as u16;
+            if kind == 0x000d {
+                algorithms = record[at + 4..at + 4 + word(at + 2)].to_vec();
+            }
             kinds.insert(if kind & 0x0f0f == 0x0a0a { 0x0a0a } else { kind });
             at += 4 + word(at + 2);
         }
         assert_eq!(at, record.len());
-        kinds
+        (kinds, algorithms)
     }
 
     #[test]

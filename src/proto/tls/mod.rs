@@ -14,6 +14,7 @@ pub(crate) mod x25519;
 /// `ContentType` (RFC 8446 section 5.1).
 pub(crate) mod content_type {
     pub(crate) const CHANGE_CIPHER_SPEC: u8 = 0x14;
+    pub(crate) const ALERT: u8 = 0x15;
     pub(crate) const HANDSHAKE: u8 = 0x16;
     pub(crate) const APPLICATION_DATA: u8 = 0x17;
 }

@@ -5,18 +5,23 @@ use super::{CIPHERTEXT_MAX, RECORD_HEADER, SEALED_MIN, TLS_1_2, content_type};
 /// What a client sent that no TLS client sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RecordError {
-    /// A content type outside of `0x14..=0x17`.
+    /// A content type that has no place here.
     Type,
+    /// An alert in clear, which servers answer in another way than other faults.
+    Alert,
     /// A version other than `03 03`.
     Version,
-    /// A length above [`CIPHERTEXT_MAX`].
+    /// A length of 0 or above [`CIPHERTEXT_MAX`], or that of no ChangeCipherSpec.
     Length,
 }
 
+/// The one byte of a ChangeCipherSpec.
+const CHANGE_CIPHER_SPEC: u8 = 1;
+
 /// Takes the payload of application-data records out of a byte stream that may be cut anywhere.
 ///
-/// Records of the other types (ChangeCipherSpec, alerts, handshake messages) are read and left out, as
-/// Telegram's own servers do.
+/// It takes what a TLS 1.3 server takes that cannot decrypt: before the session begins a ChangeCipherSpec counts for
+/// nothing (RFC 8446 section 5), and everything else is a fault.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Deframer {
     header: [u8; RECORD_HEADER],
@@ -24,9 +29,20 @@ pub(crate) struct Deframer {
     header_len: u8,
     /// Bytes of the current record's payload that have not arrived.
     left: u16,
+    is_in_session: bool,
 }
 
 impl Deframer {
+    /// What has been read so far ends with a record.
+    pub(crate) fn is_between_records(&self) -> bool {
+        self.left == 0 && self.header_len == 0
+    }
+
+    /// The handshake is over.
+    pub(crate) fn begin_session(&mut self) {
+        self.is_in_session = true;
+    }
+
     /// Moves the payload bytes of `stream` to its front and returns how many there are.
     pub(crate) fn deframe(&mut self, stream: &mut [u8]) -> Result<usize, RecordError> {
         let (mut read, mut written) = (0, 0);
@@ -39,6 +55,8 @@ impl Deframer {
             if self.header.first() == Some(&content_type::APPLICATION_DATA) {
                 stream.copy_within(read..read + arrived, written);
                 written += arrived;
+            } else if stream.get(read) != Some(&CHANGE_CIPHER_SPEC) {
+                return Err(RecordError::Type);
             }
             read += arrived;
             self.left = self.left.saturating_sub(u16::try_from(arrived).unwrap_or(u16::MAX));
@@ -52,7 +70,7 @@ impl Deframer {
         let taken = missing.zip(input).map(|(place, &byte)| *place = byte).count();
         self.header_len += u8::try_from(taken).unwrap_or_default();
         if usize::from(self.header_len) == RECORD_HEADER {
-            self.left = check_header(self.header)?;
+            self.left = check_header(self.header, self.is_in_session)?;
             self.header_len = 0;
         }
         Ok(taken)
@@ -60,15 +78,18 @@ impl Deframer {
 }
 
 /// Checks a whole header and returns the length of its payload.
-fn check_header([kind, major, minor, high, low]: [u8; RECORD_HEADER]) -> Result<u16, RecordError> {
-    if !(content_type::CHANGE_CIPHER_SPEC..=content_type::APPLICATION_DATA).contains(&kind) {
-        return Err(RecordError::Type);
-    }
+fn check_header([kind, major, minor, high, low]: [u8; RECORD_HEADER], is_in_session: bool) -> Result<u16, RecordError> {
+    let length = u16::from_be_bytes([high, low]);
+    let longest = match kind {
+        content_type::APPLICATION_DATA => CIPHERTEXT_MAX,
+        content_type::CHANGE_CIPHER_SPEC if !is_in_session => 1,
+        content_type::ALERT => return Err(RecordError::Alert),
+        _ => return Err(RecordError::Type),
+    };
     if [major, minor] != TLS_1_2 {
         return Err(RecordError::Version);
     }
-    let length = u16::from_be_bytes([high, low]);
-    if usize::from(length) > CIPHERTEXT_MAX { Err(RecordError::Length) } else { Ok(length) }
+    if (1..=longest).contains(&usize::from(length)) { Ok(length) } else { Err(RecordError::Length) }
 }
 
 /// The header of an application-data record with `length` bytes of payload.
@@ -153,15 +174,7 @@ mod tests {
 
     #[test]
     fn payload_is_the_same_wherever_the_stream_is_cut() {
-        let stream = [
-            record(0x14, &[1]),
-            record(0x17, b"first"),
-            record(0x15, &[1, 0]),
-            record(0x17, b""),
-            record(0x16, &[9; 40]),
-            record(0x17, b"second"),
-        ]
-        .concat();
+        let stream = [record(0x14, &[1]), record(0x14, &[1]), record(0x17, b"first"), record(0x17, b"second")].concat();
         for cut in 1..stream.len() {
             assert_eq!(deframe(&stream, &[cut, stream.len()]).unwrap(), b"firstsecond", "cut at {cut}");
             assert_eq!(deframe(&stream, &[cut]).unwrap(), b"firstsecond", "pieces of {cut}");
@@ -173,6 +186,18 @@ mod tests {
         let stream = record(0x17, &[7; CIPHERTEXT_MAX]);
         assert_eq!(deframe(&stream, &[1000]).unwrap().len(), CIPHERTEXT_MAX);
         assert_eq!(deframe(&[0x17, 3, 3, 0x41, 0x01], &[1]), Err(RecordError::Length));
+    }
+
+    #[test]
+    fn what_no_client_sends_is_refused() {
+        assert_eq!(deframe(&record(0x15, &[1, 0]), &[1]), Err(RecordError::Alert));
+        assert_eq!(deframe(&record(0x16, &[9; 40]), &[99]), Err(RecordError::Type));
+        assert_eq!(deframe(&record(0x17, b""), &[99]), Err(RecordError::Length));
+        assert_eq!(deframe(&record(0x14, &[1, 1]), &[99]), Err(RecordError::Length));
+        assert_eq!(deframe(&record(0x14, &[2]), &[1]), Err(RecordError::Type));
+        let mut deframer = Deframer::default();
+        deframer.begin_session();
+        assert_eq!(deframer.deframe(&mut record(0x14, &[1])), Err(RecordError::Type));
     }
 
     #[test]

@@ -5,13 +5,14 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::super::farewell;
 use super::direction::{Direction, Failure, Fault, Received, Room, Turn};
 use super::pool::{Owner, Pool};
 use super::seat::Seat;
-use super::{Cause, Job, Watch};
+use super::{Cause, Farewells, Job, Watch};
 use crate::event::Traffic;
 use crate::net::sockopts;
-use crate::proto::transcode::{ClientToDc, DcToClient};
+use crate::proto::transcode::{ClientToDc, DcToClient, RecordError};
 
 /// What is done to the bytes.
 #[expect(
@@ -22,7 +23,7 @@ pub(crate) enum Codec {
     /// Nothing: the other end is the front.
     Splice,
     /// TLS records on the client's side, obfuscated2 on the DC's.
-    Telegram(ClientToDc, DcToClient),
+    Telegram(ClientToDc, DcToClient, Farewells),
 }
 
 impl Codec {
@@ -168,7 +169,7 @@ impl Conn {
         let mut room = Room::new(pool, codec.owner(), now);
         let due = |codec: &Codec| match codec {
             Codec::Splice => None,
-            Codec::Telegram(_, dc_to_client) => dc_to_client.due(),
+            Codec::Telegram(_, dc_to_client, _) => dc_to_client.due(),
         };
         // Bytes that have waited long enough are received again, so to speak.
         to_client.readable |= due(codec).is_some_and(|due| due <= now);
@@ -176,13 +177,13 @@ impl Conn {
         let down = to_client
             .take_turn(remote, client, &mut room, |source, buffer| match codec {
                 Codec::Splice => receive(source, buffer),
-                Codec::Telegram(_, dc_to_client) => receive_into_slots(source, buffer, dc_to_client, now),
+                Codec::Telegram(_, dc_to_client, _) => receive_into_slots(source, buffer, dc_to_client, now),
             })
             .map_err(|failure| cause(failure, Side::Remote))?;
         let up = to_remote
             .take_turn(client, remote, &mut room, |source, buffer| match codec {
                 Codec::Splice => receive(source, buffer),
-                Codec::Telegram(client_to_dc, _) => receive_records(source, buffer, client_to_dc),
+                Codec::Telegram(client_to_dc, ..) => receive_records(source, buffer, client_to_dc),
             })
             .map_err(|failure| cause(failure, Side::Client))?;
         if std::mem::take(&mut to_remote.has_moved) | std::mem::take(&mut to_client.has_moved) {
@@ -205,6 +206,12 @@ impl Conn {
     /// A reset of one end of a spliced connection is passed on to the other. Towards a Telegram client it is not: the
     /// bytes that the kernel still holds for it are worth more.
     pub(super) fn close(mut self, pool: &mut Pool, cause: Cause) {
+        if let Codec::Telegram(.., farewells) = self.codec
+            && let Some(farewell) = farewells.after(cause)
+        {
+            // In the middle of a record an alert would be none.
+            farewell::end(&self.client, farewell.with_alert(!self.to_client.has_rest()));
+        }
         let account = pool.account(self.owner());
         self.to_remote.give_back(account);
         self.to_client.give_back(account);
@@ -248,6 +255,7 @@ pub(crate) fn reset_on_close(socket: &TcpStream) {
 fn cause(failure: Failure, source: Side) -> Cause {
     let (broken, fault) = match (failure, source) {
         (Failure::BadRecord, _) => return Cause::BadRecord,
+        (Failure::Alert, _) => return Cause::Alert,
         (Failure::Source(fault), _) => (source, fault),
         (Failure::Sink(fault), Side::Client) => (Side::Remote, fault),
         (Failure::Sink(fault), Side::Remote) => (Side::Client, fault),
@@ -269,7 +277,10 @@ fn receive_records(source: &TcpStream, buffer: &mut [u8], codec: &mut ClientToDc
     match receive(source, buffer)? {
         Received::Bytes { to_send, is_full, .. } => {
             let records = buffer.get_mut(..to_send).unwrap_or_default();
-            let payload = codec.transcode(records).map_err(|_| Failure::BadRecord)?;
+            let payload = codec.transcode(records).map_err(|error| match error {
+                RecordError::Alert => Failure::Alert,
+                _ => Failure::BadRecord,
+            })?;
             Ok(Received::Bytes { to_send: payload, payload, is_full, tail_waits: is_full })
         }
         other => Ok(other),

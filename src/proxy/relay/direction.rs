@@ -37,6 +37,8 @@ pub(super) enum Failure {
     Sink(Fault),
     /// The client sent something that is no TLS record.
     BadRecord,
+    /// It sent an alert in clear.
+    Alert,
 }
 
 /// What became of the far end of a broken connection.
@@ -251,6 +253,11 @@ impl Direction {
     /// For how many milliseconds the sink has not taken what is left over; none if there is nothing.
     pub(super) fn blocked_for(&self, now: u64) -> Option<u32> {
         self.rest.as_ref().map(|rest| wrapped(now).wrapping_sub(rest.since))
+    }
+
+    /// Says whether something is left over.
+    pub(super) fn has_rest(&self) -> bool {
+        self.rest.is_some()
     }
 
     /// Forgets what was left over.

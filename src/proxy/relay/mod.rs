@@ -25,6 +25,7 @@ pub(crate) use seat::Seat;
 use smol::channel::bounded;
 
 use crate::event::Traffic;
+use crate::guard::front_profile::Farewell;
 use crate::net::deadline;
 use engine::{Engine, Inbox};
 
@@ -65,6 +66,13 @@ pub(crate) struct Job {
     pub(crate) watch: Box<dyn Watch>,
 }
 
+/// How a client is left that is at fault.
+#[derive(Clone, Copy)]
+pub(crate) struct Farewells {
+    pub(crate) after_fault: Farewell,
+    pub(crate) after_alert: Farewell,
+}
+
 /// Why a relayed connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cause {
@@ -78,11 +86,23 @@ pub(crate) enum Cause {
     RemoteTimeout,
     /// The client sent something that is no TLS record.
     BadRecord,
+    /// It sent an alert in clear.
+    Alert,
     Idle,
     Shutdown,
     NoResources,
     /// See [`Seat::cut`].
     Cut,
+}
+
+impl Farewells {
+    fn after(self, cause: Cause) -> Option<Farewell> {
+        match cause {
+            Cause::BadRecord => Some(self.after_fault),
+            Cause::Alert => Some(self.after_alert),
+            _ => None,
+        }
+    }
 }
 
 /// The threads of the data plane.

@@ -1,0 +1,36 @@
+//! The end of a connection that our reply has gone out on and that is no client's after all, or no more: what the front
+//! does to somebody whose next words it cannot decrypt.
+
+use std::io::{Read, Write as _};
+use std::net::{Shutdown, TcpStream};
+
+use super::random;
+use super::relay::reset_on_close;
+use crate::guard::front_profile::Farewell;
+use crate::proto::tls::SEALED_ALERT;
+use crate::proto::tls::record::application_data_header;
+
+/// Bytes that are read before the end at most; a socket that is closed with more unread resets the connection.
+const UNREAD_MAX: usize = 64 << 10;
+const CHUNK: usize = 1024;
+
+/// Says what the front says and ends our side; the socket is to be closed then. It is in non-blocking mode.
+pub(super) fn end(mut client: &TcpStream, farewell: Farewell) {
+    if farewell.has_alert {
+        let mut sealed = [0; SEALED_ALERT];
+        random::fill(&mut sealed);
+        let length = u16::try_from(sealed.len()).unwrap_or_default();
+        // A client that takes nothing any more misses nothing.
+        let _ = client.write(&[&application_data_header(length), sealed.as_slice()].concat());
+    }
+    if farewell.is_reset {
+        return reset_on_close(client);
+    }
+    let _ = client.shutdown(Shutdown::Write);
+    let mut chunk = [0; CHUNK];
+    for _ in 0..UNREAD_MAX / CHUNK {
+        if !matches!(client.read(&mut chunk), Ok(1..)) {
+            break;
+        }
+    }
+}

@@ -122,7 +122,10 @@ fn frame_with_another_tag_closes_the_connection() {
     let dc = FakeDc::listen();
     let proxy = Setup::new().dc(2, dc.address).start();
     for tag in [[0; 4], [0xdd, 0xdd, 0xdd, 0xee], [0xcc; 4]] {
-        greeted(proxy.address).unwrap().open(tag, 2).download.expect_end();
+        let mut client = greeted(proxy.address).unwrap().open(tag, 2);
+        // What a web server says that cannot read somebody's Finished.
+        assert_eq!(client.download.next_record().unwrap().map(|alert| alert.len()), Some(19));
+        client.download.expect_end();
     }
     dc.assert_undialled(Duration::ZERO);
 }

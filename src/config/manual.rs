@@ -141,6 +141,7 @@ mod tests {
         ("defense.anti-replay.max-size", "1KB"),
         ("defense.anti-replay.file", "/a/b"),
         ("defense.reject", "close"),
+        ("defense.reply-delay", "1s"),
         ("defense.blocklist.enabled", "true"),
         ("defense.blocklist.urls", "/a"),
         ("defense.blocklist.update-each", "1h"),

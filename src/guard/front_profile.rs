@@ -11,6 +11,9 @@ use crate::proto::tls::server_hello::{ReplyShape, offers_hybrid};
 /// Samples that are kept for each kind of hello; a newer one takes the place of the oldest.
 pub(crate) const SAMPLES: usize = 24;
 
+/// What OpenSSL buffers of a flight before it writes, bytes.
+pub(crate) const PIECE: usize = 4096;
+
 /// All that is known of the front.
 #[derive(Debug, Default)]
 pub(crate) struct FrontProfile {
@@ -20,6 +23,8 @@ pub(crate) struct FrontProfile {
     pub(crate) patience: Option<Duration>,
     after_fault: Option<Farewell>,
     after_alert: Option<Farewell>,
+    /// It writes what is longer in pieces of [`PIECE`], as OpenSSL does.
+    pub(crate) writes_pieces: bool,
     /// From dialling it to the first byte of its answer to a hello.
     times: VecDeque<Duration>,
 }

@@ -1,35 +1,30 @@
-//! Sizes of the records to the client as web servers choose them that care for the first paint: records that fit one
-//! packet at the start of a transfer, larger ones as it goes on, and small ones again after a pause.
+//! Sizes of the records to the client as those of a web server that cares for the first paint: records that fit one
+//! packet at the start of a connection, larger ones as it goes on.
 //!
+//! Those are Go's, and so those of Caddy and Traefik: the n-th record has room for n packets' worth of content, up to the
+//! largest there is (crypto/tls, `maxPayloadSizeForWrite`). Servers with OpenSSL do not vary theirs.
 //! Also the times between them, if they are to be a web server's. What comes after a pause is never held back.
 
 use super::pacing::Pacing;
-use super::tls::SEALED_MAX;
+use super::tls::{SEALED_MAX, SEALED_MIN};
 
-/// The last record of the first phase, and the largest payload there: it fits an Ethernet packet with its header.
-const SMALL_UNTIL: u16 = 40;
-const SMALL: u16 = 1450;
-/// The same of the second phase.
-const MIDDLE_UNTIL: u16 = 60;
-const MIDDLE: u16 = 4096;
+/// Content of the first record: what fits a packet of 1208 bytes with header, type and tag.
+const STEP: u16 = 1186;
+/// What encryption adds.
+#[expect(clippy::cast_possible_truncation, reason = "it is 17")]
+const SEAL: u16 = SEALED_MIN as u16;
 /// The largest payload of all.
 #[expect(clippy::cast_possible_truncation, reason = "it is 16401")]
 const MAX: u16 = SEALED_MAX as u16;
-/// Sizes vary below these by less than this.
-const VARIATION: u32 = 100;
-/// A pause after which a transfer starts anew, milliseconds.
-const PAUSE: u64 = 1000;
 /// Records that are made at once.
 pub(crate) const SIZES: usize = 4;
 
 /// What a connection remembers of its records.
 #[derive(Debug)]
 pub(crate) struct RecordSizer {
-    /// Records since the last pause, as far as the phases need it.
+    /// Records so far, as far as it matters.
     sent: u16,
-    /// When the last one was made, milliseconds.
-    last: u64,
-    /// State of a xorshift generator; nobody gains anything from guessing a size.
+    /// State of a xorshift generator for the pace; nobody gains anything from guessing that.
     noise: u32,
     /// Records are as large as they may be from the first one on.
     is_constant: bool,
@@ -41,9 +36,9 @@ pub(crate) struct RecordSizer {
 pub(crate) type Sizes = [u16; SIZES];
 
 impl RecordSizer {
-    /// `seed` makes the sizes of connections differ. Without `grows` all are as large as they may be.
+    /// `seed` makes the paces of connections differ. Without `grows` all are as large as they may be.
     pub(crate) fn new(seed: u32, grows: bool, pacing: Option<Pacing>) -> Self {
-        Self { sent: 0, last: 0, noise: seed | 1, is_constant: !grows, pacing }
+        Self { sent: 0, noise: seed | 1, is_constant: !grows, pacing }
     }
 
     /// When the next record may be made, if that is later than `now`, milliseconds.
@@ -51,36 +46,22 @@ impl RecordSizer {
         self.pacing.as_ref().map(Pacing::due).filter(|due| *due > now)
     }
 
-    /// Draws the sizes of the next records at `now`, milliseconds; they count once they are [`RecordSizer::made`].
-    pub(crate) fn draw(&mut self, now: u64) -> Sizes {
-        if self.pacing.is_some() {
-            // Each waits for itself.
-            let mut sizes = self.draw_all(now);
-            sizes.iter_mut().skip(1).for_each(|size| *size = 0);
-            return sizes;
-        }
-        self.draw_all(now)
-    }
-
-    fn draw_all(&mut self, now: u64) -> Sizes {
-        if now.saturating_sub(self.last) > PAUSE {
-            self.sent = 0;
-        }
+    /// The sizes of the next records; they count once they are [`RecordSizer::made`].
+    pub(crate) fn next(&self) -> Sizes {
         let mut number = self.sent;
-        [(); SIZES].map(|()| {
+        let mut sizes = [(); SIZES].map(|()| {
             number = number.saturating_add(1);
             self.size_of(number)
-        })
+        });
+        if self.pacing.is_some() {
+            // Each waits for itself.
+            sizes.iter_mut().skip(1).for_each(|size| *size = 0);
+        }
+        sizes
     }
 
-    fn size_of(&mut self, number: u16) -> u16 {
-        let largest = match number {
-            _ if self.is_constant => return MAX,
-            _ if number <= SMALL_UNTIL => SMALL,
-            _ if number <= MIDDLE_UNTIL => MIDDLE,
-            _ => return MAX,
-        };
-        largest - u16::try_from(self.next_noise() % VARIATION).unwrap_or_default()
+    fn size_of(&self, number: u16) -> u16 {
+        if self.is_constant { MAX } else { number.saturating_mul(STEP).saturating_add(SEAL).min(MAX) }
     }
 
     fn next_noise(&mut self) -> u32 {
@@ -93,7 +74,6 @@ impl RecordSizer {
     /// Takes note of `count` records that were made, and whether more bytes wait to become some.
     pub(crate) fn made(&mut self, count: u16, is_more: bool, now: u64) {
         self.sent = self.sent.saturating_add(count);
-        self.last = now;
         let noise = self.next_noise();
         if let Some(pacing) = &mut self.pacing {
             pacing.made(is_more, noise, now);
@@ -105,35 +85,23 @@ impl RecordSizer {
 mod tests {
     use super::*;
 
-    /// The sizes of `count` records that are sent one at a time, one a millisecond.
-    fn sizes(sizer: &mut RecordSizer, start: u64, count: u64) -> Vec<u16> {
-        let mut one = |now| {
-            let [size, ..] = sizer.draw(now);
-            sizer.made(1, true, now);
-            size
-        };
-        (start..start + count).map(&mut one).collect()
-    }
-
     #[test]
-    fn records_grow_in_two_steps_and_start_small_after_a_pause() {
+    fn records_grow_by_a_packet_each_and_stay_large() {
         let mut sizer = RecordSizer::new(7, true, None);
-        for start in [0, 1_100, 10_000] {
-            let sizes = sizes(&mut sizer, start, 100);
-            assert!(sizes[..40].iter().all(|size| (1351..=1450).contains(size)), "{sizes:?}");
-            assert!(sizes[40..60].iter().all(|size| (3997..=4096).contains(size)), "{sizes:?}");
-            assert!(sizes[60..].iter().all(|&size| usize::from(size) == SEALED_MAX), "{sizes:?}");
-            let distinct: std::collections::BTreeSet<_> = sizes[..40].iter().collect();
-            assert!(distinct.len() > 20, "{distinct:?}");
+        for number in 1..40 {
+            let [size, second, ..] = sizer.next();
+            assert_eq!(size, if number < 14 { number * 1186 + 17 } else { 16_401 });
+            assert!(second == size + 1186 || second == 16_401);
+            // After a pause, too.
+            sizer.made(1, true, u64::from(number) * 10_000);
         }
     }
 
     #[test]
-    fn a_short_rest_is_no_pause_and_a_draw_in_vain_does_not_count() {
-        let mut sizer = RecordSizer::new(9, true, None);
-        sizes(&mut sizer, 0, 60);
-        assert!(usize::from(sizer.draw(60 + PAUSE - 1)[0]) == SEALED_MAX);
-        assert!(sizer.draw(60 + PAUSE)[0] < 1500);
-        assert!(sizer.draw(60 + PAUSE)[0] < 1500);
+    fn sizes_that_were_not_used_do_not_count() {
+        let sizer = RecordSizer::new(9, true, None);
+        assert_eq!(sizer.next(), sizer.next());
+        assert_eq!(RecordSizer::new(9, false, None).next(), [MAX; SIZES]);
+        assert_eq!(RecordSizer::new(9, true, Some(Pacing::new(None))).next(), [1203, 0, 0, 0]);
     }
 }

@@ -107,9 +107,9 @@ impl DcToClient {
         Self { recrypt: Some(Box::new((from_dc, to_client))), ..Self::fast(packets) }
     }
 
-    /// The records that are to be made at `now`, milliseconds.
-    pub(crate) fn layout(&mut self, now: u64) -> Layout {
-        self.sizer.as_mut().map_or(Layout::Largest, |sizer| Layout::Chosen(sizer.draw(now)))
+    /// The records that are to be made next.
+    pub(crate) fn layout(&self) -> Layout {
+        self.sizer.as_ref().map_or(Layout::Largest, |sizer| Layout::Chosen(sizer.next()))
     }
 
     /// The places of `buffer` that the DC's next bytes are to be received into.
@@ -247,7 +247,7 @@ mod tests {
         let (mut sizes, mut payload, mut from) = (Vec::new(), Vec::new(), 0);
         for &cut in cuts.iter().chain([&plain.len()]) {
             let (mut buffer, mut piece) = (vec![0; buffer_len(cut - from + 100)], &stream[from..cut]);
-            let layout = download.layout(0);
+            let layout = download.layout();
             for place in download.places(&mut buffer, layout) {
                 let part;
                 (part, piece) = piece.split_at(piece.len().min(place.len()));

@@ -11,7 +11,7 @@ use futures_lite::{AsyncReadExt as _, AsyncWriteExt as _, FutureExt as _, future
 use super::loops::Path;
 use super::{Shared, front, front_fault, random};
 use crate::config::Config;
-use crate::guard::front_profile::{Farewell, Fault};
+use crate::guard::front_profile::{Farewell, Fault, PIECE};
 use crate::net::deadline;
 use crate::proto::proxy_protocol;
 use crate::proto::reader::ReadError;
@@ -50,7 +50,7 @@ const FAREWELL: Duration = Duration::from_secs(3);
 const FINISHED: u16 = 53;
 /// Bytes of a flight that are read at most.
 const FLIGHT_MAX: usize = 64 << 10;
-const CHUNK: usize = 4096;
+const CHUNK: usize = 16 << 10;
 
 /// Looks at the front for as long as the future is polled.
 pub(super) async fn watch(shared: &Shared) {
@@ -187,6 +187,10 @@ async fn sample(shared: &Shared, offer: Offer, sends_header: bool) -> io::Result
             Some(received) => received?,
             None => 0,
         };
+        // Whatever the segments are, hardly anything else ends a receive just there.
+        if received > 0 && answer.arrived.len() == PIECE {
+            shared.lock_front_profile().writes_pieces = true;
+        }
         if received == 0 || answer.arrived.len() > FLIGHT_MAX {
             let flight =
                 flight.map_err(|_| io::Error::new(ErrorKind::InvalidData, Refusal::of(&answer.arrived)))?;

@@ -12,7 +12,7 @@ use super::places::Place;
 use super::shadow::Shadow;
 use super::{Shared, Visit, farewell, keep_alive, random};
 use crate::config::Reject;
-use crate::guard::front_profile::Fault;
+use crate::guard::front_profile::{Fault, PIECE};
 use crate::guard::limits::Told;
 use crate::net::{deadline, sockopts};
 use crate::outcome::{Outcome, Stranger};
@@ -134,9 +134,14 @@ async fn await_frame(
 ) -> Verdict {
     wait_as_long_as_the_front(shared, visit).await;
     let deadline = Instant::now() + visit.config.network.timeout.handshake;
+    let piece = if shared.lock_front_profile().writes_pieces { PIECE } else { reply.len().max(1) };
     let rest = send_parts(client.get_ref(), &reply, visit.config.network.hello_parts.into());
-    if !matches!(deadline::until(deadline, client.write_all(rest)).await, Some(Ok(()))) {
-        return Verdict::Over(Outcome::HandshakeAborted);
+    // The first piece ends where the front's would, whatever of it is out.
+    let (first, others) = rest.split_at(rest.len().min(piece.saturating_sub(reply.len() - rest.len())));
+    for piece in [first].into_iter().chain(others.chunks(piece)) {
+        if !matches!(deadline::until(deadline, client.write_all(piece)).await, Some(Ok(()))) {
+            return Verdict::Over(Outcome::HandshakeAborted);
+        }
     }
     // Somebody who says nothing now may have repeated a client's hello to see how long we bear that.
     let patience = shared.lock_front_profile().patience.unwrap_or(USUAL_PATIENCE);

@@ -300,7 +300,7 @@ fn receive_into_slots(
     if let Some(due) = codec.sizer.as_ref().and_then(|sizer| sizer.held_until(now)) {
         return Ok(Received::Later(due));
     }
-    let layout = codec.layout(now);
+    let layout = codec.layout();
     let mut slots: [IoSliceMut<'_>; super::SLOTS] = std::array::from_fn(|_| IoSliceMut::new(&mut []));
     let (mut capacity, mut count) = (0, 0);
     for (place, slot) in slots.iter_mut().zip(codec.places(buffer, layout)) {

@@ -90,9 +90,14 @@ impl FrontProfile {
         self.times.push_back(time);
     }
 
-    /// How long an answer takes, drawn from the times; none while there are none.
+    /// How long an answer takes, drawn from the times; none while there are none. Those far above the others are the
+    /// fault of a busy moment, or of a name that had to be looked up.
     pub(crate) fn answer_time(&self, fill: &mut dyn FnMut(&mut [u8])) -> Option<Duration> {
-        self.times.get(draw_index(self.times.len(), fill)?).copied()
+        let mut times: Vec<_> = self.times.iter().copied().collect();
+        times.sort_unstable();
+        let median = *times.get(times.len().saturating_sub(1) / 2)?;
+        times.retain(|time| *time <= median * 2);
+        times.get(draw_index(times.len(), fill)?).copied()
     }
 
     /// Takes in what followed a fault.
@@ -190,6 +195,8 @@ mod tests {
         let drawn: Vec<_> = (0..1000).map(|_| profile.answer_time(&mut fill).unwrap().as_millis()).collect();
         assert_eq!(drawn.iter().min(), Some(&3));
         assert_eq!(drawn.iter().max(), Some(&26));
+        profile.learn_time(Duration::from_secs(5));
+        assert!((0..1000).all(|_| profile.answer_time(&mut fill) < Some(Duration::from_secs(1))));
         let farewell = Farewell { has_alert: false, is_reset: true };
         profile.learn_farewell(Fault::Other, farewell);
         assert_eq!(profile.farewell(Fault::Other), farewell);

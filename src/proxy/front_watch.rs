@@ -192,8 +192,7 @@ async fn sample(shared: &Shared, offer: Offer, sends_header: bool) -> io::Result
             shared.lock_front_profile().writes_pieces = true;
         }
         if received == 0 || answer.arrived.len() > FLIGHT_MAX {
-            let flight =
-                flight.map_err(|_| io::Error::new(ErrorKind::InvalidData, Refusal::of(&answer.arrived)))?;
+            let flight = flight.map_err(|_| io::Error::new(ErrorKind::InvalidData, Refusal::of(&answer.arrived)))?;
             return Ok((flight, answer));
         }
         answer.arrived.extend_from_slice(chunk.get(..received).unwrap_or_default());

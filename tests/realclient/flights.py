@@ -181,7 +181,7 @@ def compare(name: str, hybrid: bool, score: Score) -> None:
     wanted = [shapes[number % len(shapes)] for number in range(REPLIES)]
     with ThreadPoolExecutor(AT_THE_SAME_TIME) as pool:
         fronts = list(pool.map(lambda hello: ask(FRONT, hello), wanted))
-        ours = list(pool.map(lambda hello: ask(PROXY, faketls.signed(_fresh(hello), SECRET), 1), wanted))
+        ours = list(pool.map(lambda hello: ask(PROXY, faketls.signed(fresh(hello), SECRET), 1), wanted))
     lengths = Counter(flight.total for flight in fronts), Counter(flight.total for flight in ours)
     chosen = {flight.choices for flight in fronts}, {flight.choices for flight in ours}
     for who, flights, totals in (("front", fronts, lengths[0]), ("mtg", ours, lengths[1])):
@@ -198,7 +198,7 @@ def compare(name: str, hybrid: bool, score: Score) -> None:
     score.check(f"{what}: their flights are as long as the front's", lambda: _alike(lengths))
 
 
-def _fresh(record: bytes) -> bytes:
+def fresh(record: bytes) -> bytes:
     """The same hello with another session id, so that it is no replay."""
     return record[:44] + os.urandom(32) + record[76:]
 

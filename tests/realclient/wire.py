@@ -21,7 +21,7 @@ import faketls
 import loopback_only
 import mtg
 from daemon import Daemon, running
-from flights import other_front, wait_for_samples
+from flights import fresh, hellos, other_front, wait_for_samples
 from front_nginx import FRONT, HOST, PROXY, SECRET, make_certificates, nginx
 from line import Line
 from score import Failed, Score
@@ -55,6 +55,7 @@ listen control
     bind {control}
     server front {front}
 """
+SHAPES = hellos(hybrid=True)
 Way = tuple[tuple[str, int], faketls.Secret]
 # The front as it is, one hop before it, and mtg, to its clients and to strangers.
 WAYS: dict[str, Way] = {
@@ -65,10 +66,15 @@ WAYS: dict[str, Way] = {
 }
 
 
+def client_hello(way: Way) -> bytes:
+    """A real client's hello, signed with the way's secret."""
+    return faketls.signed(fresh(SHAPES[0]), way[1])
+
+
 def reply_millis(way: Way) -> float:
     """From the last byte of a hello to the first of its answer."""
     line = Line(way[0])
-    hello = faketls.client_hello(way[1], hybrid=True)
+    hello = client_hello(way)
     started = time.monotonic()
     line.send(hello)
     line.read(FLIGHT_SECS)
@@ -80,7 +86,7 @@ def reply_millis(way: Way) -> float:
 def flight(way: Way) -> Line:
     """A connection that has been answered."""
     line = Line(way[0])
-    line.send(faketls.client_hello(way[1], hybrid=True))
+    line.send(client_hello(way))
     line.read(FLIGHT_SECS)
     while line.read(QUIET_SECS):
         pass

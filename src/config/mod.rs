@@ -214,6 +214,20 @@ mod tests {
     }
 
     #[test]
+    fn files_of_the_first_mtg_v2_load_unchanged() {
+        for (text, overrides, old) in [
+            (include_str!("../../tests/data/mtg-v2.0-example.toml"), 0, "tcp-buffer has no effect"),
+            (include_str!("../../tests/data/mtg-v2.1-example.toml"), 3, "[[dc-overrides]] is deprecated"),
+        ] {
+            let (config, warnings) = Config::parse(text, "config.toml").unwrap();
+            assert_eq!(config.secret, SECRET.parse().unwrap());
+            assert_eq!((config.concurrency, config.tolerate_time_skewness.as_secs()), (8192, 5));
+            assert_eq!((config.dc_override.len(), config.defense.blocklist.urls.len()), (overrides, 1));
+            assert!(warnings.iter().any(|warning| warning.text().starts_with(old)), "{warnings}");
+        }
+    }
+
+    #[test]
     fn a_file_of_mtg_v2_loads_unchanged() {
         let (config, warnings) = Config::parse(MTG_FILE, "config.toml").unwrap();
         assert_eq!(config.secret, SECRET.parse().unwrap());

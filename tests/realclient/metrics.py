@@ -52,7 +52,7 @@ OLD_STYLE = {
 # What the owner of mtg v2 has in a dashboard: each of its metrics, with its labels.
 OLD_QUERIES = [
     'sum by (ip_family) (mtg_client_connections{ip_family=~"ipv4|ipv6"})',
-    'sum by (telegram_ip, dc) (mtg_telegram_connections{dc="2"})',
+    'sum by (telegram_ip, dc) (mtg_telegram_connections{dc=~"[1-5]"})',
     "sum by (ip_family) (mtg_domain_fronting_connections)",
     'mtg_iplist_size{ip_list="blocklist"}',
     'mtg_iplist_size{ip_list="allowlist"}',

@@ -290,7 +290,8 @@ mod tests {
 
     #[test]
     fn a_text_of_something_else_is_no_list() {
-        for text in ["<html>\n<body>404</body>\n</html>\n", "10.0.0.1\nx\ny\n", &"x".repeat(100_000)] {
+        for text in ["<html>\n<body>404</body>\n</html>\n", "<pre>\n10.0.0.1\n</pre>\n", "x\ny\n", &"x".repeat(100_000)]
+        {
             let mut builder = Builder::default();
             builder.feed(text.as_bytes());
             assert_eq!(builder.finish().unwrap_err(), Fault::Garbage);

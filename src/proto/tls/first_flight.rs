@@ -192,6 +192,26 @@ mod tests {
     }
 
     #[test]
+    fn what_fits_into_no_record_is_as_long_as_the_longest_that_the_server_sends() {
+        for (records, wanted) in [
+            (&[16_401][..], 16_401),
+            (&[8000, 8396], 16_401),
+            (&[8000, 8397], 8397),
+            (&[30, 16_401, 16_401, 12_000], 16_401),
+            (&[16_640, 4000], 4000),
+        ] {
+            let flight = FirstFlight {
+                suite: [0x13, 0x01],
+                group: 0x1d,
+                key_share_first: false,
+                is_retry: false,
+                records: records.to_vec(),
+            };
+            assert_eq!(flight.as_one_record(), Some(wanted), "{records:?}");
+        }
+    }
+
+    #[test]
     fn no_mutation_of_a_flight_panics() {
         let good = reply(ReplyShape { flight_len: 20, ..SHAPE });
         let mut fill = seeded(3);

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
 
-use crate::guard::iplist::{Builder, IpList};
+use crate::guard::iplist::{Builder, IpList, Room};
 
 /// A list of made-up networks.
 pub struct IpListBench(IpList);
@@ -14,7 +14,7 @@ impl IpListBench {
     /// # Panics
     /// If the list is too large.
     pub fn new(networks: u32) -> Self {
-        let mut builder = Builder::default();
+        let mut builder = Builder::new(Room::new(usize::MAX), usize::MAX);
         let mut text = String::new();
         for number in 0..networks {
             let length = 32 - mixed(number.into(), 1) % 24 % 13;

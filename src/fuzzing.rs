@@ -146,11 +146,11 @@ fn stun(input: &[u8]) {
 
 /// A list of networks, cut at the first byte's place: it must be the same.
 fn ip_list(input: &[u8]) {
-    use crate::guard::iplist::Builder;
+    use crate::guard::iplist::{Builder, Room};
     let Some((&cut, text)) = input.split_first() else { return };
     let read = |pieces: &[&[u8]]| {
-        let mut builder = Builder::default();
-        pieces.iter().for_each(|piece| builder.feed(piece));
+        let mut builder = Builder::new(Room::new(1 << 20), 1 << 20);
+        pieces.iter().all(|piece| builder.feed(piece));
         builder.finish().map(|(list, bad)| (list.networks(), list.bytes(), bad))
     };
     let (head, tail) = text.split_at(text.len().min(cut.into()));

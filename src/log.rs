@@ -3,17 +3,33 @@
 //!
 //! `simple_logger` decides what passes, for it filters by crate; the line is written here. Its own output names a module
 //! in every line, and it goes through `eprintln!`, which ends the process when nobody reads stderr any more.
+//!
+//! A thread of its own writes to stderr, for a pipe whose reader has stopped reading holds whoever writes to it. Lines
+//! wait for it in a short queue; what does not fit is left out, and a later line says how much that was.
 
 use std::fmt::{self, Write as _};
 use std::fs::File;
 use std::io::{self, IsTerminal, Write as _};
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use log::{LevelFilter, Log, Metadata, Record};
+use log::{Level, LevelFilter, Log, Metadata, Record};
+use rustix::thread::set_no_new_privs;
 use simple_logger::SimpleLogger;
+
+/// Bytes of lines that wait to be written.
+const QUEUE_MAX: usize = 32 << 10;
+/// Memory that is kept for them between two lines.
+const QUEUE_KEPT: usize = 2 << 10;
+/// How long the end of the process waits for its last lines.
+const LAST_LINES: Duration = Duration::from_millis(300);
+/// Stack of the thread that writes, bytes.
+const STACK: usize = 32 << 10;
+
+static QUEUE: Queue = Queue { lines: Mutex::new(Lines::new()), changed: Condvar::new() };
 
 /// The target of lines that the owner sees at any level: start, stop, reload. They pass as errors, which nothing holds
 /// back, and are shown as what they are.
@@ -25,8 +41,26 @@ static HAS_TIME: AtomicBool = AtomicBool::new(false);
 pub(crate) fn init(level: LevelFilter, time: Option<bool>) {
     let filter = SimpleLogger::new().with_level(LevelFilter::Warn).with_module_level("mtg", LevelFilter::Trace);
     // It fails only if there is a logger already: ours, or the one of the program that embeds us.
-    let _ = log::set_boxed_logger(Box::new(Stderr { filter }));
+    if log::set_boxed_logger(Box::new(Stderr { filter })).is_ok() {
+        let writer = thread::Builder::new().name("log".to_owned()).stack_size(STACK);
+        QUEUE.lock().is_open = writer.spawn(|| QUEUE.write_forever()).is_ok();
+    }
     set(level, time);
+}
+
+/// Writes whole lines to stderr, after those that wait already.
+pub(crate) fn write(lines: &str) {
+    if !QUEUE.push(lines) {
+        // A stderr that is closed is no reason to stop.
+        let _ = io::stderr().write_all(lines.as_bytes());
+    }
+}
+
+/// Waits until all lines are written, but not long: nobody may be reading them.
+pub(crate) fn finish() {
+    let is_busy = |lines: &mut Lines| lines.is_open && (lines.is_writing || lines.has_some());
+    // Only the time is over or it is not.
+    let _ = QUEUE.changed.wait_timeout_while(QUEUE.lock(), LAST_LINES, is_busy);
 }
 
 /// Changes how much of our own is logged, and whether the time is; other crates never get beyond warnings.
@@ -99,12 +133,95 @@ impl Log for Stderr {
 
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) {
-            // One write keeps the lines of several threads apart; a log that nobody reads is no reason to stop.
-            let _ = io::stderr().write_all(line(record).as_bytes());
+            write(&line(record));
         }
     }
 
     fn flush(&self) {}
+}
+
+/// Lines on their way to stderr.
+struct Queue {
+    lines: Mutex<Lines>,
+    changed: Condvar,
+}
+
+struct Lines {
+    text: String,
+    /// Lines that found no room since the last that did.
+    left_out: u64,
+    /// Somebody takes lines out.
+    is_open: bool,
+    is_writing: bool,
+}
+
+impl Lines {
+    const fn new() -> Self {
+        Self { text: String::new(), left_out: 0, is_open: false, is_writing: false }
+    }
+
+    fn has_some(&self) -> bool {
+        !self.text.is_empty() || self.left_out > 0
+    }
+
+    /// Takes lines in, if there is room for them.
+    fn add(&mut self, lines: &str) {
+        if self.left_out > 0 || self.text.len() + lines.len() > QUEUE_MAX {
+            self.left_out = self.left_out.saturating_add(1);
+        } else {
+            self.text.push_str(lines);
+        }
+    }
+
+    /// Takes everything out, in exchange for an empty text.
+    fn take(&mut self, text: &mut String) {
+        std::mem::swap(&mut self.text, text);
+        let left_out = std::mem::take(&mut self.left_out);
+        if left_out > 0 {
+            text.push_str(&line(
+                &Record::builder()
+                    .level(Level::Warn)
+                    .args(format_args!("log lines were left out, nobody has read them in time lines={left_out}"))
+                    .build(),
+            ));
+        }
+    }
+}
+
+impl Queue {
+    /// Says whether the lines are taken care of: written later, or counted as left out.
+    fn push(&self, lines: &str) -> bool {
+        let mut queued = self.lock();
+        if queued.is_open {
+            queued.add(lines);
+            self.changed.notify_all();
+        }
+        queued.is_open
+    }
+
+    fn write_forever(&self) {
+        // A thread that is there before the process gives up new privileges has to do it itself.
+        let _ = set_no_new_privs(true);
+        let mut text = String::new();
+        loop {
+            text.clear();
+            text.shrink_to(QUEUE_KEPT);
+            let mut lines = self.lock();
+            lines.is_writing = false;
+            self.changed.notify_all();
+            let wait = self.changed.wait_while(lines, |lines| !lines.has_some());
+            let mut lines = wait.unwrap_or_else(PoisonError::into_inner);
+            lines.take(&mut text);
+            lines.is_writing = true;
+            drop(lines);
+            let _ = io::stderr().write_all(text.as_bytes());
+        }
+    }
+
+    /// The lines are whole whenever the lock is free, so a poisoned lock is as good as any.
+    fn lock(&self) -> MutexGuard<'_, Lines> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 fn line(record: &Record<'_>) -> String {
@@ -188,6 +305,22 @@ mod tests {
         let pipe = File::from(std::os::fd::OwnedFd::from(pipe));
         assert!(nobody_adds_the_time(&file));
         assert!(!nobody_adds_the_time(&pipe));
+    }
+
+    #[test]
+    fn lines_that_nobody_reads_are_counted_and_the_others_stay_in_order() {
+        let (mut lines, long) = (Lines::new(), "x".repeat(QUEUE_MAX / 2));
+        for text in ["first\n", &long, &long, "late\n"] {
+            lines.add(text);
+        }
+        let mut text = String::new();
+        lines.take(&mut text);
+        let told = "WARN log lines were left out, nobody has read them in time lines=2\n";
+        assert!(text == format!("first\n{long}{told}") && !lines.has_some(), "{text}");
+        lines.add("next\n");
+        text.clear();
+        lines.take(&mut text);
+        assert_eq!(text, "next\n");
     }
 
     #[test]

@@ -77,6 +77,32 @@ fn the_configuration_opens_no_socket() {
     }
 }
 
+/// async-io waits only where a call would block, so what a loop does with a socket goes through `net::turn`, or a peer
+/// that sends fast enough stops everything else.
+#[test]
+fn every_operation_on_a_socket_is_done_in_its_turn() {
+    let mut turns = 0;
+    let is_exempt =
+        |file: &Path| file.ends_with("net/turn.rs") || file.components().any(|part| part.as_os_str() == "relay");
+    let files = ["net", "stats", "proxy", "cli"].into_iter().flat_map(sources).filter(|file| !is_exempt(file));
+    for file in files {
+        for (number, line) in code(&file) {
+            let is_turn = ["turn::take(", "turn::write_all("].iter().any(|turn| line.contains(turn));
+            turns += usize::from(is_turn);
+            for operation in ["socket.read(", "socket.recv(", ".read_exact(&mut", "socket.write(", "socket.write_all("]
+            {
+                let is_async = line.contains(operation) && line.contains(".await");
+                // A stream of `net::stream` does that itself.
+                let is_wrapped =
+                    line.contains("stream.read_exact(&mut length).await") && file.ends_with("name_server.rs");
+                let is_wrapped = is_wrapped || line.contains("stream.read_exact(&mut message).await");
+                assert!(!is_async || is_turn || is_wrapped, "{}:{number}: not in turn: {line}", file.display());
+            }
+        }
+    }
+    assert!(turns > 10, "only {turns} operations were found");
+}
+
 /// The files of a module: `src/NAME.rs` or all below `src/NAME`.
 fn sources(module: &str) -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::config::ConfigErrors;
+use crate::log as logging;
 
 mod access;
 mod address;
@@ -48,10 +49,12 @@ static COMMANDS: [&Command; 5] =
 
 /// Does what the arguments (without the program's name) say.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    match dispatch(args.into_iter().collect()) {
+    let code = match dispatch(args.into_iter().collect()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
-    }
+    };
+    logging::finish();
+    code
 }
 
 fn dispatch(args: Vec<OsString>) -> Result<(), Failure> {
@@ -129,7 +132,7 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
 
 /// Writes a line for people to stderr, where nobody may be reading.
 pub(crate) fn note(line: impl fmt::Display) {
-    let _ = writeln!(io::stderr(), "mtg: {line}");
+    logging::write(&format!("mtg: {line}\n"));
 }
 
 /// Sees whether the system lets us start a thread at all: the library that waits for sockets ends the process if it
@@ -161,7 +164,7 @@ impl Failure {
             Self::Usage(lines) => (lines, USAGE),
             Self::Config(lines) => (lines, CONFIG),
             Self::NoCommand => {
-                let _ = io::stderr().write_all(help::overview().as_bytes());
+                logging::write(&help::overview());
                 return ExitCode::from(USAGE);
             }
         };

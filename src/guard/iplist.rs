@@ -1,37 +1,115 @@
 //! Lists of networks as FireHOL publishes them, and whether an address is in one.
 //!
-//! A line is an address, a network in CIDR notation or nothing; `#` starts a comment, and so does `;` in Spamhaus' lists. Networks become ranges, sorted and
-//! merged: all that is ever asked is whether an address is in any. A range of IPv4 takes 8.25 bytes, one of IPv6 33.
+//! A line is an address, a network in CIDR notation or nothing; `#` starts a comment, and so does `;` in Spamhaus' lists.
+//! Networks become ranges, sorted and merged: all that is ever asked is whether an address is in any. A range of IPv4 takes 8.25 bytes, one of IPv6 33.
+//!
+//! All lists together have a [`Room`], and a list takes its part of it as it is read: what is too large is refused at
+//! the first byte too many, and not when it is there as a whole.
 
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Networks that are kept of one source; the ranges of that many take 32 MB of IPv4.
-const NETWORKS_MAX: usize = 4 << 20;
 /// The longest line; what is longer is no network, whatever it is.
 const LINE_MAX: usize = 1024;
 /// Ranges of a group: with IPv4 they are two cache lines.
 const GROUP: usize = 16;
+/// Ranges that a list has memory for at first.
+const CAPACITY_MIN: usize = 256;
+/// The most memory that is taken more for a list of so much, as a part of that.
+const GROWTH_PART: usize = 4;
+/// New ranges are merged with those in order when they are this part of them.
+const TAIL_PART: usize = 16;
+/// And when they are so many: what is merged takes memory for a moment.
+const TAIL_MIN: usize = 1024;
+
+/// Memory for lists; clones are the same memory.
+#[derive(Clone, Debug)]
+pub(crate) struct Room(Arc<AtomicUsize>);
+
+impl Room {
+    pub(crate) fn new(bytes: usize) -> Self {
+        Self(Arc::new(AtomicUsize::new(bytes)))
+    }
+
+    /// Bytes that are free.
+    #[cfg(test)]
+    fn free(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn take(&self, bytes: usize) -> bool {
+        let less = |free: usize| free.checked_sub(bytes);
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok()
+    }
+
+    fn give_back(&self, bytes: usize) {
+        self.0.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+/// What a list has of the room. Dropping it gives that back.
+#[derive(Debug)]
+struct Lease {
+    room: Room,
+    bytes: usize,
+    /// The most that the list may have.
+    limit: usize,
+}
+
+impl Lease {
+    /// Takes `bytes` more.
+    fn extend(&mut self, bytes: usize) -> Result<(), Fault> {
+        if self.bytes + bytes > self.limit {
+            return Err(Fault::TooLarge { limit: self.limit });
+        }
+        if !self.room.take(bytes) {
+            return Err(Fault::Crowded);
+        }
+        self.bytes += bytes;
+        Ok(())
+    }
+
+    /// Gives back what is beyond `bytes`.
+    fn shrink_to(&mut self, bytes: usize) {
+        let less = self.bytes.saturating_sub(bytes);
+        self.bytes -= less;
+        self.room.give_back(less);
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.room.give_back(self.bytes);
+    }
+}
 
 /// A list that has been read.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct IpList {
     v4: Ranges<u32>,
     v6: Ranges<u128>,
     networks: usize,
+    lease: Lease,
 }
 
-/// First and last addresses, in order, with a gap between any two.
+/// First and last addresses, in order, with a gap between any two; while they are read, those that came last stand
+/// behind in any order.
 #[derive(Debug, Default)]
 struct Ranges<T> {
     all: Vec<(T, T)>,
+    /// How many of them are in order.
+    settled: usize,
     /// The first address of each group. A search among these touches much less memory than one among all.
     groups: Vec<T>,
 }
 
 /// Reads a list piece by piece.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Builder {
     list: IpList,
+    /// Why nothing more is read.
+    fault: Option<Fault>,
     /// The beginning of a line whose end has not come yet.
     line: Vec<u8>,
     lines: u64,
@@ -53,8 +131,10 @@ pub(crate) struct BadLines {
 pub(crate) enum Fault {
     /// Most of it is something else, such as a page of HTML.
     Garbage,
-    /// It has more networks than are kept.
-    TooLarge,
+    /// It takes more than the `limit` bytes that it may.
+    TooLarge { limit: usize },
+    /// Other lists that are read at the same time have the memory.
+    Crowded,
 }
 
 impl IpList {
@@ -87,8 +167,15 @@ impl IpList {
 }
 
 impl Builder {
-    /// Takes the next bytes of the text, cut anywhere.
-    pub(crate) fn feed(&mut self, mut text: &[u8]) {
+    /// Reads a list that may have `limit` bytes of the room.
+    pub(crate) fn new(room: Room, limit: usize) -> Self {
+        let lease = Lease { room, bytes: 0, limit };
+        let list = IpList { v4: Ranges::default(), v6: Ranges::default(), networks: 0, lease };
+        Self { list, fault: None, line: Vec::new(), lines: 0, has_markup: false, bad: BadLines::default() }
+    }
+
+    /// Takes the next bytes of the text, cut anywhere, and says whether more of it is of any use.
+    pub(crate) fn feed(&mut self, mut text: &[u8]) -> bool {
         while let Some(end) = text.iter().position(|&byte| byte == b'\n') {
             let (line, rest) = text.split_at(end);
             if self.line.is_empty() {
@@ -98,12 +185,21 @@ impl Builder {
                 let whole = std::mem::take(&mut self.line);
                 self.add(&whole);
             }
+            if self.fault.is_some() {
+                return false;
+            }
             text = rest.get(1..).unwrap_or_default();
         }
         self.hold(text);
+        true
     }
 
-    /// Ends the text. Sorting a million networks takes its time, so this is not for a thread that others wait for.
+    /// Why no more of the text is of any use.
+    pub(crate) fn fault(&self) -> Option<Fault> {
+        self.fault
+    }
+
+    /// Ends the text.
     ///
     /// # Errors
     /// See [`Fault`].
@@ -112,16 +208,17 @@ impl Builder {
         if !last.is_empty() {
             self.add(&last);
         }
-        let mut list = self.list;
-        if list.networks > NETWORKS_MAX {
-            return Err(Fault::TooLarge);
+        if let Some(fault) = self.fault {
+            return Err(fault);
         }
+        let mut list = self.list;
         let is_page = self.has_markup && self.bad.count > list.networks as u64;
         if is_page || (list.networks == 0 && self.bad.count > 0) {
             return Err(Fault::Garbage);
         }
-        list.v4.settle(|end| end.checked_add(1));
-        list.v6.settle(|end| end.checked_add(1));
+        list.v4.finish();
+        list.v6.finish();
+        list.lease.shrink_to(list.bytes());
         Ok((list, self.bad))
     }
 
@@ -154,30 +251,34 @@ impl Builder {
             None => (text, None),
         };
         let address: IpAddr = address.parse().ok()?;
-        self.list.networks += 1;
-        let is_kept = self.list.networks <= NETWORKS_MAX;
-        match address {
-            IpAddr::V4(ip) => {
-                let range = range_v4(ip.to_bits(), length.unwrap_or(32)).or_else(|| self.uncounted())?;
-                self.list.v4.all.extend(is_kept.then_some(range));
-            }
+        let IpList { v4, v6, networks, lease } = &mut self.list;
+        let kept = match address {
+            IpAddr::V4(ip) => v4.add(range_v4(ip.to_bits(), length.unwrap_or(32))?, lease),
             IpAddr::V6(ip) => match (mapped(ip), length.unwrap_or(128)) {
-                (Some(ip), length @ 96..=128) => {
-                    self.list.v4.all.extend(range_v4(ip, length - 96).filter(|_| is_kept));
-                }
-                (_, length) => {
-                    let range = range_v6(ip.to_bits(), length).or_else(|| self.uncounted())?;
-                    self.list.v6.all.extend(is_kept.then_some(range));
-                }
+                (Some(ip), length @ 96..=128) => v4.add(range_v4(ip, length - 96)?, lease),
+                (_, length) => v6.add(range_v6(ip.to_bits(), length)?, lease),
             },
-        }
+        };
+        *networks += 1;
+        self.fault = kept.err();
         Some(())
     }
+}
 
-    /// Takes back that a network was counted.
-    fn uncounted<T>(&mut self) -> Option<T> {
-        self.list.networks -= 1;
-        None
+/// An address as a number.
+trait Number: Copy + Ord {
+    fn next(self) -> Option<Self>;
+}
+
+impl Number for u32 {
+    fn next(self) -> Option<Self> {
+        self.checked_add(1)
+    }
+}
+
+impl Number for u128 {
+    fn next(self) -> Option<Self> {
+        self.checked_add(1)
     }
 }
 
@@ -195,17 +296,66 @@ fn mapped(ip: Ipv6Addr) -> Option<u32> {
     ip.to_ipv4_mapped().map(u32::from)
 }
 
-impl<T: Copy + Ord> Ranges<T> {
-    /// Sorts the ranges and joins those that touch; `after` is the next address.
-    fn settle(&mut self, after: impl Fn(T) -> Option<T>) {
-        self.all.sort_unstable();
-        self.all.dedup_by(|next, kept| {
-            let touches = after(kept.1).is_none_or(|after| next.0 <= after);
-            if touches {
-                kept.1 = kept.1.max(next.1);
+impl<T: Number> Ranges<T> {
+    /// Memory of one, with its part of a group.
+    const SIZE: usize = size_of::<(T, T)>() + size_of::<T>().div_ceil(GROUP);
+
+    /// Takes another range.
+    fn add(&mut self, range: (T, T), lease: &mut Lease) -> Result<(), Fault> {
+        let tail = self.all.len() - self.settled;
+        if tail >= TAIL_MIN.max(self.settled / TAIL_PART) {
+            self.settle();
+        }
+        if self.all.len() == self.all.capacity() {
+            self.settle();
+            // Whoever merges well needs no more memory.
+            if self.all.len() >= self.all.capacity() - self.all.capacity() / GROWTH_PART {
+                self.grow(lease)?;
             }
-            touches
-        });
+        }
+        self.all.push(range);
+        Ok(())
+    }
+
+    /// Gets memory for twice as many ranges, or for as many as may still be.
+    fn grow(&mut self, lease: &mut Lease) -> Result<(), Fault> {
+        let more = self.all.capacity().max(CAPACITY_MIN);
+        let affordable = (lease.limit - lease.bytes) / Self::SIZE;
+        let more = more.min(affordable.max(CAPACITY_MIN));
+        lease.extend(more * Self::SIZE)?;
+        self.all.reserve_exact(self.all.capacity() - self.all.len() + more);
+        Ok(())
+    }
+
+    /// Puts all ranges in order and joins those that touch. It takes memory for the new ones a second time.
+    fn settle(&mut self) {
+        let mut tail = self.all.split_off(self.settled);
+        tail.sort_unstable();
+        join(&mut tail);
+        // From the back, so that nothing is written over that is still to be moved.
+        self.all.extend_from_slice(&tail);
+        let (mut settled, mut place) = (self.settled, self.all.len());
+        while let Some(last) = tail.last() {
+            place -= 1;
+            match settled.checked_sub(1).and_then(|before| self.all.get(before)) {
+                Some(range) if range > last => {
+                    settled -= 1;
+                    self.all.copy_within(settled..=settled, place);
+                }
+                _ => {
+                    if let (Some(slot), Some(range)) = (self.all.get_mut(place), tail.pop()) {
+                        *slot = range;
+                    }
+                }
+            }
+        }
+        join(&mut self.all);
+        self.settled = self.all.len();
+    }
+
+    /// There will be no more ranges.
+    fn finish(&mut self) {
+        self.settle();
         self.all.shrink_to_fit();
         self.groups = self.all.iter().step_by(GROUP).map(|range| range.0).collect();
     }
@@ -225,12 +375,27 @@ impl<T: Copy + Ord> Ranges<T> {
     }
 }
 
+/// Joins ranges in order that touch.
+fn join<T: Number>(ranges: &mut Vec<(T, T)>) {
+    ranges.dedup_by(|next, kept| {
+        let touches = kept.1.next().is_none_or(|after| next.0 <= after);
+        if touches {
+            kept.1 = kept.1.max(next.1);
+        }
+        touches
+    });
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn builder() -> Builder {
+        Builder::new(Room::new(8 << 20), 8 << 20)
+    }
+
     fn read(text: &str) -> (IpList, BadLines) {
-        let mut builder = Builder::default();
+        let mut builder = builder();
         builder.feed(text.as_bytes());
         builder.finish().unwrap()
     }
@@ -292,7 +457,7 @@ mod tests {
     fn a_text_of_something_else_is_no_list() {
         for text in ["<html>\n<body>404</body>\n</html>\n", "<pre>\n10.0.0.1\n</pre>\n", "x\ny\n", &"x".repeat(100_000)]
         {
-            let mut builder = Builder::default();
+            let mut builder = builder();
             builder.feed(text.as_bytes());
             assert_eq!(builder.finish().unwrap_err(), Fault::Garbage);
         }
@@ -304,21 +469,64 @@ mod tests {
         let text = "10.0.0.0/8\n# comment\nrubbish\n2001:db8::/32\r\n192.0.2.1";
         let (whole, bad) = read(text);
         for size in 1..text.len() {
-            let mut builder = Builder::default();
-            text.as_bytes().chunks(size).for_each(|piece| builder.feed(piece));
+            let mut builder = builder();
+            assert!(text.as_bytes().chunks(size).all(|piece| builder.feed(piece)));
             let (list, cut_bad) = builder.finish().unwrap();
             assert_eq!((&list.v4.all, &list.v6.all, cut_bad), (&whole.v4.all, &whole.v6.all, bad), "{size}");
         }
     }
 
+    /// The text of a list of scattered networks, in no order.
+    fn scattered(count: u32) -> String {
+        (0..count).map(|n| format!("{}\n", std::net::Ipv4Addr::from(n.wrapping_mul(0x9e37_79b1) | 1))).collect()
+    }
+
     #[test]
-    fn a_list_that_is_too_large_is_refused_without_being_kept() {
-        let mut builder = Builder::default();
-        for _ in 0..=NETWORKS_MAX / 1000 {
-            builder.feed("10.0.0.1\n".repeat(1000).as_bytes());
+    fn a_list_never_takes_more_than_its_limit_while_it_is_read() {
+        let (room, limit) = (Room::new(1 << 20), 100_000);
+        let mut builder = Builder::new(room.clone(), limit);
+        let text = scattered(100_000);
+        let fed = text.as_bytes().chunks(1000).take_while(|piece| builder.feed(piece)).count();
+        assert!((100..text.len() / 2000).contains(&fed), "{fed}");
+        assert!(builder.list.bytes() <= limit && room.free() + limit >= 1 << 20, "{}", builder.list.bytes());
+        assert_eq!(builder.finish().unwrap_err(), Fault::TooLarge { limit });
+        assert_eq!(room.free(), 1 << 20, "what is refused keeps nothing");
+    }
+
+    #[test]
+    fn a_list_whose_networks_join_may_be_of_any_length() {
+        let mut builder = Builder::new(Room::new(64 << 10), 64 << 10);
+        for n in 0..200_000u32 {
+            assert!(builder.feed(format!("{}\n", std::net::Ipv4Addr::from(n)).as_bytes()));
         }
-        assert!(builder.list.v4.all.len() <= NETWORKS_MAX);
-        assert_eq!(builder.finish().unwrap_err(), Fault::TooLarge);
+        let (list, _) = builder.finish().unwrap();
+        assert_eq!(list.networks(), 200_000);
+        assert_eq!(list.v4.all, [(0, 199_999)]);
+    }
+
+    #[test]
+    fn lists_that_are_read_at_once_share_the_room_and_give_it_back() {
+        let room = Room::new(64 << 10);
+        let builders = [(); 2].map(|()| Builder::new(room.clone(), 48 << 10));
+        let read = builders.map(|mut builder| {
+            let _ = builder.feed(scattered(5000).as_bytes());
+            builder.finish()
+        });
+        let [Ok((list, _)), Err(Fault::Crowded)] = read else { panic!("{read:?}") };
+        assert_eq!(room.free(), (64 << 10) - list.bytes());
+        drop(list);
+        assert_eq!(room.free(), 64 << 10);
+    }
+
+    #[test]
+    fn what_is_merged_piece_by_piece_is_what_sorting_all_would_give() {
+        let text = scattered(40_000);
+        let (list, _) = read(&text);
+        let mut wanted: Vec<_> = text.lines().map(|ip| u32::from(ip.parse::<std::net::Ipv4Addr>().unwrap())).collect();
+        wanted.sort_unstable();
+        let mut wanted: Vec<_> = wanted.into_iter().map(|ip| (ip, ip)).collect();
+        join(&mut wanted);
+        assert!(list.v4.all == wanted);
     }
 
     #[test]

@@ -6,14 +6,15 @@ use std::time::{Duration, Instant};
 use async_io::Timer;
 use futures_lite::FutureExt as _;
 
-/// Waits for `future`, but not beyond `deadline`; `None` if that has come.
+/// Waits for `future`, but not beyond `deadline`; `None` if that has come. The timer is asked first: a future that is
+/// ready again and again would never let it speak.
 pub(crate) async fn until<T>(deadline: Instant, future: impl Future<Output = T>) -> Option<T> {
-    async { Some(future.await) }
-        .or(async {
-            Timer::at(deadline).await;
-            None
-        })
-        .await
+    async {
+        Timer::at(deadline).await;
+        None
+    }
+    .or(async { Some(future.await) })
+    .await
 }
 
 /// Waits for `future`, but not longer than `limit`; `None` if that is over.

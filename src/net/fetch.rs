@@ -174,7 +174,7 @@ mod tests {
         let (url, known) = (Url::parse(url).unwrap(), Validators::default());
         let page = Page { url: &url, known: &known, patience: Duration::from_secs(20), limit, size_max: 1000 };
         let mut text = Vec::new();
-        let result = async_io::block_on(fetch(&Here, &page, &mut |part| text.extend_from_slice(part)));
+        let result = async_io::block_on(fetch(&Here, &page, &mut http::keep(&mut text)));
         (result, String::from_utf8(text).unwrap())
     }
 

@@ -16,6 +16,8 @@ const HEAD_MAX: usize = 16 << 10;
 const FIELDS_MAX: usize = 64;
 /// The longest line that announces a chunk, bytes.
 const CHUNK_LINE_MAX: usize = 256;
+/// Answers before the answer, with statuses below 200.
+const INTERIM_MAX: usize = 8;
 /// Bytes received at once.
 const CHUNK: usize = 8 << 10;
 
@@ -30,6 +32,14 @@ pub(crate) struct Request<'a> {
     pub(crate) body_max: u64,
     /// For each pause of the server.
     pub(crate) patience: Duration,
+}
+
+/// A sink that keeps everything, for answers that are small.
+pub(crate) fn keep(text: &mut Vec<u8>) -> impl FnMut(&[u8]) -> bool + Send {
+    |part| {
+        text.extend_from_slice(part);
+        true
+    }
 }
 
 /// What the head of an answer says.
@@ -51,12 +61,12 @@ pub(crate) enum HttpError {
     Cut,
     /// The server says nothing any more.
     Silent,
-    /// The body is longer than allowed.
+    /// The body is longer than allowed, or than its sink can take.
     TooLarge,
 }
 
-/// Takes the pieces of a body.
-pub(crate) type Sink<'a> = &'a mut (dyn FnMut(&[u8]) + Send);
+/// Takes the pieces of a body, and says whether it can take more.
+pub(crate) type Sink<'a> = &'a mut (dyn FnMut(&[u8]) -> bool + Send);
 
 /// Asks, and gives the body to `sink` if the status is 200. The connection is of no use after that.
 ///
@@ -65,8 +75,8 @@ pub(crate) type Sink<'a> = &'a mut (dyn FnMut(&[u8]) + Send);
 pub(crate) async fn exchange(stream: &mut Stream, request: &Request<'_>, sink: Sink<'_>) -> Result<Head, HttpError> {
     let patience = request.patience;
     deadline::within(patience, stream.write_all(&request.wire())).await.ok_or(HttpError::Silent)??;
-    let mut answer = Answer { stream, buffer: Vec::new(), left: request.body_max, patience };
-    loop {
+    let mut answer = Answer { stream, buffer: Vec::new(), used: 0, left: request.body_max, patience };
+    for _ in 0..=INTERIM_MAX {
         let (head, framing) = answer.head().await?;
         if (100..200).contains(&head.status) {
             continue;
@@ -82,6 +92,7 @@ pub(crate) async fn exchange(stream: &mut Stream, request: &Request<'_>, sink: S
         }
         return Ok(head);
     }
+    Err(HttpError::Malformed)
 }
 
 impl Request<'_> {
@@ -116,8 +127,10 @@ enum Framing {
 
 struct Answer<'a> {
     stream: &'a mut Stream,
-    /// What has come and was not looked at yet.
+    /// What has come, of which `used` bytes are done with. They are taken out when more comes and not one by one: chunks
+    /// may be of one byte.
     buffer: Vec<u8>,
+    used: usize,
     /// Bytes that the body may still have.
     left: u64,
     patience: Duration,
@@ -125,16 +138,27 @@ struct Answer<'a> {
 
 impl Answer<'_> {
     async fn head(&mut self) -> Result<(Head, Framing), HttpError> {
+        // It is parsed when it may be whole, and not again with each byte that a slow server sends.
+        let mut searched = 0;
         loop {
-            if let Some((head, framing, length)) = parse_head(&self.buffer)? {
-                self.buffer.drain(..length);
+            let bytes = self.rest();
+            if ends_lines(bytes.get(searched..).unwrap_or_default())
+                && let Some((head, framing, length)) = parse_head(bytes)?
+            {
+                self.used += length;
                 return Ok((head, framing));
             }
-            if self.buffer.len() >= HEAD_MAX {
+            if bytes.len() >= HEAD_MAX {
                 return Err(HttpError::Malformed);
             }
+            searched = bytes.len().saturating_sub(3);
             self.more().await?;
         }
+    }
+
+    /// What has come and was not looked at yet.
+    fn rest(&self) -> &[u8] {
+        self.buffer.get(self.used..).unwrap_or_default()
     }
 
     /// Takes in what comes next.
@@ -143,6 +167,8 @@ impl Answer<'_> {
     }
 
     async fn receive(&mut self) -> Result<usize, HttpError> {
+        self.buffer.drain(..self.used.min(self.buffer.len()));
+        self.used = 0;
         let held = self.buffer.len();
         self.buffer.resize(held + CHUNK, 0);
         let read = self.stream.read(self.buffer.get_mut(held..).unwrap_or_default());
@@ -154,17 +180,17 @@ impl Answer<'_> {
     /// Passes the first `count` bytes of what has come on.
     fn pass(&mut self, count: usize, sink: Sink<'_>) -> Result<(), HttpError> {
         self.left = self.left.checked_sub(count as u64).ok_or(HttpError::TooLarge)?;
-        sink(self.buffer.get(..count).unwrap_or_default());
-        self.buffer.drain(..count);
-        Ok(())
+        let is_open = sink(self.rest().get(..count).unwrap_or_default());
+        self.used += count;
+        if is_open { Ok(()) } else { Err(HttpError::TooLarge) }
     }
 
     async fn exactly(&mut self, mut count: u64, sink: Sink<'_>) -> Result<(), HttpError> {
         while count > 0 {
-            if self.buffer.is_empty() {
+            if self.rest().is_empty() {
                 self.more().await?;
             }
-            let part = usize::try_from(count).unwrap_or(usize::MAX).min(self.buffer.len());
+            let part = usize::try_from(count).unwrap_or(usize::MAX).min(self.rest().len());
             self.pass(part, sink)?;
             count -= part as u64;
         }
@@ -173,7 +199,7 @@ impl Answer<'_> {
 
     async fn until_end(&mut self, sink: Sink<'_>) -> Result<(), HttpError> {
         loop {
-            self.pass(self.buffer.len(), sink)?;
+            self.pass(self.rest().len(), sink)?;
             if self.receive().await? == 0 {
                 return Ok(());
             }
@@ -188,28 +214,33 @@ impl Answer<'_> {
                 return Ok(());
             }
             self.exactly(size, sink).await?;
-            while self.buffer.len() < 2 {
+            while self.rest().len() < 2 {
                 self.more().await?;
             }
-            if !self.buffer.starts_with(b"\r\n") {
+            if !self.rest().starts_with(b"\r\n") {
                 return Err(HttpError::Malformed);
             }
-            self.buffer.drain(..2);
+            self.used += 2;
         }
     }
 
     async fn chunk_size(&mut self) -> Result<u64, HttpError> {
         loop {
-            match httparse::parse_chunk_size(&self.buffer) {
+            match httparse::parse_chunk_size(self.rest()) {
                 Ok(httparse::Status::Complete((length, size))) => {
-                    self.buffer.drain(..length);
+                    self.used += length;
                     return Ok(size);
                 }
-                Ok(httparse::Status::Partial) if self.buffer.len() < CHUNK_LINE_MAX => self.more().await?,
+                Ok(httparse::Status::Partial) if self.rest().len() < CHUNK_LINE_MAX => self.more().await?,
                 _ => return Err(HttpError::Malformed),
             }
         }
     }
+}
+
+/// Whether there is an empty line among `bytes`.
+fn ends_lines(bytes: &[u8]) -> bool {
+    bytes.windows(2).any(|pair| pair == b"\n\n") || bytes.windows(3).any(|three| three == b"\n\r\n")
 }
 
 /// The head at the beginning of `bytes` and its length, if it is there as a whole.
@@ -290,7 +321,7 @@ mod tests {
         let request = Request { url: &url, fields, body: None, body_max: BODY_MAX, patience: PATIENCE };
         let mut body = Vec::new();
         let mut stream = Stream::plain(TcpStream::connect(address).unwrap()).unwrap();
-        let head = async_io::block_on(exchange(&mut stream, &request, &mut |part| body.extend_from_slice(part)));
+        let head = async_io::block_on(exchange(&mut stream, &request, &mut keep(&mut body)));
         drop(stream);
         (server.join().unwrap(), head, body)
     }

@@ -20,4 +20,5 @@ pub(crate) mod stream;
 mod system_names;
 #[cfg(feature = "tls")]
 pub(crate) mod tls;
+pub(crate) mod turn;
 pub(crate) mod url;

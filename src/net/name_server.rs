@@ -17,6 +17,7 @@ use super::http::{self, Request};
 #[cfg(feature = "tls")]
 use super::resolve::Resolver;
 use super::stream::Stream;
+use super::turn;
 #[cfg(feature = "tls")]
 use super::url::Url;
 use crate::proto::dns::{self, Addresses, Family, Fault};
@@ -164,7 +165,7 @@ async fn over_udp(server: SocketAddr, patience: Duration, question: &[u8]) -> io
 async fn answer_over_udp(socket: &Async<UdpSocket>, question: &[u8]) -> io::Result<Result<Addresses, Fault>> {
     let mut message = vec![0; UDP_MAX];
     loop {
-        let length = socket.recv(&mut message).await?;
+        let length = turn::take(socket.recv(&mut message)).await?;
         match dns::answer(message.get(..length).unwrap_or_default(), question) {
             Err(Fault::NotOurs) => {}
             answer => return Ok(answer),
@@ -199,7 +200,7 @@ async fn over_https(stream: &mut Stream, url: &Url, question: &[u8]) -> io::Resu
         patience: CONNECT,
     };
     let mut message = Vec::new();
-    let head = http::exchange(stream, &request, &mut |part| message.extend_from_slice(part)).await;
+    let head = http::exchange(stream, &request, &mut http::keep(&mut message)).await;
     match head.map_err(|error| io::Error::other(error.to_string()))?.status {
         200 => dns::answer(&message, question).map_err(explained),
         // Quad9 says 400, others 426 or 505.

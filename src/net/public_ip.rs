@@ -11,7 +11,9 @@ use futures_lite::future::zip;
 use super::connect::Dialer;
 use super::deadline;
 use super::fetch::{self, Connect, Connecting, Page, Validators};
+use super::http;
 use super::resolve::Resolver;
+use super::turn;
 use super::url::Url;
 use crate::proto::stun::{self, REQUEST_LEN};
 
@@ -132,7 +134,7 @@ impl Witnesses<'_> {
         let page = Page { url, known: &known, patience: PAGE_LIMIT, limit: PAGE_LIMIT, size_max: PAGE_MAX };
         let mut text = Vec::new();
         let way = OneFamily { witnesses: self, is_v4 };
-        let fetched = fetch::fetch(&way, &page, &mut |part| text.extend_from_slice(part)).await;
+        let fetched = fetch::fetch(&way, &page, &mut http::keep(&mut text)).await;
         fetched.map_err(|error| io::Error::other(error.to_string()))?;
         let ip = String::from_utf8_lossy(&text).trim().parse::<IpAddr>();
         ip.map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "the page shows no address"))
@@ -149,7 +151,7 @@ impl Witnesses<'_> {
 async fn stun_answer(socket: &Async<UdpSocket>, request: &[u8; REQUEST_LEN]) -> io::Result<IpAddr> {
     let mut response = vec![0; 1500];
     loop {
-        let length = socket.recv(&mut response).await?;
+        let length = turn::take(socket.recv(&mut response)).await?;
         if let Some(address) = stun::mapped_address(response.get(..length).unwrap_or_default(), request) {
             return Ok(address.ip());
         }

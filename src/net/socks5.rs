@@ -5,8 +5,9 @@ use std::io;
 use std::net::TcpStream;
 
 use async_io::Async;
-use futures_lite::{AsyncReadExt as _, AsyncWriteExt as _};
+use futures_lite::AsyncReadExt as _;
 
+use super::turn;
 use crate::proto::socks5::{Dialogue, Refusal, Step};
 
 /// Why there is no connection.
@@ -31,9 +32,9 @@ pub(crate) async fn negotiate(
     let mut stream = Async::new(stream)?;
     let mut received = Vec::new();
     while let Step::Exchange { send, receive } = dialogue.next(&received)? {
-        stream.write_all(&send).await?;
+        turn::write_all(&stream, &send).await?;
         received.resize(receive, 0);
-        stream.read_exact(&mut received).await?;
+        turn::take(stream.read_exact(&mut received)).await?;
     }
     Ok(stream.into_inner()?)
 }

@@ -4,10 +4,11 @@ use std::io;
 use std::net::TcpStream;
 
 use async_io::Async;
-use futures_lite::{AsyncReadExt, AsyncWriteExt};
+use futures_lite::AsyncReadExt as _;
 
 #[cfg(feature = "tls")]
 use super::tls::TlsStream;
+use super::turn;
 
 /// A connected stream.
 pub(crate) enum Stream {
@@ -48,7 +49,7 @@ impl Stream {
     /// Those of the socket; with TLS also `UnexpectedEof` for an end that the server did not announce.
     pub(crate) async fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
-            Self::Plain(socket) => AsyncReadExt::read(socket, buffer).await,
+            Self::Plain(socket) => turn::take(socket.read(buffer)).await,
             #[cfg(feature = "tls")]
             Self::Tls(stream) => stream.read(buffer).await,
         }
@@ -75,7 +76,7 @@ impl Stream {
     /// Those of the socket.
     pub(crate) async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
         match self {
-            Self::Plain(socket) => AsyncWriteExt::write_all(socket, bytes).await,
+            Self::Plain(socket) => turn::write_all(socket, bytes).await,
             #[cfg(feature = "tls")]
             Self::Tls(stream) => stream.write_all(bytes).await,
         }

@@ -15,6 +15,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::sign::SigningKey;
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
 
+use super::turn;
 use crate::proto::tls::record_gaps::RecordGaps;
 
 /// Where systems keep the authorities that they trust: Debian and OpenWrt (ca-bundle), Alpine and OpenWrt, Fedora.
@@ -99,6 +100,7 @@ impl TlsStream {
     /// here: the reader knows whether it was announced.
     async fn receive(&mut self) -> io::Result<()> {
         loop {
+            turn::wait().await;
             let mut source = Measured { socket: self.socket.get_ref(), gaps: &mut self.gaps };
             match self.connection.read_tls(&mut source) {
                 Ok(count) => {
@@ -122,6 +124,7 @@ impl TlsStream {
 
     async fn flush(&mut self) -> io::Result<()> {
         while self.connection.wants_write() {
+            turn::wait().await;
             match self.connection.write_tls(&mut self.socket.get_ref()) {
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.socket.writable().await?,

@@ -13,7 +13,7 @@ use rustix::process::{Resource, getrlimit};
 use super::{Shared, Visit, memory};
 use crate::config::{Config, Reject};
 use crate::guard::limits::{Caps, Told};
-use crate::net::deadline;
+use crate::net::{deadline, turn};
 use crate::outcome::{Outcome, Stranger};
 use crate::proto::proxy_protocol::{self, Origin, Parsed};
 
@@ -112,6 +112,7 @@ async fn read_header(client: &Async<TcpStream>) -> Result<Origin, Outcome> {
     let mut header = Vec::new();
     let read = async {
         loop {
+            turn::wait().await;
             client.readable().await.map_err(|_| Outcome::Silent)?;
             let read_before = header.len();
             match peek(client.get_ref(), &mut header) {

@@ -6,13 +6,13 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use async_io::{Async, Timer};
-use futures_lite::{AsyncReadExt as _, AsyncWriteExt as _, FutureExt as _, future};
+use futures_lite::{AsyncReadExt as _, FutureExt as _, future};
 
 use super::loops::Path;
 use super::{Shared, front, front_fault, random};
 use crate::config::Config;
 use crate::guard::front_profile::{Farewell, Fault, PIECE};
-use crate::net::deadline;
+use crate::net::{deadline, turn};
 use crate::proto::proxy_protocol;
 use crate::proto::reader::ReadError;
 use crate::proto::tls::content_type;
@@ -135,11 +135,11 @@ async fn provoke(mut socket: Async<TcpStream>, fault: Fault) -> Option<Farewell>
                 .concat()
         }
     };
-    socket.write_all(&words).await.ok()?;
+    turn::write_all(&socket, &words).await.ok()?;
     words.clear();
     let mut chunk = [0; CHUNK];
     loop {
-        match socket.read(&mut chunk).await {
+        match turn::take(socket.read(&mut chunk)).await {
             Ok(0) => return Some(Farewell { has_alert: !words.is_empty(), is_reset: false }),
             Ok(received) if words.len() < FLIGHT_MAX => {
                 words.extend_from_slice(chunk.get(..received).unwrap_or_default());
@@ -183,7 +183,7 @@ async fn sample(shared: &Shared, offer: Offer, sends_header: bool) -> io::Result
             Ok(flight) if !flight.records.is_empty() && !shared.lock_front_profile().has_samples() => FIRST_QUIET,
             Ok(_) => QUIET,
         };
-        let received = match deadline::within(limit, answer.socket.read(&mut chunk)).await {
+        let received = match deadline::within(limit, turn::take(answer.socket.read(&mut chunk))).await {
             Some(received) => received?,
             None => 0,
         };
@@ -220,9 +220,9 @@ async fn ask(shared: &Shared, offer: Offer, sends_header: bool) -> io::Result<An
     let link = connect(shared, &config, sends_header).await;
     let (mut socket, path) = link.inspect_err(|error| front::warn_unreachable(shared, error))?;
     let connected = Instant::now();
-    socket.write_all(&hello).await?;
+    turn::write_all(&socket, &hello).await?;
     let mut arrived = vec![0; CHUNK];
-    let received = deadline::within(ANSWER, socket.read(&mut arrived)).await;
+    let received = deadline::within(ANSWER, turn::take(socket.read(&mut arrived))).await;
     let received = match received {
         Some(Err(error)) if error.kind() != ErrorKind::ConnectionReset => return Err(error),
         // Silence, a reset and the end say the same: nothing.
@@ -245,8 +245,8 @@ async fn connect(shared: &Shared, config: &Config, sends_header: bool) -> io::Re
     let front::Link { socket, path, .. } = front::connect(shared, config).await?;
     let header =
         if sends_header { proxy_protocol::v2_header(socket.local_addr()?, socket.peer_addr()?) } else { Vec::new() };
-    let mut socket = Async::new(socket)?;
-    socket.write_all(&header).await?;
+    let socket = Async::new(socket)?;
+    turn::write_all(&socket, &header).await?;
     Ok((socket, path))
 }
 
@@ -272,7 +272,7 @@ async fn measure_patience(shared: &Shared) -> io::Result<Duration> {
     let Answer { mut socket, connected, _path, .. } = ask(shared, Offer::Hybrid, sends_header(shared)).await?;
     let mut chunk = vec![0; CHUNK];
     let ended = async {
-        while socket.read(&mut chunk).await? > 0 {}
+        while turn::take(socket.read(&mut chunk)).await? > 0 {}
         Ok(connected.elapsed())
     };
     deadline::within(front::IDLE, ended).await.unwrap_or(Ok(front::IDLE))

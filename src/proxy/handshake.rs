@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use async_io::{Async, Timer};
-use futures_lite::{AsyncWriteExt as _, FutureExt as _};
+use futures_lite::FutureExt as _;
 
 use super::front::{self, Visitor};
 use super::places::Place;
@@ -14,7 +14,7 @@ use super::{Shared, Visit, farewell, keep_alive, random};
 use crate::config::Reject;
 use crate::guard::front_profile::{Fault, PIECE};
 use crate::guard::limits::Told;
-use crate::net::{deadline, sockopts};
+use crate::net::{deadline, sockopts, turn};
 use crate::outcome::{Outcome, Stranger};
 use crate::proto::faketls::Digest;
 use crate::proto::handshake::{Env, Handshake, Session, Step};
@@ -127,7 +127,7 @@ async fn next(client: &Async<TcpStream>, shadow: &mut Shadow<'_>, received: &[u8
 /// Sends our reply and waits for the client's obfuscated2 frame.
 async fn await_frame(
     shared: &Shared,
-    mut client: &Async<TcpStream>,
+    client: &Async<TcpStream>,
     visit: &mut Visit,
     mut machine: Handshake,
     mut reply: Vec<u8>,
@@ -139,7 +139,7 @@ async fn await_frame(
     // The first piece ends where the front's would, whatever of it is out.
     let (first, others) = rest.split_at(rest.len().min(piece.saturating_sub(reply.len() - rest.len())));
     for piece in [first].into_iter().chain(others.chunks(piece)) {
-        if !matches!(deadline::until(deadline, client.write_all(piece)).await, Some(Ok(()))) {
+        if !matches!(deadline::until(deadline, turn::write_all(client, piece)).await, Some(Ok(()))) {
             return Verdict::Over(Outcome::HandshakeAborted);
         }
     }
@@ -219,6 +219,7 @@ fn unix_time() -> i64 {
 /// Waits for bytes; none at all mean that the client has ended its side. The buffer exists only while there are bytes.
 async fn receive(client: &Async<TcpStream>) -> io::Result<Vec<u8>> {
     loop {
+        turn::wait().await;
         match receive_now(client.get_ref()) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => client.readable().await?,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

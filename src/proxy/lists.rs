@@ -4,7 +4,8 @@
 //! lets anybody in nor shuts anybody out. A list that is off is never looked at. An allowlist that is on and of which
 //! nothing has been loaded yet lets nobody in: whoever wrote it wanted to be sure of that.
 
-use std::future::{Future, poll_fn};
+use std::fmt;
+use std::future::{Future, pending, poll_fn};
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::pin::Pin;
@@ -16,12 +17,13 @@ use std::time::{Duration, Instant};
 use async_io::Timer;
 use futures_lite::FutureExt as _;
 use futures_lite::future::zip;
+use smol::lock::Semaphore;
 
 use super::web::Web;
 use super::{Shared, Signal};
 use crate::config::{Defense, IpListSource, ListUrl};
 use crate::event::{self, Event};
-use crate::guard::iplist::{BadLines, Builder, Fault, IpList};
+use crate::guard::iplist::{BadLines, Builder, Fault, IpList, Room};
 use crate::net::fetch::{self, Fetched, Page, Validators};
 use crate::net::lan;
 use crate::net::url::Url;
@@ -29,6 +31,8 @@ use crate::outcome::Outcome;
 
 /// Pauses after failures of a source: each is twice the one before, up to the time between updates.
 const RETRY: Duration = Duration::from_secs(10);
+/// How long a source that is loaded counts among those that are loaded at the same time.
+const SLOW: Duration = Duration::from_secs(10);
 /// For one download, however slow.
 const DOWNLOAD_LIMIT: Duration = Duration::from_secs(10 * 60);
 /// The largest list, bytes.
@@ -40,10 +44,15 @@ const CHUNK: usize = 64 << 10;
 pub(super) struct Lists {
     block: List,
     allow: List,
+    /// Memory for the copies that there are and for those that are read.
+    room: Room,
+    /// What the copies may have of it. As much again is for new ones, which are read while the old ones serve.
+    copies_max: usize,
 }
 
 struct List {
     kind: event::IpList,
+    has_warned: AtomicBool,
     state: Mutex<State>,
     /// Sent after a change of the settings.
     changed: Signal,
@@ -52,7 +61,8 @@ struct List {
 struct State {
     is_on: bool,
     update_each: Duration,
-    concurrency: usize,
+    /// For sources that are loaded.
+    places: Arc<Semaphore>,
     sources: Vec<Arc<Source>>,
 }
 
@@ -74,9 +84,10 @@ struct Copy {
 }
 
 impl Lists {
-    /// Lists of which nothing is loaded yet.
-    pub(super) fn new(defense: &Defense) -> Self {
-        let lists = Self { block: List::new(event::IpList::Block), allow: List::new(event::IpList::Allow) };
+    /// Lists of which nothing is loaded yet, and the bytes that they may take.
+    pub(super) fn new(defense: &Defense, memory: usize) -> Self {
+        let (block, allow) = (List::new(event::IpList::Block), List::new(event::IpList::Allow));
+        let lists = Self { block, allow, room: Room::new(memory), copies_max: memory / 2 };
         lists.apply(defense);
         lists
     }
@@ -85,6 +96,12 @@ impl Lists {
     pub(super) fn apply(&self, defense: &Defense) {
         self.block.apply(&defense.blocklist);
         self.allow.apply(&defense.allowlist);
+    }
+
+    /// Reads a copy of a source, for which others leave it room.
+    fn builder(&self, source: &Source) -> Builder {
+        let others = self.block.bytes_without(source) + self.allow.bytes_without(source);
+        Builder::new(self.room.clone(), self.copies_max.saturating_sub(others))
     }
 
     /// Why an address may not connect, if so.
@@ -103,8 +120,9 @@ pub(super) async fn keep_fresh(shared: &Shared) {
 
 impl List {
     fn new(kind: event::IpList) -> Self {
-        let state = State { is_on: false, update_each: Duration::ZERO, concurrency: 1, sources: Vec::new() };
-        Self { kind, state: Mutex::new(state), changed: Signal::default() }
+        let places = Arc::new(Semaphore::new(1));
+        let state = State { is_on: false, update_each: Duration::ZERO, places, sources: Vec::new() };
+        Self { kind, has_warned: AtomicBool::new(false), state: Mutex::new(state), changed: Signal::default() }
     }
 
     fn apply(&self, settings: &IpListSource) {
@@ -114,7 +132,7 @@ impl List {
         *state = State {
             is_on: settings.enabled,
             update_each: settings.update_each,
-            concurrency: settings.download_concurrency.into(),
+            places: Arc::new(Semaphore::new(usize::from(settings.download_concurrency).max(1))),
             sources: settings
                 .urls
                 .iter()
@@ -132,64 +150,95 @@ impl List {
         state.is_on.then(|| state.sources.iter().any(is_in))
     }
 
+    /// Each source goes its own way, so that none waits for another that is slow.
     async fn keep_fresh(&self, shared: &Shared) {
-        let mut was_warned = false;
+        let mut running: Vec<(Arc<Source>, Refreshing<'_>)> = Vec::new();
         loop {
-            let (sources, update_each, concurrency, is_on) = {
-                let state = self.lock();
-                (state.sources.clone(), state.update_each, state.concurrency, state.is_on)
-            };
-            let now = Instant::now();
-            let due = sources.iter().filter(|source| source.lock().due <= now).cloned().collect();
-            if self.load_all(shared, due, update_each, concurrency).await {
-                let entries = sources.iter().filter_map(|source| Some(source.lock().list.as_ref()?.networks())).sum();
-                shared.recorder.record(&Event::ListLoaded { list: self.kind, entries });
+            let sources = self.lock().sources.clone();
+            running.retain(|(source, _)| sources.iter().any(|wanted| Arc::ptr_eq(wanted, source)));
+            for source in sources {
+                if !running.iter().any(|(known, _)| Arc::ptr_eq(known, &source)) {
+                    running.push((source.clone(), Box::pin(self.keep_source_fresh(shared, source))));
+                }
             }
-            let is_empty = sources.iter().all(|source| source.lock().list.is_none());
-            if self.kind == event::IpList::Allow && is_on && is_empty && !was_warned {
-                was_warned = true;
-                log::warn!("the allowlist could not be loaded yet, NOBODY may connect until it is");
-            }
-            let due = sources.iter().map(|source| source.lock().due).min();
-            let timer = due.map_or_else(Timer::never, Timer::at);
-            self.changed.wait().or(async { _ = timer.await }).await;
+            self.warn_of_empty();
+            let all = poll_fn(|context| {
+                running.iter_mut().for_each(|(_, refreshing)| _ = refreshing.as_mut().poll(context));
+                Poll::Pending
+            });
+            self.changed.wait().or(all).await;
         }
     }
 
-    /// Loads sources, not more than `concurrency` at the same time, and says whether any has brought a new list.
-    async fn load_all(
-        &self,
-        shared: &Shared,
-        due: Vec<Arc<Source>>,
-        update_each: Duration,
-        concurrency: usize,
-    ) -> bool {
-        let has_changed = AtomicBool::new(false);
-        let count = concurrency.clamp(1, due.len().max(1));
-        let queue = Mutex::new(due.into_iter());
-        let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
-        let worker = || async {
-            while let Some(source) = next() {
-                if source.refresh(shared, self.kind, update_each).await {
-                    has_changed.store(true, Ordering::Relaxed);
-                }
+    async fn keep_source_fresh(&self, shared: &Shared, source: Arc<Source>) {
+        loop {
+            let due = source.lock().due;
+            Timer::at(due).await;
+            let loaded = self.in_place(source.load(shared)).await;
+            let update_each = self.lock().update_each;
+            if source.take(loaded, self.kind, update_each, shared.config().bind_to) {
+                let entries = self.networks();
+                shared.recorder.record(&Event::ListLoaded { list: self.kind, entries });
             }
+            self.warn_of_empty();
+        }
+    }
+
+    /// Loads when it is its turn. Who is slow does not count any more after a while.
+    async fn in_place<T>(&self, load: impl Future<Output = T>) -> T {
+        let places = self.lock().places.clone();
+        let place = places.acquire_arc().await;
+        let late = async {
+            Timer::after(SLOW).await;
+            drop(place);
+            pending().await
         };
-        let mut workers: Vec<Pin<Box<dyn Future<Output = ()> + Send + '_>>> = Vec::new();
-        workers.extend((0..count).map(|_| Box::pin(worker()) as Pin<Box<_>>));
-        poll_fn(|context| {
-            workers.retain_mut(|worker| worker.as_mut().poll(context).is_pending());
-            if workers.is_empty() { Poll::Ready(()) } else { Poll::Pending }
-        })
-        .await;
-        drop(workers);
-        has_changed.into_inner()
+        load.or(late).await
+    }
+
+    fn networks(&self) -> usize {
+        let state = self.lock();
+        state.sources.iter().filter_map(|source| Some(source.lock().list.as_ref()?.networks())).sum()
+    }
+
+    /// Bytes of what is loaded from other sources than that.
+    fn bytes_without(&self, source: &Source) -> usize {
+        let state = self.lock();
+        let others = state.sources.iter().filter(|other| !std::ptr::eq(Arc::as_ptr(other), source));
+        others.filter_map(|other| Some(other.lock().list.as_ref()?.bytes())).sum()
+    }
+
+    /// Warns once of an allowlist that lets nobody in because all of its sources have failed.
+    fn warn_of_empty(&self) {
+        let state = self.lock();
+        let has_failed = |source: &Arc<Source>| {
+            let copy = source.lock();
+            copy.has_failed && copy.list.is_none()
+        };
+        if self.kind == event::IpList::Allow
+            && state.is_on
+            && state.sources.iter().all(has_failed)
+            && !self.has_warned.swap(true, Ordering::Relaxed)
+        {
+            log::warn!("the allowlist could not be loaded yet, NOBODY may connect until it is");
+        }
     }
 
     /// The settings are whole whenever the lock is free, so a poisoned lock is as good as any.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A source that is kept fresh; it never ends.
+type Refreshing<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+
+/// Why there is no new copy.
+#[derive(Debug, PartialEq, Eq)]
+enum Trouble {
+    /// Only for the moment.
+    Crowded,
+    Other(String),
 }
 
 /// What a source had for us.
@@ -211,15 +260,25 @@ impl Source {
         Self { place, copy: Mutex::new(copy) }
     }
 
-    /// Loads the list and decides when to do so again. Says whether there is a new one.
-    async fn refresh(&self, shared: &Shared, kind: event::IpList, update_each: Duration) -> bool {
-        let loaded = match &self.place {
+    async fn load(&self, shared: &Shared) -> Result<Loaded, Trouble> {
+        let builder = shared.lists.builder(self);
+        match &self.place {
             ListUrl::File(path) => {
                 let path = path.clone();
-                smol::unblock(move || read_file(&path)).await
+                smol::unblock(move || read_file(&path, builder)).await
             }
-            ListUrl::Url(text) => self.download(shared, text).await,
-        };
+            ListUrl::Url(text) => self.download(shared, text, builder).await,
+        }
+    }
+
+    /// Takes what was loaded and decides when to load again. Says whether there is a new list.
+    fn take(
+        &self,
+        loaded: Result<Loaded, Trouble>,
+        kind: event::IpList,
+        update_each: Duration,
+        bind_to: SocketAddr,
+    ) -> bool {
         let (place, mut copy) = (self.shown(), self.lock());
         match loaded {
             Ok(loaded) => {
@@ -234,7 +293,7 @@ impl Source {
                         );
                     }
                     if kind == event::IpList::Block {
-                        warn_of_lan(&list, &place, shared.config().bind_to);
+                        warn_of_lan(&list, &place, bind_to);
                     }
                     *copy = Copy { list: Some(Arc::new(list)), validators, bad, ..*copy };
                 }
@@ -242,14 +301,12 @@ impl Source {
                 copy.due = Instant::now() + update_each;
                 is_new
             }
-            Err(error) => {
+            Err(trouble) => {
                 let kept = if copy.list.is_some() { "the last good copy stays" } else { "there is no copy of it" };
-                if copy.has_failed {
-                    log::debug!("cannot load a list, {kept} list={kind} source={place} error={error}");
-                } else {
-                    log::warn!("cannot load a list, {kept} list={kind} source={place} error={error}");
-                }
-                copy.has_failed = true;
+                let is_known = copy.has_failed || trouble == Trouble::Crowded;
+                let level = if is_known { log::Level::Debug } else { log::Level::Warn };
+                log::log!(level, "cannot load a list, {kept} list={kind} source={place} error={trouble}");
+                copy.has_failed |= trouble != Trouble::Crowded;
                 copy.due = Instant::now() + copy.retry.min(update_each);
                 copy.retry = copy.retry.saturating_mul(2);
                 false
@@ -257,23 +314,24 @@ impl Source {
         }
     }
 
-    async fn download(&self, shared: &Shared, text: &str) -> Result<Loaded, String> {
-        let url = Url::parse(text).ok_or("the URL cannot be asked for")?;
+    async fn download(&self, shared: &Shared, text: &str, mut builder: Builder) -> Result<Loaded, Trouble> {
+        let url = Url::parse(text).ok_or_else(|| Trouble::Other("the URL cannot be asked for".to_owned()))?;
         let known = self.lock().validators.clone();
         let patience = shared.config().network.timeout.http;
         let page = Page { url: &url, known: &known, patience, limit: DOWNLOAD_LIMIT, size_max: SIZE_MAX };
-        let mut builder = Builder::default();
-        match fetch::fetch(&Web(shared), &page, &mut |part| builder.feed(part)).await {
-            Ok(Fetched::Unchanged) => Ok(Loaded::Unchanged),
-            Ok(Fetched::New(validators)) => {
-                let (list, bad) = smol::unblock(move || builder.finish()).await.map_err(explained)?;
-                // A file without a line is the owner's wish, a page without one is a server's mishap.
-                if list.networks() == 0 {
-                    return Err("there is nothing in it".to_owned());
-                }
-                Ok(Loaded::New(list, bad, validators))
-            }
-            Err(error) => Err(error.to_string()),
+        let fetched = fetch::fetch(&Web(shared), &page, &mut |part| builder.feed(part)).await;
+        if matches!(fetched, Ok(Fetched::Unchanged)) {
+            return Ok(Loaded::Unchanged);
+        }
+        if let Err(error) = fetched {
+            // Why it takes no more says more than that it does not.
+            return Err(builder.fault().map_or_else(|| Trouble::Other(error.to_string()), Trouble::from));
+        }
+        let (list, bad) = builder.finish()?;
+        // A file without a line is the owner's wish, a page without one is a server's mishap.
+        match fetched {
+            Ok(Fetched::New(validators)) if list.networks() > 0 => Ok(Loaded::New(list, bad, validators)),
+            _ => Err(Trouble::Other("there is nothing in it".to_owned())),
         }
     }
 
@@ -292,33 +350,49 @@ impl Source {
 }
 
 /// Reads a file; on a thread where that may take its time.
-fn read_file(path: &Path) -> Result<Loaded, String> {
+fn read_file(path: &Path, mut builder: Builder) -> Result<Loaded, Trouble> {
     use std::io::Read as _;
-    let explain = |error: std::io::Error| error.to_string();
+    let explain = |error: std::io::Error| Trouble::Other(error.to_string());
     // Opening a pipe would wait for somebody who writes.
     let length = std::fs::metadata(path).map_err(explain)?;
     if !length.is_file() {
-        return Err("this is not a file".to_owned());
+        return Err(Trouble::Other("this is not a file".to_owned()));
     }
     let mut file = std::fs::File::open(path).map_err(explain)?.take(SIZE_MAX + 1);
-    let (mut builder, mut chunk, mut total) = (Builder::default(), vec![0; CHUNK], 0u64);
+    let (mut chunk, mut total) = (vec![0; CHUNK], 0u64);
     loop {
         let count = file.read(&mut chunk).map_err(explain)?;
         total += count as u64;
-        match count {
-            0 => break,
-            _ if total > SIZE_MAX => return Err("the file is too large".to_owned()),
-            count => builder.feed(chunk.get(..count).unwrap_or_default()),
+        if total > SIZE_MAX {
+            return Err(Trouble::Other("the file is too large".to_owned()));
+        }
+        if count == 0 || !builder.feed(chunk.get(..count).unwrap_or_default()) {
+            break;
         }
     }
-    let (list, bad) = builder.finish().map_err(explained)?;
+    let (list, bad) = builder.finish()?;
     Ok(Loaded::New(list, bad, Validators::default()))
 }
 
-fn explained(fault: Fault) -> String {
-    match fault {
-        Fault::Garbage => "this is no list of networks".to_owned(),
-        Fault::TooLarge => "the list has too many networks".to_owned(),
+impl From<Fault> for Trouble {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Garbage => Self::Other("this is no list of networks".to_owned()),
+            Fault::TooLarge { limit } => Self::Other(format!(
+                "it takes more than the {} KB that are left for it, give mtg more (memory) or choose a shorter list",
+                limit >> 10
+            )),
+            Fault::Crowded => Self::Crowded,
+        }
+    }
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Crowded => "other lists are loaded now, there is no memory for this one at the same time",
+            Self::Other(text) => text,
+        })
     }
 }
 

@@ -20,8 +20,10 @@ const NOTSENT: (u64, u64) = (128 << 10, 1 << 20);
 /// whole for a moment.
 const HELLOS_PART: u64 = 16;
 const HELLOS_MAX: u64 = 8 << 20;
+/// Bytes that lists may take at most.
+const LISTS_MAX: u64 = 64 << 20;
 /// Memory of one connection in the process without the bytes on their way, with what its handshake took for a moment.
-const CONNECTION: u64 = 4 << 10;
+const CONNECTION: u64 = 2560;
 
 /// What the memory is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +32,8 @@ pub(super) struct Shares {
     pub(super) buffers: usize,
     /// Bytes for hellos that are not whole.
     pub(super) hellos: usize,
+    /// Bytes for lists of addresses, old copies and new ones.
+    pub(super) lists: usize,
     /// Connections that the rest has room for.
     pub(super) connections: u64,
     /// Bytes that may wait unsent in the kernel for one client.
@@ -42,14 +46,15 @@ pub(super) fn shares(config: &Config) -> Shares {
 }
 
 fn divide(memory: u64) -> Shares {
-    let buffers = (memory / 2).min(BUFFERS_MAX);
+    let (buffers, lists) = ((memory / 8 * 3).min(BUFFERS_MAX), (memory / 4).min(LISTS_MAX));
     let hellos = (memory / HELLOS_PART).min(HELLOS_MAX);
+    let bytes = |share: u64| usize::try_from(share).unwrap_or(usize::MAX);
     let notsent = (memory / NOTSENT_PART).clamp(NOTSENT.0, NOTSENT.1);
-    let [in_buffers, in_hellos] = [buffers, hellos].map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
     Shares {
-        buffers: in_buffers,
-        hellos: in_hellos,
-        connections: (memory - buffers - hellos) / CONNECTION,
+        buffers: bytes(buffers),
+        lists: bytes(lists),
+        hellos: bytes(hellos),
+        connections: (memory - buffers - lists - hellos) / CONNECTION,
         notsent: u32::try_from(notsent).unwrap_or(u32::MAX),
     }
 }
@@ -150,10 +155,13 @@ mod tests {
 
     #[test]
     fn a_small_router_divides_and_a_server_does_not_waste() {
-        let router = Shares { buffers: 4 << 20, hellos: 512 << 10, connections: 896, notsent: 128 << 10 };
-        assert_eq!(divide(8 * MIB), router);
-        let server = Shares { buffers: 16 << 20, hellos: 8 << 20, connections: 26_624, notsent: 1 << 20 };
-        assert_eq!(divide(128 * MIB), server);
+        let (small, large) = (divide(8 * MIB), divide(128 * MIB));
+        let router =
+            Shares { buffers: 3 << 20, hellos: 512 << 10, lists: 2 << 20, connections: 1024, notsent: 128 << 10 };
+        assert_eq!(small, router);
+        let server =
+            Shares { buffers: 16 << 20, hellos: 8 << 20, lists: 32 << 20, connections: 29_491, notsent: 1 << 20 };
+        assert_eq!(large, server);
         assert_eq!(divide(0).connections, 0);
     }
 }

@@ -183,7 +183,7 @@ impl Proxy {
             recorder: Arc::new(Recorder::new(hooks.observer)),
             dial: hooks.dial,
             places: Places::new(admission::caps(&config, &memory)),
-            lists: Lists::new(&config.defense),
+            lists: Lists::new(&config.defense, memory.lists),
             learned: Learned::default(),
             #[cfg(feature = "tls")]
             measured: pages::Measured::default(),

@@ -97,7 +97,7 @@ async fn measure(shared: &Shared, url: &Url) -> Result<Vec<u32>, String> {
     let mut stream = Stream::Tls(Box::new(stream));
     let fields = url.authorization.as_deref().map(|value| ("Authorization", value)).into_iter().collect();
     let request = Request { url, fields, body: None, body_max: SIZE_MAX, patience };
-    let head = http::exchange(&mut stream, &request, &mut |_| {}).await.map_err(|error| error.to_string())?;
+    let head = http::exchange(&mut stream, &request, &mut |_| true).await.map_err(|error| error.to_string())?;
     match (head.status, stream) {
         (200, Stream::Tls(stream)) => Ok(stream.into_gaps()),
         (status, _) => Err(format!("the server answers with status {status}")),

@@ -10,14 +10,14 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use async_io::{Async, Timer};
+use futures_lite::AsyncReadExt as _;
 use futures_lite::future::yield_now;
-use futures_lite::{AsyncReadExt as _, AsyncWriteExt as _};
 use smol::{Executor, Task};
 
 use super::table::METRICS;
 use super::{Snapshot, Stats, Value};
 use crate::config::Prometheus;
-use crate::net::deadline;
+use crate::net::{deadline, turn};
 
 /// Readers at the same time; one more takes the place of the oldest.
 const READERS: usize = 8;
@@ -25,6 +25,8 @@ const READERS: usize = 8;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Bytes of a request's head.
 const HEAD_MAX: usize = 8 << 10;
+/// Bytes that a reader may send after its request.
+const DRAINED_MAX: usize = 64 << 10;
 /// Pause after an error of accept that only time mends.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -91,11 +93,17 @@ async fn answer(
     let head = receive_head(socket).await?;
     refreshed.await;
     let response = respond(&head, settings, || stats.snapshot());
-    socket.write_all(response.as_bytes()).await?;
+    turn::write_all(socket, response.as_bytes()).await?;
     socket.get_ref().shutdown(std::net::Shutdown::Write)?;
     // Closing with bytes unread would send RST, which may overtake the answer.
-    while socket.read(&mut [0; 512]).await? > 0 {}
-    Ok(())
+    let (mut chunk, mut drained) = ([0; 1024], 0);
+    while drained < DRAINED_MAX {
+        match turn::take(socket.read(&mut chunk)).await? {
+            0 => return Ok(()),
+            length => drained += length,
+        }
+    }
+    Err(io::ErrorKind::InvalidData.into())
 }
 
 /// Reads up to the empty line that ends the head.
@@ -103,7 +111,7 @@ async fn receive_head(mut socket: &Async<TcpStream>) -> io::Result<String> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") && !head.ends_with(b"\n\n") && head.len() < HEAD_MAX {
         let mut chunk = [0; 1024];
-        let length = socket.read(&mut chunk).await?;
+        let length = turn::take(socket.read(&mut chunk)).await?;
         if length == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }

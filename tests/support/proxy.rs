@@ -8,7 +8,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -32,6 +32,7 @@ pub struct Proxy {
     pub address: SocketAddr,
     child: Child,
     stderr: Arc<Mutex<String>>,
+    is_unread: Arc<AtomicBool>,
     directory: PathBuf,
     ended: bool,
 }
@@ -138,17 +139,20 @@ impl Setup {
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{}: {error}", binary().display()));
-        let stderr = Arc::new(Mutex::new(String::new()));
+        let (stderr, is_unread) = <(Arc<Mutex<String>>, Arc<AtomicBool>)>::default();
         std::thread::spawn({
-            let (mut pipe, stderr) = (child.stderr.take().unwrap(), stderr.clone());
+            let (mut pipe, stderr, is_unread) = (child.stderr.take().unwrap(), stderr.clone(), is_unread.clone());
             move || {
                 let mut buffer = [0; 4096];
                 while let Ok(count @ 1..) = pipe.read(&mut buffer) {
                     stderr.lock().unwrap().push_str(&String::from_utf8_lossy(&buffer[..count]));
+                    while is_unread.load(Ordering::SeqCst) {
+                        std::thread::sleep(Duration::from_millis(10));
+                    }
                 }
             }
         });
-        Proxy { address, child, stderr, directory, ended: false }
+        Proxy { address, child, stderr, is_unread, directory, ended: false }
     }
 
     /// The configuration file for a proxy on that address.
@@ -165,6 +169,16 @@ impl Proxy {
     /// What the proxy has written to stderr so far.
     pub fn log(&self) -> String {
         self.stderr.lock().unwrap().clone()
+    }
+
+    /// Stops reading stderr, or goes on.
+    pub fn leave_log_unread(&self, is_unread: bool) {
+        self.is_unread.store(is_unread, Ordering::SeqCst);
+    }
+
+    /// Its configuration file.
+    pub fn config_file(&self) -> PathBuf {
+        self.directory.join("mtg.conf")
     }
 
     /// How many files it has open.

@@ -10,7 +10,7 @@ use async_io::{Async, Timer};
 use futures_lite::future::zip;
 
 use super::{Case, Finding};
-use crate::net::deadline;
+use crate::net::{deadline, turn};
 use crate::proto::sntp::{self, MESSAGE_LEN};
 
 const SUBJECT: &str = "clock";
@@ -74,7 +74,7 @@ async fn ask(case: &Case, server: &str) -> io::Result<i64> {
     socket.send(&sntp::question(nonce)).await?;
     let mut message = [0; 4 * MESSAGE_LEN];
     loop {
-        let length = socket.recv(&mut message).await?;
+        let length = turn::take(socket.recv(&mut message)).await?;
         if let Some(answer) = sntp::answer(message.get(..length).unwrap_or_default(), nonce) {
             return Ok(sntp::offset(answer, asked, now_millis()));
         }

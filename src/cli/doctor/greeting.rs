@@ -5,10 +5,10 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use async_io::Async;
-use futures_lite::{AsyncReadExt as _, AsyncWriteExt as _};
+use futures_lite::AsyncReadExt as _;
 
 use super::clock::now_secs;
-use crate::net::deadline;
+use crate::net::{deadline, turn};
 use crate::proto::faketls;
 use crate::proto::secret::Secret;
 use crate::proto::tls::first_flight::FirstFlight;
@@ -45,8 +45,8 @@ pub(super) async fn greet(socket: TcpStream, preface: &[u8], secret: &Secret) ->
         let _ = getrandom::fill(bytes);
     });
     let random = faketls::sign_hello(&mut hello, now_secs(), secret).ok_or(io::ErrorKind::InvalidInput)?;
-    (&socket).write_all(preface).await?;
-    (&socket).write_all(&hello).await?;
+    turn::write_all(&socket, preface).await?;
+    turn::write_all(&socket, &hello).await?;
     let mut flight = match receive(&socket).await {
         Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Vec::new(),
         received => received?,
@@ -64,7 +64,7 @@ async fn receive(mut socket: &Async<TcpStream>) -> io::Result<Vec<u8>> {
     let mut chunk = vec![0; 4096];
     let mut patience = PATIENCE;
     while flight.len() < FLIGHT_MAX {
-        match deadline::within(patience, socket.read(&mut chunk)).await {
+        match deadline::within(patience, turn::take(socket.read(&mut chunk))).await {
             Some(Ok(length @ 1..)) => flight.extend_from_slice(chunk.get(..length).unwrap_or_default()),
             Some(Err(error)) if flight.is_empty() => return Err(error),
             None if flight.is_empty() => return Err(io::ErrorKind::TimedOut.into()),

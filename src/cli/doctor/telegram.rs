@@ -7,12 +7,12 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_io::Async;
-use futures_lite::{AsyncReadExt as _, AsyncWriteExt as _};
+use futures_lite::AsyncReadExt as _;
 
 use super::clock::now_secs;
 use super::{Case, Check, Finding};
 use crate::config::{Host, Upstream};
-use crate::net::deadline;
+use crate::net::{deadline, turn};
 use crate::proto::dc::DcId;
 use crate::proto::mtproto::{self, ANSWER_MAX, LENGTH_LEN};
 use crate::proto::obfuscated2::{DcFrame, Tag};
@@ -143,18 +143,18 @@ async fn ask(mut socket: &Async<TcpStream>, dc: DcId) -> io::Result<i64> {
     let mut question = mtproto::req_pq(&nonce, now_secs());
     to_dc.apply_keystream(&mut question);
     let wire = [bytes.as_slice(), &question].concat();
-    socket.write_all(&wire).await?;
+    turn::write_all(socket, &wire).await?;
 
     let mut from_dc = from_dc.stream();
     let mut length = [0; LENGTH_LEN];
-    socket.read_exact(&mut length).await?;
+    turn::take(socket.read_exact(&mut length)).await?;
     from_dc.apply_keystream(&mut length);
     let length = usize::try_from(u32::from_le_bytes(length)).unwrap_or(usize::MAX);
     if length > ANSWER_MAX {
         return Err(io::Error::other("not an answer of a data centre"));
     }
     let mut packet = vec![0; length];
-    socket.read_exact(&mut packet).await?;
+    turn::take(socket.read_exact(&mut packet)).await?;
     from_dc.apply_keystream(&mut packet);
     mtproto::res_pq(&packet, &nonce).ok_or_else(|| io::Error::other("not an answer of a data centre"))
 }

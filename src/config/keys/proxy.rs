@@ -40,7 +40,7 @@ pub(super) static KEYS: &[KeySpec] = &[
         "memory",
         OptionalBytes(|c| &mut c.memory),
         Unset("1/8 of the RAM or of the cgroup's limit"),
-        "budget for connections and the bytes on their way; how many connections there may be follows from it",
+        "budget for connections, the bytes on their way and lists; how many connections there may be follows from it",
     ),
     live(
         "shutdown-grace",

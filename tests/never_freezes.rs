@@ -233,8 +233,10 @@ fn asking_socks5(server: SocketAddr) -> Setup {
     plain().set("network.proxies", &format!("[\"socks5://{server}\"]"))
 }
 
-/// Servers over TCP: how the proxy is made to ask them, and what they say.
-const SERVERS: [(&str, fn(SocketAddr) -> Setup, Talk); 11] = [
+/// A server over TCP: its name, how the proxy is made to ask it, and what it says.
+type Server = (&'static str, fn(SocketAddr) -> Setup, Talk);
+
+const SERVERS: [Server; 11] = [
     (
         "list server with chunks of one byte",
         asking_list,

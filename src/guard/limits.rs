@@ -270,6 +270,14 @@ impl Hellos {
     }
 }
 
+/// What counts as one address: an IPv4 address, or the /64 that every IPv6 customer has at least.
+pub(crate) fn source(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) >> 64 << 64).into()),
+        v4 => v4,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

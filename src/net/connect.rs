@@ -1,17 +1,18 @@
 //! Connecting to one of several addresses: happy eyeballs (RFC 8305), from an address of our own where the owner
-//! wants one, and a memory of what failed.
+//! wants one, and a memory of what failed. What failed because we have no descriptor or memory left is nobody's fault.
 
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::pin::Pin;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use async_io::{Async, Timer};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto};
+use smol::lock::{Semaphore, SemaphoreGuardArc};
 
 use super::deadline;
 use super::sockopts::{self, KeepAlive};
@@ -21,6 +22,8 @@ const HEAD_START: Duration = Duration::from_millis(300);
 /// Attempts of one connection that may run beside each other. Each is a descriptor, and whoever connects to us when the
 /// front is dead makes us try all of its addresses.
 const AT_ONCE: usize = 3;
+/// Addresses of one peer that are tried.
+const ADDRESSES_MAX: usize = 32;
 /// How long a failing address is tried last.
 const REMEMBERED: Duration = Duration::from_secs(60);
 /// Failing addresses that are remembered.
@@ -35,6 +38,10 @@ pub(crate) struct Dialer {
     source: (Option<Ipv4Addr>, Option<Ipv6Addr>),
     /// For routers that choose the way by a mark.
     mark: Option<u32>,
+    /// What the kernel may keep for a connection in each direction, bytes.
+    buffer: Option<usize>,
+    /// Places for attempts beside the first one of each connection, which other dialers may use, too.
+    racers: Option<Arc<Semaphore>>,
     failures: Failures,
 }
 
@@ -72,12 +79,22 @@ impl Failures {
 impl Dialer {
     /// A dialer that binds its sockets to the `source` address of their family, if there is one.
     pub(crate) fn new(keep_alive: Option<KeepAlive>, source: (Option<Ipv4Addr>, Option<Ipv6Addr>)) -> Self {
-        Self { keep_alive, source, mark: None, failures: Failures::default() }
+        Self { keep_alive, source, mark: None, buffer: None, racers: None, failures: Failures::default() }
     }
 
     /// The same with a mark on its sockets, as far as we may set one.
     pub(crate) fn marked(self, mark: Option<u32>) -> Self {
         Self { mark, ..self }
+    }
+
+    /// The same with bounds on what the kernel keeps for its connections.
+    pub(crate) fn buffered(self, buffer: Option<usize>) -> Self {
+        Self { buffer, ..self }
+    }
+
+    /// The same with a bound on its attempts beside others. Where it is reached, addresses are tried one after the other.
+    pub(crate) fn racing(self, racers: &Arc<Semaphore>) -> Self {
+        Self { racers: Some(racers.clone()), ..self }
     }
 
     /// A dialer for connections that end with one answer, which somebody waits for.
@@ -98,6 +115,7 @@ impl Dialer {
         limit: Duration,
     ) -> io::Result<(TcpStream, SocketAddr)> {
         self.order(&mut addresses);
+        addresses.truncate(ADDRESSES_MAX);
         let mut race = Race::new(self, addresses, limit);
         poll_fn(|context| race.poll(context)).await
     }
@@ -128,6 +146,9 @@ impl Dialer {
         if let Some(mark) = self.mark {
             sockopts::mark(&socket, mark);
         }
+        if let Some(bytes) = self.buffer {
+            sockopts::limit_buffers(&socket, bytes);
+        }
         let source = match address {
             SocketAddr::V4(_) => self.source.0.map(IpAddr::V4),
             SocketAddr::V6(_) => self.source.1.map(IpAddr::V6),
@@ -150,6 +171,12 @@ impl Dialer {
     }
 }
 
+/// Whether a connection could not be made because this machine or this process has no more of something.
+pub(crate) fn is_our_own(error: &io::Error) -> bool {
+    let ours = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
+    Errno::from_io_error(error).is_some_and(|errno| ours.contains(&errno))
+}
+
 type Attempt<'a> = Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send + 'a>>;
 
 struct Race<'a> {
@@ -166,6 +193,7 @@ struct Runner<'a> {
     address: SocketAddr,
     started: Instant,
     attempt: Attempt<'a>,
+    _place: Option<SemaphoreGuardArc>,
 }
 
 impl<'a> Race<'a> {
@@ -176,7 +204,7 @@ impl<'a> Race<'a> {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
         loop {
             let mut index = 0;
-            while let Some(Runner { address, started, attempt }) = self.running.get_mut(index) {
+            while let Some(Runner { address, started, attempt, .. }) = self.running.get_mut(index) {
                 match attempt.as_mut().poll(context) {
                     Poll::Pending => index += 1,
                     Poll::Ready(Ok(socket)) => {
@@ -186,7 +214,9 @@ impl<'a> Race<'a> {
                         return Poll::Ready(Ok((socket, winner)));
                     }
                     Poll::Ready(Err(error)) => {
-                        self.dialer.failures.remember(*address, Instant::now());
+                        if !is_our_own(&error) {
+                            self.dialer.failures.remember(*address, Instant::now());
+                        }
                         self.last = Some(error);
                         drop(self.running.swap_remove(index));
                         self.next = None;
@@ -200,16 +230,31 @@ impl<'a> Race<'a> {
             if !may_start {
                 return Poll::Pending;
             }
-            if let Some(address) = self.waiting.next() {
+            let has_waiting = !self.waiting.as_slice().is_empty();
+            let place = if has_waiting { self.place() } else { None };
+            if let (Some(place), Some(address)) = (place, self.waiting.as_slice().first().copied()) {
+                self.waiting.next();
                 self.make_room();
                 let attempt = Box::pin(self.dialer.attempt(address, self.limit));
-                self.running.push(Runner { address, started: Instant::now(), attempt });
+                self.running.push(Runner { address, started: Instant::now(), attempt, _place: place });
+                self.next = Some(Timer::after(HEAD_START));
+            } else if has_waiting {
+                // The one that runs has its limit, and then it is the next one's turn.
                 self.next = Some(Timer::after(HEAD_START));
             } else if self.running.is_empty() {
                 return Poll::Ready(Err(self.last.take().unwrap_or_else(|| io::ErrorKind::NotFound.into())));
             } else {
                 self.next = Some(Timer::never());
             }
+        }
+    }
+
+    /// A place for another attempt. The first needs none, and whoever is given up leaves its own.
+    fn place(&self) -> Option<Option<SemaphoreGuardArc>> {
+        let is_counted = !self.running.is_empty();
+        match &self.dialer.racers {
+            Some(racers) if is_counted => racers.try_acquire_arc().map(Some),
+            _ => Some(None),
         }
     }
 
@@ -308,6 +353,38 @@ mod tests {
         let first = TcpStream::connect(address).unwrap();
         let connect = || TcpStream::connect_timeout(&address, Duration::from_millis(500)).ok();
         std::iter::once(first).chain(std::iter::from_fn(connect)).collect()
+    }
+
+    #[test]
+    fn without_places_for_more_the_addresses_are_tried_one_after_the_other() {
+        let (silent_listener, silent) = listener();
+        let _fillers = fill(&silent_listener, silent);
+        let (_listener, good) = listener();
+        let (racers, mut most) = (Arc::new(Semaphore::new(0)), 0);
+        let dialer = dialer().racing(&racers);
+        let mut race = Race::new(&dialer, vec![silent, good], Duration::from_millis(700));
+        let counted = poll_fn(|context| {
+            let outcome = race.poll(context);
+            most = most.max(race.running.len());
+            outcome
+        });
+        assert_eq!(async_io::block_on(counted).unwrap().1, good);
+        assert_eq!(most, 1);
+    }
+
+    #[test]
+    fn what_we_lack_ourselves_is_not_the_fault_of_the_address() {
+        for (errno, is_ours) in [(Errno::MFILE, true), (Errno::NFILE, true), (Errno::CONNREFUSED, false)] {
+            assert_eq!(is_our_own(&errno.into()), is_ours, "{errno}");
+        }
+    }
+
+    #[test]
+    fn connections_have_small_buffers_where_memory_is_short() {
+        let (_listener, address) = listener();
+        let (socket, _) = connect(&dialer().buffered(Some(16 << 10)), &[address]).unwrap();
+        assert_eq!(rustix::net::sockopt::socket_recv_buffer_size(&socket).unwrap(), 32 << 10);
+        assert_eq!(rustix::net::sockopt::socket_send_buffer_size(&socket).unwrap(), 32 << 10);
     }
 
     #[test]

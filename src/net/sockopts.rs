@@ -39,6 +39,8 @@ pub(crate) struct ClientSide {
     /// Bytes that may wait unsent in the kernel. More of them only make a slow client's memory grow here, and its
     /// small messages wait behind them. Never for the other side: it has held up uploads on long paths.
     pub(crate) notsent_lowat: Option<u32>,
+    /// See [`limit_buffers`].
+    pub(crate) buffer: Option<usize>,
 }
 
 /// Makes a connection send small messages at once and share a long path well. Connections that a listening socket
@@ -84,6 +86,20 @@ impl KeepAlive {
     }
 }
 
+/// Bounds what the kernel keeps for a connection, received and unread or sent and not acknowledged, to about twice
+/// `bytes` each. Before the connection is made, for the window that can be told to the other side depends on it.
+/// Without a bound the kernel finds the size that a fast and long path needs.
+pub(crate) fn limit_buffers(socket: impl AsFd, bytes: usize) {
+    let socket = socket.as_fd();
+    let options = [
+        ("SO_RCVBUF", sockopt::set_socket_recv_buffer_size(socket, bytes)),
+        ("SO_SNDBUF", sockopt::set_socket_send_buffer_size(socket, bytes)),
+    ];
+    for (number, (option, result)) in (16..).zip(options) {
+        complain_once(number, option, result.map_err(io::Error::from));
+    }
+}
+
 /// Gives a listening socket what its connections shall have; their first packets depend on it.
 pub(crate) fn prepare_client_side(listener: impl AsFd, client_side: &ClientSide) {
     let socket = SockRef::from(&listener);
@@ -92,6 +108,9 @@ pub(crate) fn prepare_client_side(listener: impl AsFd, client_side: &ClientSide)
     }
     if let Some(bytes) = client_side.notsent_lowat {
         complain_once(1, "TCP_NOTSENT_LOWAT", socket.set_tcp_notsent_lowat(bytes.min(i32::MAX.unsigned_abs())));
+    }
+    if let Some(bytes) = client_side.buffer {
+        limit_buffers(&listener, bytes);
     }
 }
 
@@ -191,7 +210,7 @@ mod tests {
     #[test]
     fn clients_send_small_segments_only_if_they_are_asked_to() {
         let mss = |client_side| SockRef::from(&connected(&client_side).0).tcp_mss().unwrap();
-        let usual = ClientSide { mss: None, notsent_lowat: None };
+        let usual = ClientSide { mss: None, notsent_lowat: None, buffer: None };
         assert!(mss(usual) > 536);
         for size in [536, 88] {
             assert!((1..=u32::from(size)).contains(&mss(ClientSide { mss: Some(size), ..usual })), "{size}");
@@ -199,9 +218,17 @@ mod tests {
     }
 
     #[test]
+    fn accepted_connections_have_small_buffers_where_memory_is_short() {
+        let (_client, small) = connected(&ClientSide { mss: None, notsent_lowat: None, buffer: Some(16 << 10) });
+        // The kernel takes it twice, for what it needs itself.
+        assert_eq!(sockopt::socket_recv_buffer_size(&small).unwrap(), 32 << 10);
+        assert_eq!(sockopt::socket_send_buffer_size(&small).unwrap(), 32 << 10);
+    }
+
+    #[test]
     fn accepted_connections_keep_little_unsent_in_the_kernel() {
         let lowat = |notsent_lowat| {
-            let (_client, accepted) = connected(&ClientSide { mss: None, notsent_lowat });
+            let (_client, accepted) = connected(&ClientSide { mss: None, notsent_lowat, buffer: None });
             SockRef::from(&accepted).tcp_notsent_lowat().unwrap()
         };
         assert_eq!((lowat(Some(0x2_0000)), lowat(Some(u32::MAX))), (0x2_0000, i32::MAX.unsigned_abs()));

@@ -21,6 +21,10 @@ use crate::proto::proxy_protocol::{self, Origin, Parsed};
 const RESERVED_DESCRIPTORS: u64 = 24;
 /// Descriptors of a connection.
 const DESCRIPTORS_EACH: u64 = 2;
+/// The part of the descriptors that is for attempts to connect beside the first one of a connection, and their number at
+/// most.
+const RACERS_PART: u64 = 16;
+const RACERS_MAX: u64 = 256;
 /// How long a balancer may take for its header; it has it when it connects.
 const HEADER_LIMIT: Duration = Duration::from_secs(5);
 /// Bytes looked at together in search of a header.
@@ -28,8 +32,8 @@ const HEADER_CHUNK: usize = 256;
 
 /// The caps that configuration, descriptors and memory allow.
 pub(super) fn caps(config: &Config, memory: &memory::Shares) -> Caps {
-    let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    let affordable = descriptors.saturating_sub(RESERVED_DESCRIPTORS) / DESCRIPTORS_EACH;
+    let reserved = RESERVED_DESCRIPTORS + racers() as u64;
+    let affordable = descriptors().saturating_sub(reserved) / DESCRIPTORS_EACH;
     let wanted = u64::from(config.concurrency);
     let total = wanted.min(affordable).min(memory.connections).max(2);
     if total >= wanted {
@@ -48,6 +52,15 @@ pub(super) fn caps(config: &Config, memory: &memory::Shares) -> Caps {
         undecided_per_address: if per_address == 0 { usize::MAX } else { per_address },
         hello_bytes: memory.hellos,
     }
+}
+
+/// How many attempts to connect there may be beside the first one of each connection.
+pub(super) fn racers() -> usize {
+    usize::try_from((descriptors() / RACERS_PART).min(RACERS_MAX)).unwrap_or_default()
+}
+
+fn descriptors() -> u64 {
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
 /// Gives a connection its place, or says why there is none.

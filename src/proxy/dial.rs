@@ -14,6 +14,7 @@ use super::route::{ATTEMPTS, Means};
 use super::{Shared, Told, Visit, advice, random};
 use crate::config::{Config, PreferIp};
 use crate::guard::front_profile::Fault;
+use crate::guard::limits::source;
 use crate::net::deadline;
 use crate::outcome::Outcome;
 use crate::proto::dc::DcId;
@@ -80,6 +81,7 @@ pub(super) async fn to_dc(shared: &Shared, client: Async<TcpStream>, session: Se
     shared.relay.add(Job {
         client,
         remote,
+        source: source(visit.ip()),
         codec: Codec::Telegram(link.client_to_dc, link.dc_to_client, farewells(shared)),
         opening_payload: link.opening_payload,
         opening: link.opening,

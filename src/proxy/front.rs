@@ -12,6 +12,7 @@ use super::loops::Path;
 use super::relay::{Codec, Job, reset_on_close};
 use super::{Shared, Told, Visit, front_watch};
 use crate::config::{Config, Host};
+use crate::guard::limits::source;
 use crate::log::Limited;
 use crate::net::deadline;
 use crate::outcome::{Outcome, Stranger};
@@ -83,6 +84,7 @@ pub(super) async fn splice(shared: &Shared, client: Async<TcpStream>, visitor: V
         client,
         remote,
         codec: Codec::Splice,
+        source: source(visit.ip()),
         opening,
         opening_payload,
         idle: IDLE,

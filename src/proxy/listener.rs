@@ -158,7 +158,7 @@ mod tests {
         const FLOOD: usize = 500;
         let keep_alive =
             KeepAlive { is_on: false, idle: Duration::from_secs(60), interval: Duration::from_secs(15), count: 9 };
-        let client_side = ClientSide { mss: None, notsent_lowat: None };
+        let client_side = ClientSide { mss: None, notsent_lowat: None, buffer: None };
         let accepted = Cell::new(0);
         let most_at_once = async_io::block_on(async {
             let listener = Listener::bind(([127, 0, 0, 1], 0).into(), &keep_alive, &client_side, false).unwrap();

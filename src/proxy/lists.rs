@@ -244,7 +244,7 @@ enum Trouble {
 /// What a source had for us.
 enum Loaded {
     Unchanged,
-    New(IpList, BadLines, Validators),
+    New(Arc<IpList>, BadLines, Validators),
 }
 
 impl Source {
@@ -295,7 +295,7 @@ impl Source {
                     if kind == event::IpList::Block {
                         warn_of_lan(&list, &place, bind_to);
                     }
-                    *copy = Copy { list: Some(Arc::new(list)), validators, bad, ..*copy };
+                    *copy = Copy { list: Some(list), validators, bad, ..*copy };
                 }
                 (copy.retry, copy.has_failed) = (RETRY, false);
                 copy.due = Instant::now() + update_each;
@@ -330,7 +330,7 @@ impl Source {
         let (list, bad) = builder.finish()?;
         // A file without a line is the owner's wish, a page without one is a server's mishap.
         match fetched {
-            Ok(Fetched::New(validators)) if list.networks() > 0 => Ok(Loaded::New(list, bad, validators)),
+            Ok(Fetched::New(validators)) if list.networks() > 0 => Ok(Loaded::New(Arc::new(list), bad, validators)),
             _ => Err(Trouble::Other("there is nothing in it".to_owned())),
         }
     }
@@ -371,7 +371,7 @@ fn read_file(path: &Path, mut builder: Builder) -> Result<Loaded, Trouble> {
         }
     }
     let (list, bad) = builder.finish()?;
-    Ok(Loaded::New(list, bad, Validators::default()))
+    Ok(Loaded::New(Arc::new(list), bad, Validators::default()))
 }
 
 impl From<Fault> for Trouble {

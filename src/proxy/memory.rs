@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use rustix::param::page_size;
+
 use crate::config::Config;
 
 /// The part of the machine's or the container's memory that is ours unless configured.
@@ -20,6 +22,17 @@ const NOTSENT: (u64, u64) = (128 << 10, 1 << 20);
 /// whole for a moment.
 const HELLOS_PART: u64 = 16;
 const HELLOS_MAX: u64 = 8 << 20;
+/// The least that a socket keeps in the kernel in each direction, as a part of the memory; it is enough for 5 Mbit/s on a
+/// way of 100 ms where that is 8 MB.
+const SOCKET_PART: u64 = 128;
+const SOCKET_MIN: u64 = 16 << 10;
+/// With so much the kernel decides on its own: it knows what a fast and long path needs.
+const SOCKET_FREE: u64 = 32 << 20;
+/// Sockets of the front are bounded everywhere: strangers choose how many they are.
+pub(super) const FRONT_SOCKET: usize = 64 << 10;
+/// What the kernel begins to save at when all TCP connections have it, as a part of the machine's memory, unless it
+/// tells the figure.
+const TCP_PART: u64 = 16;
 /// Bytes that lists may take at most.
 const LISTS_MAX: u64 = 64 << 20;
 /// Memory of one connection in the process without the bytes on their way, with what its handshake took for a moment.
@@ -38,14 +51,21 @@ pub(super) struct Shares {
     pub(super) connections: u64,
     /// Bytes that may wait unsent in the kernel for one client.
     pub(super) notsent: u32,
+    /// Bytes that a socket may keep in the kernel in each direction, if that is bounded.
+    pub(super) socket: Option<usize>,
+    /// Bytes of the kernel that connections may have which are stuck. They are beside the memory that is ours.
+    pub(super) kernel: usize,
 }
 
 /// Divides the configured memory, or what is ours by default.
 pub(super) fn shares(config: &Config) -> Shares {
-    divide(config.memory.map_or_else(|| available(Path::new("/")) / DEFAULT_PART, |size| size.0))
+    let root = Path::new("/");
+    let memory = config.memory.map_or_else(|| available(root) / DEFAULT_PART, |size| size.0);
+    divide(memory, tcp_pressure(root))
 }
 
-fn divide(memory: u64) -> Shares {
+/// Divides our memory, and what the kernel has for connections.
+fn divide(memory: u64, tcp_pressure: u64) -> Shares {
     let (buffers, lists) = ((memory / 8 * 3).min(BUFFERS_MAX), (memory / 4).min(LISTS_MAX));
     let hellos = (memory / HELLOS_PART).min(HELLOS_MAX);
     let bytes = |share: u64| usize::try_from(share).unwrap_or(usize::MAX);
@@ -56,6 +76,9 @@ fn divide(memory: u64) -> Shares {
         hellos: bytes(hellos),
         connections: (memory - buffers - lists - hellos) / CONNECTION,
         notsent: u32::try_from(notsent).unwrap_or(u32::MAX),
+        socket: (memory < SOCKET_FREE).then(|| bytes((memory / SOCKET_PART).max(SOCKET_MIN))),
+        // The rest is for those that are not stuck, and for other programs.
+        kernel: bytes(tcp_pressure / 2),
     }
 }
 
@@ -65,6 +88,14 @@ fn available(root: &Path) -> u64 {
     let groups = fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
     let limits = groups.lines().filter_map(|line| limit(root, line));
     limits.chain(total).min().unwrap_or(ASSUMED)
+}
+
+/// Bytes from which on the kernel saves memory for TCP: the second number of `tcp_mem`, which counts pages and is not
+/// told in containers.
+fn tcp_pressure(root: &Path) -> u64 {
+    let pages = |text: String| text.split_ascii_whitespace().nth(1)?.parse::<u64>().ok();
+    let told = fs::read_to_string(root.join("proc/sys/net/ipv4/tcp_mem")).ok().and_then(pages);
+    told.map_or_else(|| available(root) / TCP_PART, |pages| pages.saturating_mul(page_size() as u64))
 }
 
 fn total(meminfo: &str) -> Option<u64> {
@@ -155,13 +186,33 @@ mod tests {
 
     #[test]
     fn a_small_router_divides_and_a_server_does_not_waste() {
-        let (small, large) = (divide(8 * MIB), divide(128 * MIB));
-        let router =
-            Shares { buffers: 3 << 20, hellos: 512 << 10, lists: 2 << 20, connections: 1024, notsent: 128 << 10 };
-        assert_eq!(small, router);
-        let server =
-            Shares { buffers: 16 << 20, hellos: 8 << 20, lists: 32 << 20, connections: 29_491, notsent: 1 << 20 };
-        assert_eq!(large, server);
-        assert_eq!(divide(0).connections, 0);
+        let small = Shares {
+            buffers: 3 << 20,
+            lists: 2 << 20,
+            hellos: 512 << 10,
+            connections: 1024,
+            notsent: 128 << 10,
+            socket: Some(64 << 10),
+            kernel: 3 << 19,
+        };
+        assert_eq!(divide(8 * MIB, 3 * MIB), small);
+        let large = Shares {
+            buffers: 16 << 20,
+            lists: 32 << 20,
+            hellos: 8 << 20,
+            connections: 29_491,
+            notsent: 1 << 20,
+            socket: None,
+            kernel: 32 << 20,
+        };
+        assert_eq!(divide(128 * MIB, 64 * MIB), large);
+        assert_eq!((divide(0, 0).connections, divide(0, 0).socket), (0, Some(16 << 10)));
+    }
+
+    #[test]
+    fn the_kernel_says_when_it_saves_and_in_a_container_its_rule_is_known() {
+        let files = [MEMINFO, ("proc/sys/net/ipv4/tcp_mem", "651\t870\t1302\n")];
+        assert_eq!(tcp_pressure(&Root::new("told", &files).0), 870 * page_size() as u64);
+        assert_eq!(tcp_pressure(&Root::new("untold", &[MEMINFO]).0), (124_416 << 10) / 16);
     }
 }

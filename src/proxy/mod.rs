@@ -59,6 +59,7 @@ use futures_lite::future::zip;
 use rustix::thread::sched_getaffinity;
 use smol::Executor;
 use smol::channel::{Receiver, Sender, bounded};
+use smol::lock::Semaphore;
 
 use crate::config::{Config, Network};
 use crate::event::{Observer, Traffic};
@@ -76,6 +77,7 @@ use learned::Learned;
 use listener::Listener;
 use lists::Lists;
 use loops::Loops;
+use memory::Shares;
 use places::Places;
 use relay::{Budget, Relay};
 use replays::Replays;
@@ -173,12 +175,14 @@ impl Proxy {
         let network = &config.network;
         let keep_alive = keep_alive(network);
         let memory = memory::shares(&config);
-        let client_side = client_side(network, memory.notsent);
+        let client_side = client_side(network, &memory);
         let listener = Listener::bind(config.bind_to, &keep_alive, &client_side, network.reuse_port)
             .map_err(|error| StartError::Listen(config.bind_to, error))?;
         warn_of_missing_mark(network);
         admission::warn_of_trust(&config);
-        let relay = Relay::start(relay_threads(&config), Budget::new(memory.buffers)).map_err(StartError::Relay)?;
+        let budget = Budget::new(memory.buffers, memory.kernel);
+        let relay = Relay::start(relay_threads(&config), budget).map_err(StartError::Relay)?;
+        let racers = Arc::new(Semaphore::new(admission::racers()));
         let shared = Shared {
             recorder: Arc::new(Recorder::new(hooks.observer)),
             dial: hooks.dial,
@@ -198,8 +202,13 @@ impl Proxy {
             relay,
             resolver: names::resolver(&config),
             routes: Mutex::new(Arc::new(Routes::new(&network.proxies))),
-            telegram_dialer: Dialer::new(Some(keep_alive), (network.bind_ipv4, network.bind_ipv6)).marked(network.mark),
-            front_dialer: Dialer::new(None, (None, None)),
+            telegram_dialer: Dialer::new(Some(keep_alive), (network.bind_ipv4, network.bind_ipv6))
+                .marked(network.mark)
+                .buffered(memory.socket)
+                .racing(&racers),
+            front_dialer: Dialer::new(None, (None, None))
+                .buffered(Some(memory.socket.unwrap_or(usize::MAX).min(memory::FRONT_SOCKET)))
+                .racing(&racers),
             started: Instant::now(),
             next_id: AtomicU32::new(1),
             config: Mutex::new(Arc::new(config)),
@@ -317,9 +326,9 @@ pub(crate) fn keep_alive(network: &Network) -> KeepAlive {
     KeepAlive { is_on: !wanted.disabled, idle: wanted.idle, interval: wanted.interval, count }
 }
 
-fn client_side(network: &Network, notsent: u32) -> ClientSide {
-    let bytes = network.notsent_lowat.map_or(notsent, |size| u32::try_from(size.0).unwrap_or(u32::MAX));
-    ClientSide { mss: network.client_mss, notsent_lowat: (bytes > 0).then_some(bytes) }
+fn client_side(network: &Network, memory: &Shares) -> ClientSide {
+    let bytes = network.notsent_lowat.map_or(memory.notsent, |size| u32::try_from(size.0).unwrap_or(u32::MAX));
+    ClientSide { mss: network.client_mss, notsent_lowat: (bytes > 0).then_some(bytes), buffer: memory.socket }
 }
 
 /// Connections that leave by another way than the owner wants, because they have no mark, work as well as any; so

@@ -9,7 +9,7 @@ use super::random;
 use crate::config::{Host, Socks5, Upstream};
 use crate::guard::breaker::{Attempt, Breaker, Change, Policy};
 use crate::log::Limited;
-use crate::net::connect::Dialer;
+use crate::net::connect::{Dialer, is_our_own};
 use crate::net::deadline;
 use crate::net::resolve::Resolver;
 use crate::net::socks5::{Fault, negotiate};
@@ -159,6 +159,8 @@ impl Proxy {
                 Some(Err(Fault::Refused(refusal))) if refusal.is_about_the_target() => {
                     last = Ok(refusal);
                 }
+                // Nobody's but ours, so the trial is abandoned.
+                Some(Err(Fault::Io(error))) if is_our_own(&error) => return Err(error.to_string()),
                 Some(Err(fault)) => {
                     last = Err(fault.to_string());
                     break;

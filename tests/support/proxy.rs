@@ -203,6 +203,11 @@ impl Proxy {
         self.status("VmHWM:")
     }
 
+    /// The memory that it occupies now beside its own file, KiB.
+    pub fn own_memory_kib(&self) -> u64 {
+        self.status("RssAnon:")
+    }
+
     /// Writes another configuration file and sends SIGHUP.
     pub fn reload(&self, setup: &Setup) {
         let (file, fresh) = (self.directory.join("mtg.conf"), self.directory.join("fresh.conf"));

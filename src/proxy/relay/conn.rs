@@ -1,18 +1,21 @@
 //! One relayed connection: two sockets, two directions, and what is done to the bytes on their way.
 
 use std::io::{IoSliceMut, Read};
-use std::net::TcpStream;
+use std::net::{IpAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::farewell;
 use super::direction::{Direction, Failure, Fault, Received, Room, Turn};
-use super::pool::{Owner, Pool};
+use super::pool::{Holder, Owner, Pool};
 use super::seat::Seat;
 use super::{Cause, Farewells, Job, Watch};
 use crate::event::Traffic;
 use crate::net::sockopts;
 use crate::proto::transcode::{ClientToDc, DcToClient, RecordError};
+
+/// From when on an end that takes no bytes is more than slow, milliseconds.
+const STUCK: u32 = 5_000;
 
 /// What is done to the bytes.
 #[expect(
@@ -66,6 +69,8 @@ pub(super) struct Conn {
     delivery: Option<Duration>,
     /// Nothing is on its way, and only probes tell whether the ends are still there.
     is_quiet: bool,
+    /// The address that it is counted for.
+    source: IpAddr,
     /// It stands in one of the engine's queues.
     pub(super) is_queued: bool,
     /// When it is looked at again, if it stands among those that wait for their time; milliseconds.
@@ -89,6 +94,7 @@ impl Conn {
             idle: u64::try_from(job.idle.as_millis()).unwrap_or(u64::MAX),
             delivery: job.delivery,
             is_quiet: false,
+            source: job.source,
             is_queued: false,
             delayed_until: None,
             seat: job.seat,
@@ -144,8 +150,24 @@ impl Conn {
     }
 
     /// For how many milliseconds one of its ends has refused bytes that are held for it; none if none are.
-    pub(super) fn blocked_for(&self, now: u64) -> Option<u32> {
+    fn blocked_for(&self, now: u64) -> Option<u32> {
         self.to_remote.blocked_for(now).max(self.to_client.blocked_for(now))
+    }
+
+    /// What is held for it because one of its ends refuses it, if anything is.
+    pub(super) fn holder(&self, key: usize, now: u64) -> Option<Holder> {
+        let blocked = self.blocked_for(now)?;
+        Some(Holder { blocked, bytes: self.to_remote.held() + self.to_client.held(), key, source: self.source })
+    }
+
+    /// What the kernel keeps for it, if one of its ends has taken nothing for a while.
+    pub(super) fn stuck(&self, key: usize, now: u64) -> Option<Holder> {
+        let mut holder = self.holder(key, now).filter(|holder| holder.blocked >= STUCK)?;
+        let is_stuck = |direction: &Direction| direction.blocked_for(now).is_some_and(|blocked| blocked >= STUCK);
+        let directions = [(&self.to_client, &self.remote, &self.client), (&self.to_remote, &self.client, &self.remote)];
+        let stuck = directions.into_iter().filter(|(direction, ..)| is_stuck(direction));
+        holder.bytes = stuck.map(|(direction, source, sink)| direction.kernel_bytes(source, sink)).sum();
+        Some(holder)
     }
 
     /// Takes note of what the poller said.

@@ -4,7 +4,7 @@ use std::io::{self, ErrorKind};
 use std::net::{Shutdown, TcpStream};
 
 use rustix::io::Errno;
-use rustix::net::SendFlags;
+use rustix::net::{SendFlags, sockopt};
 
 use super::pool::{Account, Owner, Pool};
 use crate::net::sockopts;
@@ -14,6 +14,8 @@ use crate::proto::transcode::{self, RECORD_PAYLOAD_MAX};
 const TURN: usize = 8;
 const TURN_BYTES: u64 = 1 << 20;
 
+/// Memory of the kernel for a byte that it has received, roughly.
+const OVERHEAD: usize = 2;
 /// Doublings of what is received at once.
 const SWIFT_MAX: u8 = 5;
 
@@ -260,6 +262,19 @@ impl Direction {
         self.rest.is_some()
     }
 
+    /// Bytes that are left over.
+    pub(super) fn held(&self) -> usize {
+        self.rest.as_ref().map_or(0, |rest| rest.bytes.len())
+    }
+
+    /// What the kernel keeps for this direction, bytes, if its sink takes nothing any more: what it has been sent and
+    /// what is not received from the source any more.
+    pub(super) fn kernel_bytes(&self, source: &TcpStream, sink: &TcpStream) -> usize {
+        let sent = sockopt::socket_send_buffer_size(sink).unwrap_or_default();
+        let unread = rustix::io::ioctl_fionread(source).unwrap_or_default();
+        sent + usize::try_from(unread).unwrap_or_default() * OVERHEAD
+    }
+
     /// Forgets what was left over.
     pub(super) fn give_back(&mut self, account: &mut Account) {
         if let Some(rest) = self.rest.take() {
@@ -315,7 +330,7 @@ mod tests {
     /// Whether all of a full buffer arrives at once if `next` is received after it.
     fn full_buffer_arrives(next: Received) -> bool {
         let ((_source, near_source), (mut client, near_client)) = (pair(), pair());
-        let mut pool = Pool::new(Budget::new(16 << 20));
+        let mut pool = Pool::new(Budget::new(16 << 20, 0));
         let mut room = Room::new(&mut pool, Owner::Client, 0);
         let mut direction = Direction { readable: true, writable: true, ..Direction::default() };
         let full = Received::Bytes { to_send: 16_389, payload: 16_384, is_full: true, tail_waits: true };

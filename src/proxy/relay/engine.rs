@@ -18,7 +18,7 @@ use smol::channel::Sender;
 
 use super::conn::{Conn, Readiness, Side};
 use super::direction::Turn;
-use super::pool::{Budget, Owner, Pool};
+use super::pool::{self, Budget, Holder, Pool};
 use super::seat::Seat;
 use super::{Cause, Job};
 
@@ -30,6 +30,8 @@ const WAKE: u64 = u64::MAX;
 const SCAN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(15));
 /// Time between two reports that somebody asks for.
 const REPORTS_APART: Duration = Duration::from_millis(500);
+/// The same while somebody is blocked.
+const SCAN_BLOCKED: Duration = Duration::from_secs(2);
 
 /// What is asked of the poller: everything, and each change once.
 const INTEREST: EventFlags = EventFlags::IN.union(EventFlags::OUT).union(EventFlags::RDHUP).union(EventFlags::ET);
@@ -91,6 +93,8 @@ pub(super) struct Engine {
     inbox: Arc<Inbox>,
     conns: Slab<Conn>,
     pool: Pool,
+    /// What the kernel may keep for connections that are stuck, bytes.
+    kernel_max: usize,
     /// Connections that have something to do.
     queue: VecDeque<usize>,
     /// Connections that have something to do at a time of the engine's clock, milliseconds. An entry may be stale.
@@ -115,6 +119,7 @@ impl Engine {
             inbox: inbox.clone(),
             conns: Slab::new(),
             pool: Pool::new(budget),
+            kernel_max: budget.kernel,
             queue: VecDeque::new(),
             delayed: Vec::new(),
             started: now,
@@ -270,22 +275,31 @@ impl Engine {
             Ok(Turn::Later(_)) => {}
             Err(cause) => self.close(key, cause),
         }
-        if self.pool.account(owner).is_overdrawn() {
-            self.relieve(owner, now);
+        let account = self.pool.account(owner);
+        if account.is_used() {
+            self.next_scan = self.next_scan.min(self.started + Duration::from_millis(now) + SCAN_BLOCKED);
+        }
+        if let Some(overdraft) = account.overdraft() {
+            let of_owner = self.conns.iter().filter(|(_, conn)| conn.owner() == owner);
+            let holders = of_owner.filter_map(|(key, conn)| conn.holder(key, now)).collect();
+            self.relieve(holders, overdraft);
         }
     }
 
-    /// Closes the connections whose ends have refused bytes for longest, until there is memory again.
-    fn relieve(&mut self, owner: Owner, now: u64) {
-        let of_owner = self.conns.iter().filter(|(_, conn)| conn.owner() == owner);
-        let mut blocked: Vec<_> =
-            of_owner.filter_map(|(key, conn)| conn.blocked_for(now).map(|millis| (millis, key))).collect();
-        blocked.sort_unstable();
-        while let Some((_, key)) = blocked.pop() {
-            if self.pool.account(owner).has_reserve() {
-                break;
-            }
+    /// Closes connections until so many bytes are free.
+    fn relieve(&mut self, holders: Vec<Holder>, wanted: usize) {
+        for key in pool::who_gives_way(holders, wanted) {
             self.close(key, Cause::NoResources);
+        }
+    }
+
+    /// Closes some of those that are stuck if the kernel keeps too much for them: what it has for all connections of the
+    /// machine is not much, and once that is used up the others stall.
+    fn relieve_kernel(&mut self, now: u64) {
+        let stuck: Vec<_> = self.conns.iter().filter_map(|(key, conn)| conn.stuck(key, now)).collect();
+        let kept = stuck.iter().map(|holder| holder.bytes).sum();
+        if let Some(overdraft) = pool::overdraft(kept, self.kernel_max) {
+            self.relieve(stuck, overdraft);
         }
     }
 
@@ -297,13 +311,15 @@ impl Engine {
 
     /// Closes what is idle, reports what the others have moved and looks which of them are quiet.
     fn scan(&mut self, now: Instant) {
-        self.next_scan = now + self.scan_every;
+        let may_wait = if self.pool.is_used() { SCAN_BLOCKED } else { SCAN.1 };
+        self.next_scan = now + self.scan_every.min(may_wait);
         let now = self.millis(now);
         let is_idle = |conn: &Conn| now.saturating_sub(conn.last_active) >= conn.idle;
         let idle: Vec<_> = self.conns.iter().filter(|(_, conn)| is_idle(conn)).map(|(key, _)| key).collect();
         for key in idle {
             self.close(key, Cause::Idle);
         }
+        self.relieve_kernel(now);
         for (_, conn) in &mut self.conns {
             conn.report();
             conn.rest_if_quiet(now);

@@ -12,7 +12,7 @@ mod pool;
 mod seat;
 
 use std::io;
-use std::net::TcpStream;
+use std::net::{IpAddr, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -53,6 +53,8 @@ pub(crate) struct Job {
     /// The DC or the front.
     pub(crate) remote: TcpStream,
     pub(crate) codec: Codec,
+    /// The address that it is counted for when somebody has to give way.
+    pub(crate) source: IpAddr,
     /// What the remote end gets first.
     pub(crate) opening: Vec<u8>,
     /// How many bytes of that count as payload.
@@ -207,13 +209,14 @@ mod tests {
         (listener.accept().unwrap().0, near)
     }
 
-    /// A spliced connection's two far ends.
-    fn splice(relay: &Relay, number: usize, ended: &Sender<(usize, Cause)>) -> (TcpStream, TcpStream) {
+    /// A spliced connection's two far ends; it counts for `127.0.0.SOURCE`.
+    fn splice(relay: &Relay, number: usize, source: u8, ended: &Sender<(usize, Cause)>) -> (TcpStream, TcpStream) {
         let ((client, near_client), (front, near_front)) = (pair(), pair());
         relay.add(Job {
             client: near_client,
             remote: near_front,
             codec: Codec::Splice,
+            source: [127, 0, 0, source].into(),
             opening: Vec::new(),
             opening_payload: 0,
             idle: Duration::from_secs(600),
@@ -221,6 +224,17 @@ mod tests {
             seat: None,
             watch: Box::new(Told(number, ended.clone())),
         });
+        (client, front)
+    }
+
+    /// One whose client reads nothing.
+    fn stuck(relay: &Relay, number: usize, source: u8, ended: &Sender<(usize, Cause)>) -> (TcpStream, TcpStream) {
+        let (client, mut front) = splice(relay, number, source, ended);
+        front.set_nonblocking(true).unwrap();
+        // One record more than the sockets hold, so that the relay holds something.
+        while front.write(&[0; 4096]).is_ok() {
+            thread::sleep(Duration::from_millis(1));
+        }
         (client, front)
     }
 
@@ -237,7 +251,7 @@ mod tests {
 
     #[test]
     fn quiet_connections_are_left_to_the_probes_until_a_byte_moves() {
-        let relay = Relay::start(1, Budget::new(1 << 20)).unwrap();
+        let relay = Relay::start(1, Budget::new(1 << 20, usize::MAX)).unwrap();
         let (ended, _endings) = channel();
         let ((client, near_client), (mut dc, near_dc)) = (pair(), pair());
         let seen = [near_client.try_clone().unwrap(), near_dc.try_clone().unwrap()];
@@ -245,6 +259,7 @@ mod tests {
             client: near_client,
             remote: near_dc,
             codec: Codec::Splice,
+            source: [127, 0, 0, 1].into(),
             opening: Vec::new(),
             opening_payload: 0,
             // The engine looks eight times as often.
@@ -261,30 +276,42 @@ mod tests {
     }
 
     #[test]
-    fn whoever_is_blocked_for_longest_makes_room() {
+    fn the_address_that_holds_most_makes_room() {
         // 16 KiB of it for strangers.
-        let relay = Relay::start(1, Budget::new(64 << 10)).unwrap();
+        let relay = Relay::start(1, Budget::new(64 << 10, usize::MAX)).unwrap();
         let (ended, endings) = channel();
-        let mut stuck = Vec::new();
-        for number in 0..1000 {
-            let (client, mut front) = splice(&relay, number, &ended);
-            front.set_nonblocking(true).unwrap();
-            // One record more than the sockets hold, so that the relay holds something.
-            while front.write(&[0; 4096]).is_ok() {
-                thread::sleep(Duration::from_millis(1));
-            }
-            stuck.push((client, front));
+        // Blocked for longest.
+        let patient = stuck(&relay, 0, 1, &ended);
+        let mut crowd = Vec::new();
+        for number in 1..1000 {
+            crowd.push(stuck(&relay, number, 2, &ended));
             if let Ok(first) = endings.try_recv() {
-                assert_eq!(first, (0, Cause::NoResources));
+                assert_eq!(first, (1, Cause::NoResources));
                 break;
             }
         }
-        assert!((16..500).contains(&stuck.len()), "{} blocked connections filled 16 KiB", stuck.len());
-        let (mut client, mut front) = splice(&relay, 1000, &ended);
+        assert!((8..500).contains(&crowd.len()), "{} blocked connections filled 16 KiB", crowd.len());
+        let (mut client, mut front) = splice(&relay, 1000, 3, &ended);
         front.write_all(b"goes on").unwrap();
         let mut got = [0; 7];
         client.read_exact(&mut got).unwrap();
         assert_eq!(&got, b"goes on");
-        drop(stuck);
+        drop((patient, crowd));
+        relay.stop();
+        let causes: Vec<_> = endings.try_iter().filter(|(number, _)| *number == 0).collect();
+        assert!(causes.iter().all(|(_, cause)| *cause != Cause::NoResources), "{causes:?}");
+    }
+
+    #[test]
+    fn what_the_kernel_keeps_for_the_stuck_is_bounded() {
+        // Room for few of them; each has some 20 KiB in two sockets.
+        let relay = Relay::start(1, Budget::new(16 << 20, 100 << 10)).unwrap();
+        let (ended, endings) = channel();
+        let patient = stuck(&relay, 0, 1, &ended);
+        let crowd: Vec<_> = (1..=20).map(|number| stuck(&relay, number, 2, &ended)).collect();
+        let gone: Vec<_> = std::iter::from_fn(|| endings.recv_timeout(Duration::from_secs(12)).ok()).collect();
+        assert!((5..=20).contains(&gone.len()), "{gone:?}");
+        assert!(gone.iter().all(|(number, cause)| *number > 0 && *cause == Cause::NoResources), "{gone:?}");
+        drop((patient, crowd));
     }
 }

@@ -1,5 +1,8 @@
 //! Memory for bytes on their way: one buffer for each thread to receive into, and, capped in bytes, what sockets would
-//! not take yet.
+//! not take yet. Who has to give way when it is used up is decided here as well.
+
+use std::collections::{BTreeMap, BinaryHeap};
+use std::net::IpAddr;
 
 use crate::proto::transcode::{self, RECORD_PAYLOAD_MAX};
 
@@ -16,17 +19,57 @@ const FREED_PART: usize = 8;
 
 /// The bytes that all threads together may hold.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Budget(usize);
+pub(crate) struct Budget {
+    /// In the process.
+    bytes: usize,
+    /// In the kernel, for connections that are stuck.
+    pub(super) kernel: usize,
+}
 
 impl Budget {
-    pub(crate) fn new(bytes: usize) -> Self {
-        Self(bytes)
+    pub(crate) fn new(bytes: usize, kernel: usize) -> Self {
+        Self { bytes, kernel }
     }
 
     /// The part of one of `threads` threads. Nothing is shared, so no thread can starve another.
     pub(super) fn share(self, threads: usize) -> Self {
-        Self(self.0 / threads.max(1))
+        let part = |bytes: usize| bytes / threads.max(1);
+        Self { bytes: part(self.bytes), kernel: part(self.kernel) }
     }
+}
+
+/// Bytes that are held for a connection whose end does not take them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Holder {
+    /// For how long it has taken none, milliseconds.
+    pub(super) blocked: u32,
+    pub(super) bytes: usize,
+    pub(super) key: usize,
+    /// The address that it is counted for.
+    pub(super) source: IpAddr,
+}
+
+/// Who has to go so that at least so many bytes are free: each time somebody of the address that holds most, and of that
+/// whoever has been blocked for longest. Somebody who is patient elsewhere has nothing to fear from a crowd.
+pub(super) fn who_gives_way(holders: Vec<Holder>, wanted: usize) -> Vec<usize> {
+    let mut by_source: BTreeMap<IpAddr, (usize, BinaryHeap<Holder>)> = BTreeMap::new();
+    for holder in holders {
+        let (bytes, of_source) = by_source.entry(holder.source).or_default();
+        *bytes += holder.bytes;
+        of_source.push(holder);
+    }
+    let mut crowds: BinaryHeap<_> = by_source.iter().map(|(source, (bytes, _))| (*bytes, *source)).collect();
+    let (mut freed, mut gone) = (0, Vec::new());
+    while freed < wanted
+        && let Some((bytes, source)) = crowds.pop()
+    {
+        let of_source = by_source.get_mut(&source).map(|(_, of_source)| of_source);
+        let Some(holder) = of_source.and_then(BinaryHeap::pop) else { continue };
+        freed += holder.bytes;
+        gone.push(holder.key);
+        crowds.push((bytes - holder.bytes, source));
+    }
+    gone
 }
 
 /// One thread's memory.
@@ -51,7 +94,8 @@ pub(super) struct Account {
 }
 
 impl Pool {
-    pub(super) fn new(Budget(cap): Budget) -> Self {
+    pub(super) fn new(budget: Budget) -> Self {
+        let cap = budget.bytes;
         let strangers = cap / STRANGERS_PART;
         let clients = Account { held: 0, cap: cap - strangers };
         // System calls are dear beside bytes on a fast machine, and memory on a small one.
@@ -68,6 +112,11 @@ impl Pool {
             Owner::Client => &mut self.clients,
             Owner::Stranger => &mut self.strangers,
         }
+    }
+
+    /// Whether anything is held for anybody.
+    pub(super) fn is_used(&self) -> bool {
+        self.clients.is_used() || self.strangers.is_used()
     }
 
     /// The buffer to receive into, which is anybody's only until the next one receives, and the account of `owner`.
@@ -96,15 +145,20 @@ impl Account {
         self.held -= bytes;
     }
 
-    /// Says whether more is held than may be, so that somebody has to go.
-    pub(super) fn is_overdrawn(&self) -> bool {
-        self.held > self.cap
+    /// Says whether anything is held.
+    pub(super) fn is_used(&self) -> bool {
+        self.held > 0
     }
 
-    /// Says whether enough is free again for a while.
-    pub(super) fn has_reserve(&self) -> bool {
-        self.held + self.cap / FREED_PART <= self.cap
+    /// How many bytes have to be given back before there is enough for a while, if more is held than may be.
+    pub(super) fn overdraft(&self) -> Option<usize> {
+        overdraft(self.held, self.cap)
     }
+}
+
+/// How many bytes have to go, if more are held than may be.
+pub(super) fn overdraft(held: usize, cap: usize) -> Option<usize> {
+    (held > cap).then(|| held - cap + cap / FREED_PART)
 }
 
 #[cfg(test)]
@@ -113,20 +167,42 @@ mod tests {
 
     #[test]
     fn strangers_and_clients_take_nothing_from_each_other() {
-        let mut pool = Pool::new(Budget::new(16 << 20));
+        let mut pool = Pool::new(Budget::new(16 << 20, 0));
         let before = pool.account(Owner::Client).allowance();
         pool.account(Owner::Stranger).hold(5 << 20);
-        assert!(pool.account(Owner::Stranger).is_overdrawn());
+        assert!(pool.account(Owner::Stranger).overdraft().is_some());
         assert_eq!(pool.account(Owner::Client).allowance(), before);
-        assert!(!pool.account(Owner::Client).is_overdrawn());
+        assert_eq!(pool.account(Owner::Client).overdraft(), None);
+    }
+
+    /// Somebody at `192.0.2.SOURCE`.
+    fn holder(key: usize, source: u8, bytes: usize, blocked: u32) -> Holder {
+        Holder { blocked, bytes, key, source: IpAddr::from([192, 0, 2, source]) }
+    }
+
+    #[test]
+    fn a_crowd_gives_way_before_somebody_who_is_alone_and_has_been_patient_for_longer() {
+        // A phone that was put away an hour ago, and somebody with 2 500 connections that are stuck since just now.
+        let crowd = (1..=2500).map(|key| holder(key, 2, 1000, 10));
+        let holders = [holder(0, 1, 32 << 10, 3_600_000)].into_iter().chain(crowd).collect();
+        let gone = who_gives_way(holders, 300_000);
+        assert!(gone.len() == 300 && !gone.contains(&0), "{gone:?}");
+    }
+
+    #[test]
+    fn of_an_address_whoever_is_blocked_for_longest_goes_first_and_only_while_it_holds_most() {
+        let holders = vec![holder(0, 1, 50, 5), holder(1, 1, 50, 9), holder(2, 2, 60, 1), holder(3, 2, 30, 2)];
+        assert_eq!(who_gives_way(holders.clone(), 1), [1]);
+        assert_eq!(who_gives_way(holders.clone(), 51), [1, 3]);
+        assert_eq!(who_gives_way(holders, 1000), [1, 3, 2, 0]);
     }
 
     #[test]
     fn the_less_is_left_the_less_is_received() {
-        let mut pool = Pool::new(Budget::new(2 << 20).share(1));
+        let mut pool = Pool::new(Budget::new(2 << 20, 0).share(1));
         let account = pool.account(Owner::Client);
         let (mut holders, mut last) = (0, usize::MAX);
-        while !account.is_overdrawn() {
+        while account.overdraft().is_none() {
             let allowance = account.allowance();
             assert!((RECEIVE_MIN..=last).contains(&allowance));
             account.hold(allowance);

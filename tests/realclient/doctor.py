@@ -154,7 +154,7 @@ class Checks:
         claim = "a health check passes where a list may shut this machine out"
         self._score.check(claim, lambda: equal(self._doctor.health(listed), 0, "exit code"))
         self._score.check("the report shows in a terminal, with progress before it", self._terminal)
-        wrong = {"clock": ("fail", "3600.0 s ahead of")}
+        wrong = {"clock": ("fail", " s ahead of 127.0.0.1:1123")}
         # A hello that is an hour ahead is not answered as a client's.
         blind = {"port": "fail", "public address": "fail"}
         ahead = ("faketime", "-f", "+3600s")
@@ -191,16 +191,16 @@ class Checks:
             self._check("another program has the port", {}, taken)
             claim = "a health check fails when another program has the port"
             self._score.check(claim, lambda: equal(self._doctor.health(self._good), 1, "exit code"))
-        with socket.create_server(("127.0.0.1", 5443)) as mute:
-            silent = {"domain-fronting.host": "127.0.0.1", "domain-fronting.port": "5443"}
-            plain = b"HTTP/1.1 400 Bad Request\r\n\r\n"
-            threading.Thread(target=answer_once, args=(mute, plain), daemon=True).start()
-            wrong = {**gone, "front": ("fail", "it answers, but not in TLS")}
-            self._check("the front does not speak TLS", silent, wrong)
-            unknown_name = bytes.fromhex("15030300020270")
-            threading.Thread(target=answer_once, args=(mute, unknown_name), daemon=True).start()
-            wrong = {**gone, "front": ("fail", "asked for front.example: it has no site of that name")}
-            self._check("the front does not know the secret's host", silent, wrong)
+        unknown_name = bytes.fromhex("15030300020270")
+        for claim, answer, text in (
+            ("the front does not speak TLS", b"HTTP/1.1 400 Bad Request\r\n\r\n", "it answers, but not in TLS"),
+            ("the front does not know the secret's host", unknown_name, "asked for front.example: it has no site of that name"),
+        ):
+            # A server for each: doctor may ask twice, and what waits for the first must not meet the second.
+            with socket.create_server(("127.0.0.1", 5443)) as mute:
+                silent = {"domain-fronting.host": "127.0.0.1", "domain-fronting.port": "5443"}
+                threading.Thread(target=answer_once, args=(mute, answer), daemon=True).start()
+                self._check(claim, silent, {**gone, "front": ("fail", text)})
         self._fronts(gone)
         with hanging_up(PROXY):
             full = {"port": ("warn", "hangs up at once"), "public address": ("warn", "hangs up at once")}

@@ -1,40 +1,21 @@
-//! One entry for each parser of what strangers send, shared by the fuzzer (`fuzz/`) and the test that replays its finds.
-//!
-//! An entry panics when something is wrong; an input that is merely invalid is none of that.
+//! Entries for the parsers of what strangers and servers send, and of what owners write.
 
+use super::seeded;
 use crate::config::Config;
+use crate::proto::faketls::Digest;
 use crate::proto::handshake::{Env, Handshake, Step};
 use crate::proto::secret::Secret;
 use crate::proto::tls::client_hello::ClientHello;
 use crate::proto::tls::server_hello::ReplyShape;
 
-/// An entry, by name.
-pub type Entry = (&'static str, fn(&[u8]));
-
-/// All entries.
-pub const ENTRIES: [Entry; 12] = [
-    ("handshake", handshake),
-    ("records", records),
-    ("proxy_protocol", proxy_protocol),
-    ("socks5", socks5),
-    ("first_flight", first_flight),
-    ("dns", dns),
-    ("stun", stun),
-    ("ip_list", ip_list),
-    ("sntp", sntp),
-    ("mtproto", mtproto),
-    ("secret", secret),
-    ("config", config),
-];
-
 /// A connection's first bytes, whole and byte by byte: the verdict must be the same.
-fn handshake(input: &[u8]) {
+pub(super) fn handshake(input: &[u8]) {
     let verdicts = [input.len().max(1), 1].map(|size| {
         let Ok(secret) = Secret::new(*b"0123456789abcdef", "front.example") else { return None };
         let (mut machine, mut reply) = (Handshake::new(), Vec::new());
         for piece in input.chunks(size) {
-            let mut fill = |bytes: &mut [u8]| bytes.fill(9);
-            let mut first_seen = |_: &crate::proto::faketls::Digest| true;
+            let mut fill = seeded();
+            let mut first_seen = |_: &Digest| true;
             let reply_shape = |_: &ClientHello<'_>, fill: &mut dyn FnMut(&mut [u8])| ReplyShape::usual(fill);
             let (fill, first_seen) = (&mut fill, &mut first_seen);
             let mut env = Env { now: 0, tolerance: 60, fill, first_seen, reply_shape: &reply_shape };
@@ -50,7 +31,7 @@ fn handshake(input: &[u8]) {
 }
 
 /// An answer to a question that had the nonce which stands in it.
-fn sntp(input: &[u8]) {
+pub(super) fn sntp(input: &[u8]) {
     use crate::proto::sntp;
     let nonce = input.get(24..).and_then(|rest| rest.first_chunk::<8>()).copied().unwrap_or_default();
     if let Some(answer) = sntp::answer(input, nonce) {
@@ -60,7 +41,7 @@ fn sntp(input: &[u8]) {
 }
 
 /// A data centre's answer to a question that had the nonce which stands in it.
-fn mtproto(input: &[u8]) {
+pub(super) fn mtproto(input: &[u8]) {
     let nonce = input.get(24..).and_then(|rest| rest.first_chunk::<16>()).copied().unwrap_or_default();
     if let Some(clock) = crate::proto::mtproto::res_pq(input, &nonce) {
         assert!(i32::try_from(clock).is_ok(), "{clock}");
@@ -68,7 +49,7 @@ fn mtproto(input: &[u8]) {
 }
 
 /// A client's records, cut at the first byte's place: the payload must be the same.
-fn records(input: &[u8]) {
+pub(super) fn records(input: &[u8]) {
     use crate::proto::transcode::Deframer;
     let Some((&cut, stream)) = input.split_first() else { return };
     let deframe = |pieces: &[&[u8]]| {
@@ -85,7 +66,7 @@ fn records(input: &[u8]) {
 }
 
 /// A load balancer's header: it is complete with its last byte, and says the same whatever follows.
-fn proxy_protocol(input: &[u8]) {
+pub(super) fn proxy_protocol(input: &[u8]) {
     use crate::proto::proxy_protocol::{Origin, Parsed, parse, v2_header};
     let Parsed::Done { origin, length } = parse(input) else { return };
     assert_eq!(parse(&input[..length]), parse(input));
@@ -96,7 +77,7 @@ fn proxy_protocol(input: &[u8]) {
 }
 
 /// What a SOCKS5 proxy answers: the dialogue ends.
-fn socks5(input: &[u8]) {
+pub(super) fn socks5(input: &[u8]) {
     use crate::proto::socks5::{Dialogue, Step};
     let Ok(mut dialogue) = Dialogue::new(Some(("user", "password")), "192.0.2.1", 443) else { return };
     let (mut rest, mut received, mut steps) = (input, &input[..0], 0);
@@ -108,7 +89,7 @@ fn socks5(input: &[u8]) {
 }
 
 /// What the front answers when we look at it: what is wrong stays wrong whatever follows.
-fn first_flight(input: &[u8]) {
+pub(super) fn first_flight(input: &[u8]) {
     use crate::proto::reader::ReadError;
     use crate::proto::tls::first_flight::FirstFlight;
     let whole = FirstFlight::parse(input).map(|flight| flight.as_one_record());
@@ -120,7 +101,7 @@ fn first_flight(input: &[u8]) {
 }
 
 /// A name server's answer to the question that it begins with.
-fn dns(input: &[u8]) {
+pub(super) fn dns(input: &[u8]) {
     use crate::proto::dns;
     let mut question = input.to_vec();
     // What makes an answer one, and what says how many records there are.
@@ -135,7 +116,7 @@ fn dns(input: &[u8]) {
 }
 
 /// What a STUN server answers.
-fn stun(input: &[u8]) {
+pub(super) fn stun(input: &[u8]) {
     use crate::proto::stun;
     let transaction = input.get(8..20).and_then(|bytes| bytes.try_into().ok()).unwrap_or_default();
     let request = stun::request(transaction);
@@ -145,7 +126,7 @@ fn stun(input: &[u8]) {
 }
 
 /// A list of networks, cut at the first byte's place: it must be the same.
-fn ip_list(input: &[u8]) {
+pub(super) fn ip_list(input: &[u8]) {
     use crate::guard::iplist::{Builder, Room};
     let Some((&cut, text)) = input.split_first() else { return };
     let read = |pieces: &[&[u8]]| {
@@ -158,14 +139,14 @@ fn ip_list(input: &[u8]) {
 }
 
 /// A secret's text: what is accepted is printed as what it was.
-fn secret(input: &[u8]) {
+pub(super) fn secret(input: &[u8]) {
     let Some(secret) = std::str::from_utf8(input).ok().and_then(|text| text.parse::<Secret>().ok()) else { return };
     assert_eq!(secret.to_hex().parse(), Ok(secret.clone()));
     assert_eq!(secret.to_base64().parse(), Ok(secret));
 }
 
 /// A configuration file.
-fn config(input: &[u8]) {
+pub(super) fn config(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else { return };
     if let Err(errors) = Config::parse(text, "fuzzed.conf") {
         assert!(errors.iter().next().is_some());

@@ -7,32 +7,37 @@ use std::path::Path;
 use std::time::Duration;
 
 use async_io::Timer;
+use futures_lite::future::pending;
 
-/// Who looks whether the file is locked locks it for a moment, too.
-const ATTEMPTS: u32 = 100;
-const PAUSE: Duration = Duration::from_millis(20);
+/// Who looks whether the file is locked has a shared lock for a moment.
+const SHORT_PAUSE: Duration = Duration::from_millis(20);
+const SHORT_PAUSES: u32 = 50;
+/// Another process that serves has the lock for as long as it lives.
+const LONG_PAUSE: Duration = Duration::from_secs(1);
 
-/// Locks a file that is there, shared with other processes that serve, until what is returned is dropped. Who serves
-/// without it serves all the same.
-pub(super) async fn hold(path: &Path) -> Option<File> {
-    match lock(path).await {
-        Ok(file) => Some(file),
-        Err(error) => {
-            log::error!("nobody is told that clients can come in, for {} cannot be locked: {error}", path.display());
-            None
-        }
+/// Locks a file that is there, as soon as nobody else has it locked, until the future is dropped; it never ends. Who
+/// serves without the lock serves all the same.
+pub(super) async fn hold(path: &Path) {
+    // Its owner may not want us to write.
+    let Some(file) = opened(File::open(path), path) else { return pending().await };
+    let mut attempts = 0;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return pending().await,
+            Err(TryLockError::WouldBlock) if attempts < SHORT_PAUSES => Timer::after(SHORT_PAUSE).await,
+            Err(TryLockError::WouldBlock) => Timer::after(LONG_PAUSE).await,
+            Err(TryLockError::Error(error)) => {
+                opened(Err(error), path);
+                return pending().await;
+            }
+        };
+        attempts = (attempts + 1).min(SHORT_PAUSES);
     }
 }
 
-async fn lock(path: &Path) -> io::Result<File> {
-    // Its owner may not want us to write.
-    let file = File::open(path)?;
-    for _ in 0..ATTEMPTS {
-        match file.try_lock_shared() {
-            Ok(()) => return Ok(file),
-            Err(TryLockError::WouldBlock) => Timer::after(PAUSE).await,
-            Err(TryLockError::Error(error)) => return Err(error),
-        };
-    }
-    Err(io::Error::other("somebody else keeps it locked"))
+fn opened(file: io::Result<File>, path: &Path) -> Option<File> {
+    file.inspect_err(|error| {
+        log::error!("nobody is told that clients can come in, for {} cannot be locked: {error}", path.display());
+    })
+    .ok()
 }

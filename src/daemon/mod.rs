@@ -11,6 +11,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use futures_lite::FutureExt as _;
+use futures_lite::future::pending;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::set_no_new_privs;
 
@@ -54,18 +55,19 @@ pub fn run(config: Config, path: Option<&Path>, lock: Option<&Path>) -> Result<(
             Err(error) => log::warn!("listening at an unknown address error={error}"),
         }
         note_congestion_control(&proxy.congestion_control());
-        let held = match lock {
-            Some(lock) => held::hold(lock).await,
-            None => None,
-        };
         supervisor.ready();
         let obey = async {
             while signals.next().await == Wish::Reload {
                 reload::reload(&proxy, path, &supervisor);
             }
         };
-        proxy.serve().or(supervisor.keep_watchdog()).or(obey).await;
-        drop(held);
+        let held = async {
+            match lock {
+                Some(lock) => held::hold(lock).await,
+                None => pending().await,
+            }
+        };
+        proxy.serve().or(supervisor.keep_watchdog()).or(obey).or(held).await;
         log::info!("stopping, running connections may end");
         supervisor.stopping();
         proxy.shutdown().or(supervisor.keep_watchdog()).or(signals.stop()).await;

@@ -67,13 +67,12 @@ def first_secret_is_made() -> None:
     (WORK / "etc/group").write_text(f"root:x:0:\nmtg:x:{GROUP}:\n", "ascii")
     (WORK / "etc/passwd").write_text("root:x:0:0:root:/:/bin/sh\n", "ascii")
     shutil.copy("/bin/busybox", WORK / "usr/bin/busybox")
-    for applet in "awk chmod chown grep ls mv sh".split():
+    for applet in "awk cat chmod chown grep head ip ls mv sed sh".split():
         (WORK / "usr/bin" / applet).unlink(missing_ok=True)
         os.symlink("busybox", WORK / "usr/bin" / applet)
     shutil.rmtree(WORK / "bin")
     os.symlink("usr/bin", WORK / "bin")
     conf = WORK / "etc/mtg.conf"
-    shutil.copy(WORK / "usr/share/mtg/mtg.conf", conf)
     _make_secret()
     made = conf.read_text("ascii")
     equal(len(re.findall(r"^secret = \S{30,}$", made, re.MULTILINE)), 1, "secrets")
@@ -84,7 +83,7 @@ def first_secret_is_made() -> None:
 
 
 def _make_secret() -> None:
-    _in_chroot("/usr/lib/mtg/first-secret", "/etc/mtg.conf", "www.example.com", "mtg")
+    _in_chroot("/usr/lib/mtg/first-conf", "/etc/mtg.conf", "/usr/share/mtg/mtg.conf", "www.example.com", "mtg")
 
 
 def _in_chroot(*command: str) -> None:

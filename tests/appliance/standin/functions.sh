@@ -16,35 +16,42 @@ config_get() {
 	eval "$1=\${_value:-\${4:-}}"
 }
 
-_name_of() {
-	basename "${1%.*}"
+# With opkg a package's name is that of the script that runs, with apk it is in a variable.
+_package_of() {
+	echo "${pkgname:-$(basename "${1%.*}")}"
 }
 
-_add_user() {
-	grep -q '^Require-User: mtg:mtg$' "$IPKG_INSTROOT/usr/lib/opkg/info/$1.control" || return 0
+_list_of() {
+	cat "$IPKG_INSTROOT/usr/lib/opkg/info/$1.list" "$IPKG_INSTROOT/lib/apk/packages/$1.list" 2>/dev/null
+}
+
+_wants_user() {
+	grep -q '^Require-User: mtg:mtg$' "$IPKG_INSTROOT/usr/lib/opkg/info/$1.control" 2>/dev/null ||
+		grep -qx 'mtg:mtg' "$IPKG_INSTROOT/lib/apk/packages/$1.rusers" 2>/dev/null
+}
+
+add_group_and_user() {
+	_wants_user "$(_package_of "$0")" || return 0
 	grep -q '^mtg:' "$IPKG_INSTROOT/etc/passwd" && return
 	echo 'mtg:x:32768:' >>"$IPKG_INSTROOT/etc/group"
 	echo 'mtg:x:32768:32768:mtg:/var/run/mtg:/bin/false' >>"$IPKG_INSTROOT/etc/passwd"
 }
 
-_files_in() {
-	grep "^$2/" "$IPKG_INSTROOT/usr/lib/opkg/info/$1.list"
-}
-
 _run_defaults() {
 	local file
-	for file in $(_files_in "$1" /etc/uci-defaults); do
+	for file in $(_list_of "$1" | grep '^/etc/uci-defaults/'); do
 		# shellcheck disable=SC1090
 		(cd /etc/uci-defaults && . "$file") && rm -f "$file"
 	done
 }
 
+# With apk the caller has made the user.
 default_postinst() {
-	local name init
-	name=$(_name_of "$1")
-	_add_user "$name"
-	[ -n "$IPKG_INSTROOT" ] || _run_defaults "$name"
-	for init in $(_files_in "$name" /etc/init.d); do
+	local package init
+	package=$(_package_of "$0")
+	[ -n "$pkgname" ] || add_group_and_user
+	[ -n "$IPKG_INSTROOT" ] || _run_defaults "$package"
+	for init in $(_list_of "$package" | grep '^/etc/init.d/'); do
 		if [ -n "$IPKG_INSTROOT" ]; then
 			sh "$IPKG_INSTROOT/etc/rc.common" "$IPKG_INSTROOT$init" enable
 		else
@@ -52,12 +59,13 @@ default_postinst() {
 			"$init" start
 		fi
 	done
+	return 0
 }
 
 default_prerm() {
-	local name init
-	name=$(_name_of "$1")
-	for init in $(_files_in "$name" /etc/init.d); do
+	local package init
+	package=$(_package_of "$0")
+	for init in $(_list_of "$package" | grep '^/etc/init.d/'); do
 		if [ -n "$IPKG_INSTROOT" ]; then
 			sh "$IPKG_INSTROOT/etc/rc.common" "$IPKG_INSTROOT$init" disable
 		else
@@ -65,4 +73,5 @@ default_prerm() {
 			"$init" stop
 		fi
 	done
+	return 0
 }

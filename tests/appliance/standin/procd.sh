@@ -1,82 +1,119 @@
-# shellcheck shell=dash disable=SC2154
-# Stands in for OpenWrt's /lib/functions/procd.sh and for procd itself: keeps the parameters of the one instance in
-# /tmp/procd/NAME, a line for each call, and runs it. It jails nothing and restarts nothing that has died.
+# shellcheck shell=dash disable=SC2034,SC2154
+# Stands in for OpenWrt's /lib/functions/procd.sh and jshn.sh: what procd is told goes to the stand-in of ubus as lines
+# "PATH=VALUE", with "PATH/=" for each object and array.
 
-_spec=/tmp/procd/$name
-
-_note() {
-	echo "$*" >>"$_spec.new"
+json_init() {
+	_json='' _path=''
 }
 
-procd_open_instance() { :; }
-procd_close_instance() { :; }
-procd_open_data() { :; }
-procd_close_data() { :; }
-procd_set_param() { _note "$@"; }
-procd_add_jail() { _note jail "$@"; }
-procd_add_jail_mount() { _note jail_mount "$@"; }
-procd_set_config_changed() { echo "$1" >>/tmp/procd/changed; }
-json_add_array() { _note array "$@"; }
-json_add_object() { :; }
-json_add_string() { _note data "$@"; }
-json_close_object() { :; }
-json_close_array() { :; }
+json_add_string() {
+	_json="$_json$_path$1=$2
+"
+}
+
+json_add_object() {
+	json_add_string "$1/" ''
+	_path="$_path$1/"
+}
+
+json_add_array() {
+	json_add_object "$1"
+}
+
+json_close_object() {
+	_path=${_path%/}
+	case "$_path" in
+		*/*) _path=${_path%/*}/ ;;
+		*) _path='' ;;
+	esac
+}
+
+json_close_array() {
+	json_close_object
+}
+
+json_dump() {
+	printf '%s' "$_json"
+}
+
+procd_lock() {
+	! flock -n 9 2>/dev/null || return 0
+	exec 9>"/tmp/procd_$name.lock"
+	flock 9
+}
+
+_procd_call() {
+	ubus call service "$1" "$(json_dump)"
+}
+
+procd_open_service() {
+	json_init
+	json_add_string name "$1"
+	json_add_object instances
+}
+
+procd_close_service() {
+	json_close_object
+	json_add_object triggers
+	service_triggers
+	json_close_object
+	# Always: what the script does not say is taken away.
+	json_add_object data
+	service_data
+	json_close_object
+	_procd_call set
+}
+
+procd_open_instance() {
+	json_add_object "$1"
+}
+
+procd_close_instance() {
+	json_close_object
+}
+
+procd_set_param() {
+	local key=$1
+	shift
+	json_add_string "$key" "$*"
+}
+
+procd_add_jail() {
+	json_add_string jail "$*"
+}
+
+procd_add_jail_mount() {
+	json_add_string jail_mount "$*"
+}
+
+procd_add_jail_mount_rw() {
+	json_add_string jail_mount_rw "$*"
+}
+
+procd_add_reload_trigger() {
+	json_add_string "$1" "/etc/init.d/$name reload"
+}
+
+procd_set_config_changed() {
+	json_init
+	json_add_string package "$1"
+	_procd_call event
+}
+
+procd_kill() {
+	json_init
+	json_add_string name "$1"
+	_procd_call delete
+}
 
 procd_running() {
-	[ -s "$_spec.pid" ] && kill -0 "$(cat "$_spec.pid")" 2>/dev/null
+	ubus call service list | grep -qx "$1 ${2:-.*} true"
 }
 
 procd_send_signal() {
-	procd_running && kill -s "${3:-HUP}" "$(cat "$_spec.pid")"
-}
-
-_value_of() {
-	sed -n "s/^$1 //p" "$_spec"
-}
-
-_service_begin() {
-	mkdir -p /tmp/procd
-	: >"$_spec.new"
-}
-
-# Like procd: no change of parameters or files, no restart.
-_service_set() {
-	local files
-	files=$(sed -n 's/^file //p' "$_spec.new")
-	# shellcheck disable=SC2086
-	md5sum $files >>"$_spec.new"
-	if procd_running && cmp -s "$_spec.new" "$_spec"; then
-		rm "$_spec.new"
-		return
-	fi
-	_service_delete
-	mv "$_spec.new" "$_spec"
-	_run
-}
-
-_run() {
-	local user files
-	user=$(_value_of user)
-	files=$(_value_of limits | sed -n 's/.*nofile=\([0-9]*\).*/\1/p')
-	rm -f "$_spec.started"
-	# The subshell is the parent that learns of the end.
-	(
-		ulimit -n "${files:-1024}"
-		# shellcheck disable=SC2046
-		set -- $(_value_of command)
-		program=$1
-		shift
-		start-stop-daemon -S ${user:+-c "$user:$(_value_of group)"} -x "$program" -- "$@" &
-		echo $! >"$_spec.pid"
-		: >"$_spec.started"
-		wait $!
-		rm -f "$_spec.pid"
-	) >>/tmp/log 2>&1 </dev/null &
-	while ! [ -e "$_spec.started" ]; do sleep 0.1; done
-}
-
-_service_delete() {
-	procd_running || return 0
-	kill "$(cat "$_spec.pid")"
-	while [ -e "$_spec.pid" ]; do sleep 0.1; done
+	json_init
+	json_add_string name "$1"
+	json_add_string instance "$2"
+	json_add_string signal "$3"
+	_procd_call signal
 }

@@ -83,6 +83,23 @@ pub enum Event {
         /// How long it was there.
         lasted: Duration,
     },
+    /// An app has made a session of the WEB proxy; its streams are connections.
+    WebSessionStarted {
+        /// Whose.
+        client: IpAddr,
+    },
+    /// A session of the WEB proxy is over.
+    WebSessionEnded {
+        /// Whose.
+        client: IpAddr,
+    },
+    /// A request to the WEB proxy that looked like an app's was refused.
+    WebRefused {
+        /// Who it was.
+        client: IpAddr,
+        /// Why, in one word.
+        reason: &'static str,
+    },
     /// A list of addresses was loaded.
     ListLoaded {
         /// Which.
@@ -102,6 +119,18 @@ pub struct Connection {
     pub client: SocketAddr,
     /// Where it goes.
     pub route: Route,
+    /// How it came in.
+    pub door: Door,
+}
+
+/// How a connection came in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Door {
+    /// As what looks like TLS; strangers come in here, too.
+    FakeTls,
+    /// As a stream of Telegram's WEB proxy.
+    Web,
 }
 
 /// Where a connection goes.
@@ -140,7 +169,11 @@ pub enum IpList {
 
 impl Connection {
     pub(crate) fn new(id: u32, client: SocketAddr, route: Route) -> Self {
-        Self { id, client, route }
+        Self { id, client, route, door: Door::FakeTls }
+    }
+
+    pub(crate) fn through(self, door: Door) -> Self {
+        Self { door, ..self }
     }
 }
 

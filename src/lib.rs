@@ -6,6 +6,9 @@
 //! data centres the client wants, connect to it, and pass bytes until both are done. Whoever else comes is passed
 //! on to the web site itself, byte for byte, and never learns that we exist. `proxy/mod.rs` tells this in code.
 //!
+//! There is a second door: a web server of the owner's passes us the requests of a page that an app's hidden browser has
+//! loaded (`proxy/web`), and streams within them go the same way to Telegram.
+//!
 //! # The map
 //! Each layer knows only those below it; `tests/layering.rs` holds them to that.
 //!
@@ -53,7 +56,7 @@ pub mod proxy;
 pub mod stats;
 
 pub use config::Config;
-pub use event::{Connection, Event, IpList, Observer, Route, Traffic};
+pub use event::{Connection, Door, Event, IpList, Observer, Route, Traffic};
 pub use outcome::{Outcome, Stranger};
 pub use proto::dc::DcId;
 pub use proto::secret::Secret;

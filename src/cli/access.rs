@@ -10,6 +10,7 @@ use super::{Failure, address, check_threads, config_path, note, print, qr};
 use crate::config::Config;
 use crate::net::public_ip::Ips;
 use crate::proto::secret::Secret;
+use crate::proto::web::site;
 use crate::proxy::names;
 
 pub(crate) static COMMAND: Command = Command {
@@ -72,8 +73,14 @@ fn act(mut words: Words) -> Result<(), Failure> {
     let servers = Servers::new(ipv4, ipv6, &config, look_up);
     let port = port.map_or(config.bind_to.port(), NonZeroU16::get);
     let secret = if hex { config.secret.to_hex() } else { config.secret.to_base64() };
-    print(&if draws { drawings(&servers, port, &secret) } else { document(&servers, port, &config.secret, &secret) })?;
-    if servers.is_empty() {
+    let web = config.web.bind_to.map(|_| web_link(&config));
+    if draws {
+        let web = web.as_ref().map(|link| drawing(&link.tg())).unwrap_or_default();
+        print(&(drawings(&servers, port, &secret) + &web))?;
+    } else {
+        print(&document(&servers, port, (&config.secret, &secret), web.as_ref()))?;
+    }
+    if servers.is_empty() && web.is_none() {
         return Err(Failure::Work(
             "no public address is known, so there is no link: set public-host, public-ipv4 or public-ipv6, or give one with --ipv4 or --ipv6"
                 .to_owned(),
@@ -101,10 +108,19 @@ pub(crate) fn drawings(servers: &Servers, port: u16, secret: &str) -> String {
     }
     let known = [&servers.ipv4, &servers.ipv6].into_iter().flatten();
     let links = known.map(|server| Link { server, port, secret }.tg());
-    links.map(|link| format!("{link}\n{}", qr::half_blocks(&link).unwrap_or_default())).collect()
+    links.map(|link| drawing(&link)).collect()
 }
 
-fn document(servers: &Servers, port: u16, secret: &Secret, text: &str) -> String {
+fn drawing(link: &str) -> String {
+    format!("{link}\n{}", qr::half_blocks(link).unwrap_or_default())
+}
+
+/// The link for apps that go through the WEB proxy.
+fn web_link(config: &Config) -> site::Link<'_> {
+    site::Link { host: config.web_host(), path: &config.web.path, key: config.secret.key() }
+}
+
+fn document(servers: &Servers, port: u16, (secret, text): (&Secret, &str), web: Option<&site::Link<'_>>) -> String {
     let mut json = Json::new();
     for (family, server) in [("ipv4", &servers.ipv4), ("ipv6", &servers.ipv6)] {
         let Some(server) = server else { continue };
@@ -112,17 +128,28 @@ fn document(servers: &Servers, port: u16, secret: &Secret, text: &str) -> String
         json.object(family, |address| {
             address.string("ip", server);
             address.number("port", u64::from(port));
-            for (url, code, link) in [("tg_url", "tg_qrcode", link.tg()), ("tme_url", "tme_qrcode", link.tme())] {
-                address.string(url, &link);
-                address.string(code, &qr::data_uri(&link).unwrap_or_default());
-            }
+            links(address, &link.tg(), &link.tme());
         });
     }
     json.object("secret", |forms| {
         forms.string("hex", &secret.to_hex());
         forms.string("base64", &secret.to_base64());
     });
+    if let Some(web) = web {
+        json.object("web", |door| {
+            door.string("server", &web.server());
+            links(door, &web.tg(), &web.tme());
+        });
+    }
     json.finish()
+}
+
+/// Both forms of a link, and their codes.
+fn links(object: &mut Json, tg: &str, tme: &str) {
+    for (url, code, link) in [("tg_url", "tg_qrcode", tg), ("tme_url", "tme_qrcode", tme)] {
+        object.string(url, link);
+        object.string(code, &qr::data_uri(link).unwrap_or_default());
+    }
 }
 
 fn notes() -> String {
@@ -133,7 +160,8 @@ fn notes() -> String {
      - an address of this machine, if it is a global one;\n\
      - what a STUN server sees (network.stun-servers);\n\
      - what a web page shows (network.public-ip-urls).\n\
-     The port is that of bind-to if no flag says otherwise."
+     The port is that of bind-to if no flag says otherwise.\n\
+     With web.bind-to there is a link for Telegram's WEB proxy, too. It has web.host and web.path, and always port 443."
         .to_owned()
 }
 
@@ -178,7 +206,7 @@ mod tests {
 }
 "#;
         let secret = config().secret;
-        let text = document(&servers("203.0.113.5", "2001:db8::5"), 443, &secret, &secret.to_base64());
+        let text = document(&servers("203.0.113.5", "2001:db8::5"), 443, (&secret, &secret.to_base64()), None);
         let (codes, others): (Vec<_>, Vec<_>) = text.split_inclusive('\n').partition(|line| line.contains("_qrcode"));
         assert_eq!(others.concat(), expected);
         assert_eq!(codes.len(), 4);
@@ -192,13 +220,29 @@ mod tests {
 
     #[test]
     fn document_without_an_address_is_the_secret_alone() {
-        let text = document(&Servers::default(), 443, &config().secret, HEX_SECRET);
+        let text = document(&Servers::default(), 443, (&config().secret, HEX_SECRET), None);
         assert!(text.starts_with("{\n  \"secret\": {\n    \"hex\""), "{text}");
     }
 
     #[test]
+    fn the_web_proxy_has_links_of_its_own() {
+        let mut config = config();
+        config.web.path = "some/path".to_owned();
+        let link = web_link(&config);
+        let text = document(&Servers::default(), 443, (&config.secret, HEX_SECRET), Some(&link));
+        for line in [
+            "  \"web\": {\n    \"server\": \"front.example/some/path\",\n",
+            "\"tg://webproxy?server=front.example%2Fsome%2Fpath&secret=cN0AAQIDBAUGBwgJCgsMDQ4P\"",
+            "\"https://t.me/webproxy?server=front.example%2Fsome%2Fpath&secret=cN0AAQIDBAUGBwgJCgsMDQ4P\"",
+        ] {
+            assert!(text.contains(line), "{text}");
+        }
+        assert_eq!(text.matches("_qrcode").count(), 2);
+    }
+
+    #[test]
     fn hex_reaches_the_links() {
-        let text = document(&servers("203.0.113.5", ""), 443, &config().secret, HEX_SECRET);
+        let text = document(&servers("203.0.113.5", ""), 443, (&config().secret, HEX_SECRET), None);
         assert!(text.contains(&format!("secret={HEX_SECRET}&server=203.0.113.5")), "{text}");
         assert!(!text.contains("ipv6"), "{text}");
     }

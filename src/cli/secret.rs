@@ -3,11 +3,19 @@
 use super::args::{Command, Flag, Words};
 use super::{Failure, note, print, punycode};
 use crate::proto::secret::{HostError, KEY_LEN, Secret, check_host};
+use crate::proto::web::site;
 
 pub(crate) static COMMAND: Command =
-    Command { name: "generate-secret", arguments: &["HOST"], about: "make a secret", flags: &[&HEX], notes, act };
+    Command { name: "generate-secret", arguments: &["HOST"], about: "make a secret", flags: &[&HEX, &WEB], notes, act };
 
 static HEX: Flag = Flag { short: "-x", long: "--hex", value: "", about: "print it in hex, not in base64url" };
+
+static WEB: Flag = Flag {
+    short: "",
+    long: "--web",
+    value: "",
+    about: "print lines for the configuration, with a path for the WEB proxy",
+};
 
 /// A secret with a new key. Of a web address only the host is taken, which is said.
 pub(crate) fn fresh(text: &str) -> Result<Secret, Failure> {
@@ -48,9 +56,17 @@ fn refusal(host: &str, error: HostError) -> Failure {
 
 fn act(mut words: Words) -> Result<(), Failure> {
     let hex = words.switch(&HEX);
+    let with_path = words.switch(&WEB);
     let [host] = words.positionals()?;
     let secret = fresh(&host.unwrap_or_default())?;
-    print(&format!("{}\n", if hex { secret.to_hex() } else { secret.to_base64() }))
+    let text = if hex { secret.to_hex() } else { secret.to_base64() };
+    if !with_path {
+        return print(&format!("{text}\n"));
+    }
+    site::check_host(secret.host())
+        .map_err(|why| Failure::usage(format!("the host name cannot be a WEB proxy's: {why}")))?;
+    let path = site::path_from(*fresh(secret.host())?.key());
+    print(&format!("secret = {text}\nweb.bind-to = 127.0.0.1:8081\nweb.path = {path}\n"))
 }
 
 fn notes() -> String {

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use super::spec::DefaultText;
 use super::{Config, Dns, Host, keys};
+use crate::proto::web::site::check_host;
 
 /// Something to say about a key, in the words of its owner.
 pub(super) struct Finding {
@@ -22,6 +23,17 @@ pub(super) fn across_keys(config: &Config, is_set: &dyn Fn(&str) -> bool) -> Vec
     if config.stats.statsd.enabled && !is_set("stats.statsd.address") {
         let text = "stats.statsd.enabled is true, but stats.statsd.address is missing";
         findings.push(error("stats.statsd.enabled", text));
+    }
+    if let Some(address) = config.web.bind_to {
+        if !address.ip().is_loopback() && config.web.trusted.is_empty() {
+            let text = "web.bind-to can be reached from other machines, so web.trusted must say whose requests are \
+                        believed; or take 127.0.0.1";
+            findings.push(error("web.bind-to", text));
+        }
+        if let Err(why) = check_host(config.web_host()) {
+            let text = format!("web.bind-to needs web.host, for Telegram's apps do not take the secret's host: {why}");
+            findings.push(error("web.bind-to", text));
+        }
     }
     let without_effect = warnings(config).into_iter().filter(|(key, _)| is_set(key));
     findings.extend(without_effect.map(|(key, text)| Finding { key, is_error: false, text: text.into() }));

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::value::{self, ValueError};
-use super::{ByteSize, Cidr, Config, Host, ListUrl, PreferIp, Reject, TagFormat, uri};
+use super::{ByteSize, Carrier, Cidr, Config, Host, ListUrl, PreferIp, Reject, TagFormat, uri};
 use crate::proto::secret::check_host;
+use crate::proto::web::site;
 
 /// Leads to the place of a value.
 type Slot<T> = fn(&mut Config) -> &mut T;
@@ -16,6 +17,7 @@ type Slot<T> = fn(&mut Config) -> &mut T;
 pub(super) enum Field {
     Secret,
     Address(Slot<SocketAddr>),
+    OptionalAddress(Slot<Option<SocketAddr>>),
     Bool(Slot<bool>),
     Count(Slot<u16>),
     OptionalCount(Slot<Option<u16>>),
@@ -43,6 +45,9 @@ pub(super) enum Field {
     StatsdPrefix(Slot<String>),
     PrometheusPrefix(Slot<String>),
     Path(Slot<String>),
+    WebHost,
+    WebPath,
+    WebCarrier,
     PreferIp,
     LogLevel,
     LogTime,
@@ -77,6 +82,8 @@ const LOG_TIME: &[(&str, Option<bool>)] = &[("auto", None), ("always", Some(true
 
 const REJECT: &[(&str, Reject)] = &[("close", Reject::Close), ("front", Reject::Front)];
 
+const CARRIER: &[(&str, Carrier)] = &[("https", Carrier::Https), ("websocket", Carrier::Websocket)];
+
 const TAG_FORMAT: &[(&str, TagFormat)] =
     &[("datadog", TagFormat::Datadog), ("influxdb", TagFormat::Influxdb), ("graphite", TagFormat::Graphite)];
 
@@ -86,6 +93,7 @@ impl Field {
         match self {
             Self::Secret => config.secret = text.parse().map_err(ValueError::Secret)?,
             Self::Address(slot) => *slot(config) = address(text)?,
+            Self::OptionalAddress(slot) => *slot(config) = Some(address(text)?),
             Self::Bool(slot) => *slot(config) = boolean(text)?,
             Self::AutoUpdate => config.auto_update = uri::auto_update(boolean(text)?)?,
             Self::Debug if boolean(text)? => config.log_level = log::LevelFilter::Debug,
@@ -108,6 +116,7 @@ impl Field {
             Self::LogLevel => config.log_level = value::word(text, LOG_LEVEL)?,
             Self::LogTime => config.log_time = value::word(text, LOG_TIME)?,
             Self::Reject => config.defense.reject = value::word(text, REJECT)?,
+            Self::WebCarrier => config.web.carrier = value::word(text, CARRIER)?,
             Self::TagFormat => config.stats.statsd.tag_format = value::word(text, TAG_FORMAT)?,
             _ => return self.set_text(config, key, text),
         }
@@ -118,6 +127,7 @@ impl Field {
     pub(super) fn carry(self, from: &mut Config, to: &mut Config) -> bool {
         match self {
             Self::Address(slot) => carry(slot, from, to),
+            Self::OptionalAddress(slot) => carry(slot, from, to),
             Self::Bool(slot) => carry(slot, from, to),
             Self::AutoUpdate => carry(|config| &mut config.auto_update, from, to),
             Self::Count(slot) | Self::Port(slot) => carry(slot, from, to),
@@ -178,6 +188,12 @@ impl Field {
             Self::Path(slot) => *slot(config) = value::http_path(text)?,
             Self::AbsolutePath(_) if !text.starts_with('/') || text.ends_with('/') => return Err(ValueError::Invalid),
             Self::AbsolutePath(slot) => *slot(config) = Some(text.into()),
+            Self::WebHost => {
+                site::check_host(text).map_err(ValueError::Because)?;
+                config.web.host = Some(text.to_owned());
+            }
+            Self::WebPath if site::is_path(text) => config.web.path = text.to_owned(),
+            Self::WebPath => return Err(ValueError::Invalid),
             Self::Dns => config.network.dns = uri::dns(text)?,
             Self::DohIp => config.network.dns = uri::doh_ip(text)?,
             Self::Proxies => config.network.proxies.push(uri::upstream(text)?),
@@ -198,7 +214,7 @@ impl Field {
     pub(super) fn allowed(self) -> &'static str {
         match self {
             Self::Secret => "a FakeTLS secret in hex or base64url",
-            Self::Address(_) | Self::DcAddresses => "ip:port (an IPv6 address in brackets)",
+            Self::Address(_) | Self::OptionalAddress(_) | Self::DcAddresses => "ip:port (an IPv6 address in brackets)",
             Self::Bool(_) | Self::Debug | Self::AutoUpdate => "true or false",
             Self::Count(_) | Self::OptionalCount(_) => "a whole number from 1 to 65535",
             Self::Limit(_) => "a whole number from 0 to 4294967295",
@@ -215,6 +231,9 @@ impl Field {
             Self::StatsdPrefix(_) | Self::PrometheusPrefix(_) => "a word of lower-case letters and digits",
             Self::AbsolutePath(_) => "a file, its path from the root such as /var/lib/mtg/replays",
             Self::Path(_) => "a path such as /metrics",
+            Self::WebHost => "a host name that apps take",
+            Self::WebPath => "words of letters, digits, - and _ with slashes between them, 128 bytes at most",
+            Self::WebCarrier => "https or websocket",
             Self::PreferIp => "prefer-ipv4, prefer-ipv6, only-ipv4 or only-ipv6",
             Self::LogLevel => "warn, info or debug",
             Self::LogTime => "auto, always or never",

@@ -20,6 +20,7 @@ mod stats;
 pub(crate) mod suggest;
 mod uri;
 mod value;
+mod web;
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -32,6 +33,7 @@ pub use self::issue::{ConfigErrors, Issue, Warnings};
 pub use self::manual::{markdown, reference, sample};
 pub use self::network::{Dns, DomainFronting, Host, KeepAlive, Network, PreferIp, Socks5, Timeouts, Upstream};
 pub use self::stats::{Prometheus, Stats, Statsd, TagFormat};
+pub use self::web::{Carrier, Web};
 use crate::proto::secret::Secret;
 
 /// The largest file that is read, bytes: a wrong path must not fill the memory of a router.
@@ -89,6 +91,8 @@ pub struct Config {
     pub defense: Defense,
     /// `stats.*`.
     pub stats: Stats,
+    /// `web.*`.
+    pub web: Web,
 }
 
 impl Config {
@@ -119,7 +123,13 @@ impl Config {
             network: Network::default(),
             defense: Defense::default(),
             stats: Stats::default(),
+            web: Web::default(),
         }
+    }
+
+    /// The host of the WEB proxy's site: that of the secret unless it is set.
+    pub(crate) fn web_host(&self) -> &str {
+        self.web.host.as_deref().unwrap_or(self.secret.host())
     }
 
     /// Reads a file: `key = value` lines, or mtg v2's `config.toml`.

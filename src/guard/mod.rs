@@ -9,5 +9,6 @@ pub(crate) mod iplist;
 pub(crate) mod limits;
 mod queue;
 mod ranking;
+pub(crate) mod rate;
 pub(crate) mod replay_blocks;
 pub(crate) mod skew;

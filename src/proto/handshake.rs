@@ -205,7 +205,7 @@ fn answer(
     Ok(verified.skew_secs)
 }
 
-/// A client that has said where it wants to go. Only the machine makes one.
+/// A client that has said where it wants to go. With TLS only the machine makes one.
 pub(crate) struct Session {
     frame: ClientFrame,
     deframer: Deframer,
@@ -224,6 +224,11 @@ pub(crate) struct Link {
 }
 
 impl Session {
+    /// One whose frame, and what followed it, came in a stream of the WEB proxy.
+    pub(crate) fn without_tls(frame: ClientFrame, early: Vec<u8>) -> Self {
+        Self { frame, deframer: Deframer::default(), early }
+    }
+
     /// The DC that the client asked for.
     pub(crate) fn dc(&self) -> DcId {
         self.frame.dc

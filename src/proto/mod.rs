@@ -9,6 +9,7 @@
     allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::cast_possible_truncation)
 )]
 
+pub(crate) mod base64url;
 pub mod dc;
 pub(crate) mod dns;
 pub(crate) mod faketls;
@@ -28,3 +29,4 @@ pub(crate) mod stun;
 pub(crate) mod testing;
 pub(crate) mod tls;
 pub(crate) mod transcode;
+pub(crate) mod web;

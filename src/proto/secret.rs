@@ -12,6 +12,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::base64url;
+
 /// First byte of a FakeTLS secret.
 const FAKE_TLS: u8 = 0xee;
 /// First byte of a "secure" secret, which needs no TLS and is refused.
@@ -102,14 +104,7 @@ impl Secret {
 
     /// The text form in base64url without padding, the shorter one.
     pub fn to_base64(&self) -> String {
-        let mut text = String::new();
-        for group in self.to_bytes().chunks(3) {
-            let bits = group.iter().fold(0u32, |bits, &byte| bits << 8 | u32::from(byte)) << (8 * (3 - group.len()));
-            for digit in 0..=group.len() {
-                text.push(base64_digit(bits >> (18 - 6 * digit) & 0x3f));
-            }
-        }
-        text
+        base64url::encode(&self.to_bytes())
     }
 
     fn to_bytes(&self) -> Vec<u8> {
@@ -141,7 +136,7 @@ impl FromStr for Secret {
         }
         // Some tools pad base64, and what is behind a secret cannot be mistaken for anything else.
         let unpadded = text.strip_suffix("==").or_else(|| text.strip_suffix('=')).unwrap_or(text);
-        let bytes = decode_hex(text).or_else(|| decode_base64(unpadded)).ok_or(SecretError::Encoding)?;
+        let bytes = decode_hex(text).or_else(|| base64url::decode(unpadded)).ok_or(SecretError::Encoding)?;
         Self::from_bytes(&bytes)
     }
 }
@@ -216,38 +211,6 @@ fn decode_hex(text: &str) -> Option<Vec<u8>> {
     let digits: Vec<u8> = text.chars().map(|c| u8::try_from(c.to_digit(16)?).ok()).collect::<Option<_>>()?;
     let (pairs, rest) = digits.as_chunks::<2>();
     rest.is_empty().then(|| pairs.iter().map(|[high, low]| high << 4 | low).collect())
-}
-
-fn base64_digit(value: u32) -> char {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    ALPHABET.get(value as usize).map_or('A', |&digit| char::from(digit))
-}
-
-fn base64_value(digit: u8) -> Option<u32> {
-    Some(u32::from(match digit {
-        b'A'..=b'Z' => digit - b'A',
-        b'a'..=b'z' => digit - b'a' + 26,
-        b'0'..=b'9' => digit - b'0' + 52,
-        b'-' => 62,
-        b'_' => 63,
-        _ => return None,
-    }))
-}
-
-fn decode_base64(text: &str) -> Option<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(text.len() * 3 / 4);
-    for group in text.as_bytes().chunks(4) {
-        if group.len() == 1 {
-            return None;
-        }
-        let mut bits = 0u32;
-        for &digit in group {
-            bits = bits << 6 | base64_value(digit)?;
-        }
-        bits <<= 6 * (4 - group.len());
-        bytes.extend(bits.to_be_bytes().iter().skip(1).take(group.len() - 1));
-    }
-    Some(bytes)
 }
 
 #[cfg(test)]

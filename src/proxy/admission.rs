@@ -78,6 +78,13 @@ pub(super) fn admit(shared: &Shared, peer: SocketAddr) -> Result<Visit, Outcome>
     Ok(visit)
 }
 
+/// Gives a stream of the WEB proxy a client's place: it belongs to a session, so it is one's already.
+pub(super) fn admit_stream(shared: &Shared, peer: SocketAddr) -> Result<Visit, Outcome> {
+    let place = shared.places.admit(peer.ip()).ok_or(Outcome::ConcurrencyLimited)?;
+    place.authenticated();
+    Ok(Visit::new(shared, peer, place, shared.config()).over_web())
+}
+
 /// Learns from the PROXY header whose connection it is, where one is required, and whether that address may have it.
 pub(super) async fn identify(shared: &Shared, client: &Async<TcpStream>, visit: &mut Visit) -> Result<(), Outcome> {
     if !visit.config.proxy_protocol_listener {

@@ -47,31 +47,13 @@ pub struct Dialled {
 
 /// Connects to the DC that the client asked for and hands both over to the relay.
 pub(super) async fn to_dc(shared: &Shared, client: Async<TcpStream>, session: Session, mut visit: Visit) -> Told {
-    let config = visit.config.clone();
-    let further = shared.learned.addresses(session.dc());
-    let Some((dc, addresses)) = candidates(&config, session.dc(), &further) else {
-        return Err((visit, Outcome::UnknownDc));
-    };
-    visit.dc = Some(dc);
-    let dialled = async { Some(reach(shared, &config, dc, &addresses).await) };
-    let left = async {
-        until_left(&client, session.has_early_payload()).await;
-        None
-    };
-    let (remote, address) = match dialled.or(left).await {
-        Some(Ok(reached)) => {
-            advice::on_dialled(shared, dc, true);
-            reached
-        }
-        None => return Err((visit, Outcome::ClientLeft)),
-        Some(Err(error)) => {
-            advice::on_dialled(shared, dc, false);
-            log::debug!("cannot reach a DC conn={} ip={} dc={dc} error={error}", visit.id, visit.ip());
-            return Err((visit, Outcome::DcUnreachable));
-        }
+    let left = until_left(&client, session.has_early_payload());
+    let (remote, dc) = match connect(shared, &mut visit, session.dc(), left).await {
+        Ok(connected) => connected,
+        Err(outcome) => return Err((visit, outcome)),
     };
     let Ok(client) = client.into_inner() else { return Err((visit, Outcome::NoResources)) };
-    visit.connected(dc, address);
+    let config = visit.config.clone();
     let mut link = session.link(dc, config.fast_mode, &mut random::fill);
     let wanted = &config.defense.doppelganger;
     if wanted.drs || wanted.enabled {
@@ -97,6 +79,38 @@ pub(super) async fn to_dc(shared: &Shared, client: Async<TcpStream>, session: Se
 fn farewells(shared: &Shared) -> Farewells {
     let profile = shared.lock_front_profile();
     Farewells { after_fault: profile.farewell(Fault::Other), after_alert: profile.farewell(Fault::Alert) }
+}
+
+/// Connects to the DC that a client asked for or its stand-in, and says which; `left` is when the client has gone.
+pub(super) async fn connect(
+    shared: &Shared,
+    visit: &mut Visit,
+    asked: DcId,
+    left: impl Future<Output = ()>,
+) -> Result<(TcpStream, DcId), Outcome> {
+    let config = visit.config.clone();
+    let further = shared.learned.addresses(asked);
+    let (dc, addresses) = candidates(&config, asked, &further).ok_or(Outcome::UnknownDc)?;
+    visit.dc = Some(dc);
+    let dialled = async { Some(reach(shared, &config, dc, &addresses).await) };
+    let left = async {
+        left.await;
+        None
+    };
+    let (remote, address) = match dialled.or(left).await {
+        Some(Ok(reached)) => {
+            advice::on_dialled(shared, dc, true);
+            reached
+        }
+        None => return Err(Outcome::ClientLeft),
+        Some(Err(error)) => {
+            advice::on_dialled(shared, dc, false);
+            log::debug!("cannot reach a DC conn={} ip={} dc={dc} error={error}", visit.id, visit.ip());
+            return Err(Outcome::DcUnreachable);
+        }
+    };
+    visit.connected(dc, address);
+    Ok((remote, dc))
 }
 
 /// The times between the records of the pages that are to be imitated, if any were measured.

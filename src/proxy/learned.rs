@@ -10,7 +10,7 @@ use async_io::Timer;
 use futures_lite::future::{pending, zip};
 
 use super::Shared;
-use super::web::Web;
+use super::detour::Detour;
 use crate::net::fetch::{self, Page, Validators};
 use crate::net::http;
 use crate::net::public_ip::is_global;
@@ -87,7 +87,7 @@ async fn published(shared: &Shared, page: &str, is_v4: bool) -> Result<Vec<Socke
     let (known, patience) = (Validators::default(), shared.config().network.timeout.http);
     let page = Page { url: &url, known: &known, patience, limit: LIMIT, size_max: SIZE_MAX };
     let mut text = Vec::new();
-    let fetched = fetch::fetch(&Web(shared), &page, &mut http::keep(&mut text)).await;
+    let fetched = fetch::fetch(&Detour(shared), &page, &mut http::keep(&mut text)).await;
     fetched.map_err(|error| error.to_string())?;
     let mut addresses = dc::published(&String::from_utf8_lossy(&text), SITE);
     addresses.retain(|address| address.is_ipv4() == is_v4 && is_global(address.ip()));

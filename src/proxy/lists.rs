@@ -19,7 +19,7 @@ use futures_lite::FutureExt as _;
 use futures_lite::future::zip;
 use smol::lock::Semaphore;
 
-use super::web::Web;
+use super::detour::Detour;
 use super::{Shared, Signal};
 use crate::config::{Defense, IpListSource, ListUrl};
 use crate::event::{self, Event};
@@ -319,7 +319,7 @@ impl Source {
         let known = self.lock().validators.clone();
         let patience = shared.config().network.timeout.http;
         let page = Page { url: &url, known: &known, patience, limit: DOWNLOAD_LIMIT, size_max: SIZE_MAX };
-        let fetched = fetch::fetch(&Web(shared), &page, &mut |part| builder.feed(part)).await;
+        let fetched = fetch::fetch(&Detour(shared), &page, &mut |part| builder.feed(part)).await;
         if matches!(fetched, Ok(Fetched::Unchanged)) {
             return Ok(Loaded::Unchanged);
         }

@@ -38,6 +38,11 @@ const LISTS_MAX: u64 = 64 << 20;
 /// Memory of one connection in the process without the bytes on their way, with what its handshake took for a moment.
 const CONNECTION: u64 = 2560;
 
+/// Memory for which one session of the WEB proxy is let in, sessions at least, and what is enough for large batches.
+const WEB_SESSION: usize = 12 << 10;
+const WEB_SESSIONS_MIN: usize = 16;
+const WEB_AMPLE: usize = 8 << 20;
+
 /// What the memory is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Shares {
@@ -62,6 +67,22 @@ pub(super) fn shares(config: &Config) -> Shares {
     let root = Path::new("/");
     let memory = config.memory.map_or_else(|| available(root) / DEFAULT_PART, |size| size.0);
     divide(memory, tcp_pressure(root))
+}
+
+/// What the memory is for when there is a WEB proxy.
+pub(super) struct WebShares {
+    /// Bytes for what is on its way.
+    pub(super) bytes: usize,
+    pub(super) sessions: usize,
+    /// There is enough for large batches.
+    pub(super) is_ample: bool,
+}
+
+/// The part of the WEB proxy, if there is one: half of the buffers, for whichever way clients take, they are as many.
+pub(super) fn for_web(config: &Config, shares: &mut Shares) -> WebShares {
+    let bytes = if config.web.bind_to.is_some() { shares.buffers / 2 } else { 0 };
+    shares.buffers -= bytes;
+    WebShares { bytes, sessions: (bytes / WEB_SESSION).max(WEB_SESSIONS_MIN), is_ample: bytes >= WEB_AMPLE }
 }
 
 /// Divides our memory, and what the kernel has for connections.

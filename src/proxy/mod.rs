@@ -20,6 +20,7 @@
 
 mod admission;
 mod advice;
+mod detour;
 mod dial;
 mod farewell;
 mod front;
@@ -57,9 +58,9 @@ use async_io::{Async, Timer};
 use futures_lite::FutureExt as _;
 use futures_lite::future::zip;
 use rustix::thread::sched_getaffinity;
-use smol::Executor;
 use smol::channel::{Receiver, Sender, bounded};
 use smol::lock::Semaphore;
+use smol::{Executor, Task};
 
 use crate::config::{Config, Network};
 use crate::event::{Observer, Traffic};
@@ -89,10 +90,12 @@ use visit::{Recorder, Visit};
 ///
 /// Dropping it closes the listener and cuts every connection.
 pub struct Proxy {
-    executor: Executor<'static>,
+    executor: Arc<Executor<'static>>,
     listener: Listener,
     reporting: Reporting,
     shared: Arc<Shared>,
+    /// Serves the WEB proxy, if there is one.
+    web: Option<Task<()>>,
 }
 
 /// What an embedding program may add.
@@ -120,6 +123,8 @@ pub struct Reloaded {
 pub enum StartError {
     /// The address of `bind-to` cannot be listened on.
     Listen(SocketAddr, io::Error),
+    /// The address of `web.bind-to` cannot be listened on.
+    Web(SocketAddr, io::Error),
     /// The address of `stats.prometheus.bind-to` cannot be listened on.
     Metrics(SocketAddr, io::Error),
     /// The system has no threads or descriptors for the relay.
@@ -152,6 +157,7 @@ struct Shared {
     routes: Mutex<Arc<Routes>>,
     telegram_dialer: Dialer,
     front_dialer: Dialer,
+    web: web::Web,
     started: Instant,
     next_id: AtomicU32,
 }
@@ -174,15 +180,24 @@ impl Proxy {
         random::check().map_err(StartError::Random)?;
         let network = &config.network;
         let keep_alive = keep_alive(network);
-        let memory = memory::shares(&config);
+        let mut memory = memory::shares(&config);
+        let for_web = memory::for_web(&config, &mut memory);
         let client_side = client_side(network, &memory);
         let listener = Listener::bind(config.bind_to, &keep_alive, &client_side, network.reuse_port)
             .map_err(|error| StartError::Listen(config.bind_to, error))?;
+        let web_listener = match config.web.bind_to {
+            Some(address) => {
+                let bound = Listener::bind(address, &keep_alive, &client_side, network.reuse_port);
+                Some(bound.map_err(|error| StartError::Web(address, error))?)
+            }
+            None => None,
+        };
         warn_of_missing_mark(network);
         admission::warn_of_trust(&config);
         let budget = Budget::new(memory.buffers, memory.kernel);
         let relay = Relay::start(relay_threads(&config), budget).map_err(StartError::Relay)?;
         let racers = Arc::new(Semaphore::new(admission::racers()));
+        let executor = Arc::new(Executor::new());
         let shared = Shared {
             recorder: Arc::new(Recorder::new(hooks.observer)),
             dial: hooks.dial,
@@ -209,13 +224,15 @@ impl Proxy {
             front_dialer: Dialer::new(None, (None, None))
                 .buffered(Some(memory.socket.unwrap_or(usize::MAX).min(memory::FRONT_SOCKET)))
                 .racing(&racers),
+            web: web::Web::new(&config, &for_web, &executor),
             started: Instant::now(),
             next_id: AtomicU32::new(1),
             config: Mutex::new(Arc::new(config)),
         };
         shared.recorder.stats.show(shared.routes().states());
-        let proxy =
-            Self { executor: Executor::new(), listener, reporting: Reporting::default(), shared: Arc::new(shared) };
+        let shared = Arc::new(shared);
+        let web = web_listener.map(|listener| executor.spawn(web::serve(shared.clone(), listener)));
+        let proxy = Self { executor, listener, reporting: Reporting::default(), shared, web };
         proxy.apply(proxy.shared.config())?;
         Ok(proxy)
     }
@@ -288,6 +305,7 @@ impl Proxy {
         let prepared = self.reporting.prepare(&config).map_err(|error| StartError::Metrics(metrics, error))?;
         *self.shared.lock_config() = config.clone();
         self.shared.lists.apply(&config.defense);
+        self.shared.web.apply(&config);
         self.reporting.apply(&config, prepared, &self.shared, &self.executor);
         Ok(())
     }
@@ -295,7 +313,7 @@ impl Proxy {
     /// Serves the connections that there are, without accepting new ones, until the last has ended, or for as long as
     /// `shutdown-grace` says; then closes everything.
     pub async fn shutdown(self) {
-        let Self { executor, listener, reporting, shared } = self;
+        let Self { executor, listener, reporting, shared, web } = self;
         drop(listener);
         let deadline = Instant::now() + shared.config().shutdown_grace;
         let drained = async {
@@ -307,6 +325,8 @@ impl Proxy {
             // At once, for whoever has stopped us may not wait for the end.
             zip(drained, shared.replays.keep_at_stop()).await;
             // The last report has what the last connections did.
+            drop(web);
+            shared.web.stop().await;
             shared.relay.stop();
             reporting.finish().await;
             shared.replays.keep_at_stop().await;
@@ -447,6 +467,9 @@ impl fmt::Display for StartError {
         match self {
             Self::Listen(address, error) => {
                 write!(f, "cannot listen on {address}: {}", listener::explain(error))
+            }
+            Self::Web(address, error) => {
+                write!(f, "cannot listen for the WEB proxy on {address}: {}", listener::explain(error))
             }
             Self::Metrics(address, error) => {
                 write!(f, "cannot serve metrics on {address}: {}", listener::explain(error))

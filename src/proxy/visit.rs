@@ -11,7 +11,7 @@ use super::places::Place;
 use super::relay::{Cause, Watch};
 use super::summary::Summary;
 use crate::config::Config;
-use crate::event::{Connection, Event, Observer, Route, Traffic};
+use crate::event::{Connection, Door, Event, Observer, Route, Traffic};
 use crate::outcome::{Outcome, Stranger};
 use crate::proto::dc::DcId;
 use crate::proto::handshake::Reason;
@@ -62,6 +62,7 @@ pub(super) struct Visit {
     pub(super) dc: Option<DcId>,
     /// Set while it is relayed to the front.
     pub(super) front_path: Option<Path>,
+    door: Door,
     route: Route,
     started: Instant,
     /// When it was last listened to during the handshake.
@@ -81,12 +82,18 @@ impl Visit {
             skew_secs: 0,
             dc: None,
             front_path: None,
+            door: Door::FakeTls,
             route: Route::Undecided,
             started: Instant::now(),
             heard: Instant::now(),
             place,
             recorder: shared.recorder.clone(),
         }
+    }
+
+    /// It is a stream of the WEB proxy.
+    pub(super) fn over_web(self) -> Self {
+        Self { door: Door::Web, ..self }
     }
 
     /// It is known whose connection it is, and that address may have it.
@@ -150,7 +157,7 @@ impl Visit {
     }
 
     fn connection(&self) -> Connection {
-        Connection::new(self.id, self.peer, self.route)
+        Connection::new(self.id, self.peer, self.route).through(self.door)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use crate::event::{Connection, Event, IpList, Route, Traffic};
+use crate::event::{Connection, Door, Event, IpList, Route, Traffic};
 use crate::outcome::{Outcome, Stranger};
 use crate::proto::handshake::Reason;
 
@@ -30,6 +30,16 @@ pub(super) struct Counters {
     pub(super) failures: Sorted<&'static str, u64>,
     pub(super) sessions_ended: Sorted<&'static str, u64>,
     pub(super) durations: Histogram,
+    pub(super) web: Web,
+}
+
+/// What concerns the WEB proxy.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Web {
+    pub(super) sessions: u64,
+    pub(super) streams: u64,
+    pub(super) traffic: Traffic,
+    pub(super) refused: Sorted<&'static str, u64>,
 }
 
 /// A small map in the order of its keys.
@@ -66,10 +76,14 @@ pub(super) struct Histogram {
 
 impl Counters {
     pub(super) fn record(&mut self, event: &Event) {
+        self.web.record(event);
         match event {
             Event::Started(connection) => *self.clients.of(connection) += 1,
             Event::Refused { outcome, .. } => self.refused(*outcome),
-            Event::Authenticated { .. } => {}
+            Event::Authenticated { .. }
+            | Event::WebSessionStarted { .. }
+            | Event::WebSessionEnded { .. }
+            | Event::WebRefused { .. } => {}
             Event::Fronting { connection, stranger } => {
                 self.fronted += 1;
                 *self.fronted_now.of(connection) += 1;
@@ -143,6 +157,20 @@ impl Counters {
             key = (Ipv4Addr::UNSPECIFIED.into(), 0);
         }
         Some(self.telegram.entry(key))
+    }
+}
+
+impl Web {
+    fn record(&mut self, event: &Event) {
+        match event {
+            Event::WebSessionStarted { .. } => self.sessions += 1,
+            Event::WebSessionEnded { .. } => take_one(&mut self.sessions),
+            Event::WebRefused { reason, .. } => *self.refused.entry(reason) += 1,
+            Event::Started(connection) if connection.door == Door::Web => self.streams += 1,
+            Event::Ended { connection, .. } if connection.door == Door::Web => take_one(&mut self.streams),
+            Event::Traffic { connection, traffic } if connection.door == Door::Web => self.traffic.add(*traffic),
+            _ => {}
+        }
     }
 }
 

@@ -158,6 +158,19 @@ pub(super) static METRICS: &[Metric] = &[
             }
         },
     ),
+    gauge("web_sessions", &[], "apps that are connected through the WEB proxy now", |now, sink| {
+        sink(&[], Value::Whole(now.counters.web.sessions));
+    }),
+    gauge("web_streams", &[], "their streams now, which count as connections of clients, too", |now, sink| {
+        sink(&[], Value::Whole(now.counters.web.streams));
+    }),
+    counter("web_traffic", &["direction"], "bytes relayed through the WEB proxy", |now, sink| {
+        sink(&["to_client"], Value::Whole(now.counters.web.traffic.to_client));
+        sink(&["from_client"], Value::Whole(now.counters.web.traffic.from_client));
+    }),
+    counter("web_refusals", &["reason"], "requests that looked like an app's and were refused", |now, sink| {
+        now.counters.web.refused.iter().for_each(|(reason, count)| sink(&[reason], Value::Whole(*count)));
+    }),
     gauge("build_info", &["version", "arch"], "always 1; which mtg this is", |_, sink| {
         sink(&[env!("CARGO_PKG_VERSION"), std::env::consts::ARCH], Value::Whole(1));
     }),

@@ -13,6 +13,7 @@ pub mod pattern;
 pub mod proxy;
 pub mod socket;
 pub mod socks5;
+pub mod web;
 
 use std::time::Duration;
 

@@ -5,11 +5,12 @@ mod front;
 mod network;
 mod proxy;
 mod stats;
+mod web;
 
 use super::spec::KeySpec;
 
 /// The parts in the order of the manual. A key stands before its other names, and wins over them.
-static PARTS: [&[KeySpec]; 5] = [proxy::KEYS, front::KEYS, network::KEYS, defense::KEYS, stats::KEYS];
+static PARTS: [&[KeySpec]; 6] = [proxy::KEYS, front::KEYS, network::KEYS, defense::KEYS, stats::KEYS, web::KEYS];
 
 /// Every key.
 pub(super) fn all() -> impl Iterator<Item = &'static KeySpec> {

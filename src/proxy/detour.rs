@@ -7,9 +7,9 @@ use super::{Means, Shared};
 use crate::net::fetch::{Connect, Connecting};
 
 /// Dials over the owner's SOCKS5 proxies, if there are any. Names are looked up here.
-pub(super) struct Web<'a>(pub(super) &'a Shared);
+pub(super) struct Detour<'a>(pub(super) &'a Shared);
 
-impl Connect for Web<'_> {
+impl Connect for Detour<'_> {
     fn connect<'a>(&'a self, host: &'a str, port: u16) -> Connecting<'a> {
         Box::pin(async move {
             let ips = self.0.resolver.resolve(host).await?;

@@ -1,0 +1,369 @@
+//! A session: the streams of one app, what waits for it, and how far it has come.
+//!
+//! Tasks move bytes between a stream and its DC, others between the session and the app. None of them awaits anything
+//! here: who has to wait leaves a waker.
+//!
+//! What is held is bounded by who asks: the app's batches are refused before they are applied, and a DC is read no
+//! further than `room` says. Windows and CLOSE always find room, for there are few of them for each stream.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use super::closed::Closed;
+use super::frame::{self, DATA_MAX, Frame, Frames, HEADER};
+use super::stream::{Stream, WINDOW, keep, wake};
+use super::{FRAMES_MAX, STREAMS_MAX, Violation};
+
+/// Frames that wait for an app before its DCs are read no further.
+const WAITING_MAX: usize = 1024;
+/// Credit that is worth a message of its own, bytes; less goes with what is sent anyway.
+const CREDIT_MIN: u32 = WINDOW / 16;
+/// What a stream may always have waiting: one download must not starve the chats, and what memory there is left must
+/// not stop anybody for good.
+const ALWAYS: usize = 4 << 10;
+
+/// Frames on their way to the app.
+pub(crate) type Batch = Vec<Box<[u8]>>;
+
+/// What waits for the app.
+struct Item {
+    id: u32,
+    frame: Box<[u8]>,
+}
+
+/// What became of a batch of the app.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Uploaded {
+    /// It was applied; these streams have been opened.
+    Applied(Vec<u32>),
+    /// It was applied before, and its answer was lost.
+    Repeated,
+}
+
+/// What a poll with a cursor is.
+pub(crate) enum Asked {
+    /// The answer to the one before was lost: the same bytes again.
+    Again(Arc<Batch>),
+    /// The next. It is answered by [`Session::poll_batch`] with this ticket.
+    Next(u32),
+}
+
+/// The answer to a poll.
+pub(crate) enum Answer {
+    Batch(Arc<Batch>),
+    /// Another poll has taken its place.
+    Replaced,
+    Over,
+}
+
+pub(crate) struct Session {
+    /// In the order of the ids.
+    streams: Vec<(u32, Stream)>,
+    closed: Closed,
+    waiting: VecDeque<Item>,
+    waiting_len: usize,
+    /// Some stream is owed enough credit to be told.
+    is_credit_due: bool,
+    /// The number of the batch that was applied last, and what tells it from others.
+    applied: (u64, u64),
+    /// Batches that were handed out.
+    cursor: u64,
+    /// The one that was handed out last, until the app has it for sure.
+    last: Option<Arc<Batch>>,
+    last_len: usize,
+    /// The newest poll.
+    ticket: u32,
+    poll: Option<Waker>,
+    /// Bytes of a batch.
+    batch_len: usize,
+    is_over: bool,
+}
+
+impl Session {
+    /// A session whose batches have `batch_len` bytes at most.
+    pub(crate) fn new(batch_len: usize) -> Self {
+        Self {
+            streams: Vec::new(),
+            closed: Closed::default(),
+            waiting: VecDeque::new(),
+            waiting_len: 0,
+            is_credit_due: false,
+            applied: (0, 0),
+            cursor: 0,
+            last: None,
+            last_len: 0,
+            ticket: 0,
+            poll: None,
+            batch_len,
+            is_over: false,
+        }
+    }
+
+    /// Bytes that are held for it.
+    pub(crate) fn held(&self) -> usize {
+        self.waiting_len + self.last_len + self.upload_len()
+    }
+
+    /// Bytes that wait for DCs.
+    pub(crate) fn upload_len(&self) -> usize {
+        self.streams.iter().map(|(_, stream)| stream.upload_len()).sum()
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.is_over
+    }
+
+    /// Says whether batch `number` is to be applied, or has been; `print` tells bodies apart.
+    pub(crate) fn number(&mut self, number: u64, print: u64) -> Result<bool, Violation> {
+        let (last, last_print) = self.applied;
+        if number == last.wrapping_add(1) {
+            Ok(true)
+        } else if number == last && number > 0 && print == last_print {
+            Ok(false)
+        } else {
+            Err(Violation)
+        }
+    }
+
+    /// Applies batch `number`, which [`Session::number`] has found to be the next.
+    pub(crate) fn commit(&mut self, number: u64, print: u64, batch: &[u8]) -> Result<Uploaded, Violation> {
+        if !self.number(number, print)? {
+            return Ok(Uploaded::Repeated);
+        }
+        let opened = self.apply(batch)?;
+        self.applied = (number, print);
+        Ok(Uploaded::Applied(opened))
+    }
+
+    /// Applies a batch and says which streams it has opened.
+    ///
+    /// # Errors
+    /// [`Violation`]; the session is of no use any more then.
+    pub(crate) fn apply(&mut self, batch: &[u8]) -> Result<Vec<u32>, Violation> {
+        if self.is_over {
+            return Err(Violation);
+        }
+        let mut opened = Vec::new();
+        for frame in Frames::new(batch) {
+            match frame? {
+                Frame::Open(id) => {
+                    if self.closed.contains(id) {
+                        return Err(Violation);
+                    }
+                    let place = self.place(id).err().ok_or(Violation)?;
+                    self.streams.insert(place, (id, Stream::new()));
+                    if self.streams.len() > STREAMS_MAX { self.refuse(id) } else { opened.push(id) }
+                }
+                Frame::Data(id, payload) => {
+                    if let Some(stream) = self.known(id)? {
+                        stream.receive(payload)?;
+                    }
+                }
+                Frame::Window(id, credit) => {
+                    if let Some(stream) = self.known(id)? {
+                        stream.extend(credit);
+                    }
+                }
+                Frame::Close(id) => {
+                    self.known(id)?;
+                    self.forget(id);
+                    self.drop_waiting(id);
+                }
+                Frame::Pong => {}
+            }
+        }
+        // One that was opened and closed in the same batch.
+        opened.retain(|id| self.place(*id).is_ok());
+        Ok(opened)
+    }
+
+    /// The next bytes for a stream's DC; none when the stream is over.
+    pub(crate) fn poll_upload(&mut self, id: u32, context: &mut Context<'_>) -> Poll<Option<Box<[u8]>>> {
+        let Some(stream) = self.stream(id) else { return Poll::Ready(None) };
+        stream.next_upload(context.waker()).map_or(Poll::Pending, |bytes| Poll::Ready(Some(bytes)))
+    }
+
+    /// Becomes ready when a stream is over; for who waits for anything else than its bytes.
+    pub(crate) fn poll_over(&mut self, id: u32, context: &mut Context<'_>) -> Poll<()> {
+        let Some(stream) = self.stream(id) else { return Poll::Ready(()) };
+        stream.wait_for_upload(context.waker());
+        Poll::Pending
+    }
+
+    /// A stream's DC has taken bytes.
+    pub(crate) fn took(&mut self, id: u32, length: usize) {
+        if self.stream(id).is_some_and(|stream| stream.took(length) >= CREDIT_MIN) {
+            self.is_credit_due = true;
+            wake(&mut self.poll);
+        }
+    }
+
+    /// How much may be read from a stream's DC; none when the stream is over. `memory` is what there is for this.
+    pub(crate) fn poll_room(&mut self, id: u32, memory: usize, context: &mut Context<'_>) -> Poll<Option<usize>> {
+        let (length, frames) = (self.waiting_len, self.waiting.len());
+        let batch_len = self.batch_len;
+        let Some(stream) = self.stream(id) else { return Poll::Ready(None) };
+        let room = if length < batch_len && frames < WAITING_MAX { memory.min(DATA_MAX) } else { 0 };
+        let always = if stream.waiting == 0 { ALWAYS } else { 0 };
+        let room = room.max(always).min(stream.credit());
+        if room > 0 {
+            return Poll::Ready(Some(room));
+        }
+        stream.wait_for_room(context.waker());
+        Poll::Pending
+    }
+
+    /// Takes a DATA frame: bytes of a stream's DC with room for a header before them.
+    pub(crate) fn send(&mut self, id: u32, mut frame: Vec<u8>) {
+        let Some(stream) = self.stream(id) else { return };
+        let payload = frame.len().saturating_sub(HEADER);
+        if let Some(header) = frame.first_chunk_mut() {
+            *header = frame::data_header(id, payload);
+        }
+        stream.send(payload, frame.len());
+        self.push(id, frame.into());
+    }
+
+    /// A stream's DC is done, or there is none: the app learns that after what was sent before.
+    pub(crate) fn refuse(&mut self, id: u32) {
+        if self.forget(id) {
+            self.push(id, frame::close(id).into());
+        }
+    }
+
+    /// Takes a poll; `cursor` is how many batches the app has got.
+    pub(crate) fn ask(&mut self, cursor: u64) -> Result<Asked, Violation> {
+        if self.is_over {
+            return Err(Violation);
+        }
+        if cursor == self.cursor {
+            self.acknowledge();
+        } else if cursor.checked_add(1) == Some(self.cursor)
+            && let Some(last) = &self.last
+        {
+            return Ok(Asked::Again(last.clone()));
+        } else {
+            return Err(Violation);
+        }
+        Ok(Asked::Next(self.take_place()))
+    }
+
+    /// Makes a poll the newest.
+    pub(crate) fn take_place(&mut self) -> u32 {
+        self.ticket = self.ticket.wrapping_add(1);
+        wake(&mut self.poll);
+        self.ticket
+    }
+
+    /// The app has what was handed out last.
+    pub(crate) fn acknowledge(&mut self) {
+        self.last = None;
+        self.last_len = 0;
+        self.wake_for_room();
+    }
+
+    /// Hands the next batch out.
+    pub(crate) fn poll_batch(&mut self, ticket: u32, context: &mut Context<'_>) -> Poll<Answer> {
+        if self.is_over {
+            return Poll::Ready(Answer::Over);
+        }
+        if ticket != self.ticket {
+            return Poll::Ready(Answer::Replaced);
+        }
+        if self.waiting.is_empty() && !self.is_credit_due {
+            keep(&mut self.poll, context.waker());
+            return Poll::Pending;
+        }
+        let batch = Arc::new(self.take());
+        self.cursor = self.cursor.wrapping_add(1);
+        self.last_len = batch.iter().map(|frame| frame.len()).sum();
+        self.last = Some(batch.clone());
+        self.wake_for_room();
+        Poll::Ready(Answer::Batch(batch))
+    }
+
+    /// Ends all.
+    pub(crate) fn end(&mut self) {
+        self.is_over = true;
+        self.streams.drain(..).for_each(|(_, stream)| stream.end());
+        self.waiting = VecDeque::new();
+        self.waiting_len = 0;
+        self.acknowledge();
+        wake(&mut self.poll);
+    }
+
+    /// The credit that is due, and frames as far as a batch goes, the first always.
+    fn take(&mut self) -> Batch {
+        let credits = self.streams.iter_mut().filter_map(|(id, stream)| Some(frame::window(*id, stream.settle()?)));
+        let credits: Vec<Vec<u8>> = credits.collect();
+        self.is_credit_due = false;
+        let (mut frames, mut length) = (credits.len(), credits.iter().map(Vec::len).sum::<usize>());
+        let mut batch = Batch::new();
+        if !credits.is_empty() {
+            batch.push(credits.concat().into());
+        }
+        while let Some(item) = self.waiting.front() {
+            if frames > 0 && (length + item.frame.len() > self.batch_len || frames == FRAMES_MAX) {
+                break;
+            }
+            let Some(Item { id, frame }) = self.waiting.pop_front() else { break };
+            (frames, length) = (frames + 1, length + frame.len());
+            self.waiting_len -= frame.len();
+            if let Some(stream) = self.stream(id) {
+                stream.waiting -= frame.len();
+            }
+            batch.push(frame);
+        }
+        if self.waiting.is_empty() {
+            self.waiting = VecDeque::new();
+        }
+        batch
+    }
+
+    fn push(&mut self, id: u32, frame: Box<[u8]>) {
+        self.waiting_len += frame.len();
+        self.waiting.push_back(Item { id, frame });
+        wake(&mut self.poll);
+    }
+
+    /// Takes back what waits for a stream that the app has closed: it would not know what to do with it.
+    fn drop_waiting(&mut self, id: u32) {
+        self.waiting.retain(|item| item.id != id);
+        self.waiting_len = self.waiting.iter().map(|item| item.frame.len()).sum();
+    }
+
+    fn wake_for_room(&mut self) {
+        self.streams.iter_mut().for_each(|(_, stream)| stream.wake_for_room());
+    }
+
+    /// A stream that is open, or none if it was closed lately; others do not exist.
+    fn known(&mut self, id: u32) -> Result<Option<&mut Stream>, Violation> {
+        match self.place(id) {
+            Ok(place) => Ok(self.streams.get_mut(place).map(|(_, stream)| stream)),
+            Err(_) if self.closed.contains(id) => Ok(None),
+            Err(_) => Err(Violation),
+        }
+    }
+
+    fn stream(&mut self, id: u32) -> Option<&mut Stream> {
+        let place = self.place(id).ok()?;
+        self.streams.get_mut(place).map(|(_, stream)| stream)
+    }
+
+    fn place(&self, id: u32) -> Result<usize, usize> {
+        self.streams.binary_search_by_key(&id, |(id, _)| *id)
+    }
+
+    /// Closes a stream, if it is open.
+    fn forget(&mut self, id: u32) -> bool {
+        let Ok(place) = self.place(id) else { return false };
+        self.streams.remove(place).1.end();
+        self.closed.add(id);
+        true
+    }
+}
+
+#[cfg(test)]
+#[path = "session_tests.rs"]
+mod tests;

@@ -1,0 +1,228 @@
+//! What a session does with what an app and its DCs say.
+
+use super::*;
+use crate::proto::web::frame::window;
+
+const BATCH: usize = 256 << 10;
+
+fn open(id: u32) -> Vec<u8> {
+    let [_, a, b, c] = id.to_be_bytes();
+    vec![1, a, b, c, 0, 0, 0, 0]
+}
+
+fn data(id: u32, payload: &[u8]) -> Vec<u8> {
+    [frame::data_header(id, payload.len()).as_slice(), payload].concat()
+}
+
+fn session(ids: &[u32]) -> Session {
+    let mut session = Session::new(BATCH);
+    for id in ids {
+        assert_eq!(session.apply(&open(*id)), Ok(vec![*id]));
+    }
+    session
+}
+
+fn context() -> Context<'static> {
+    Context::from_waker(Waker::noop())
+}
+
+/// What the app gets next, in one piece; empty if nothing waits.
+fn received(session: &mut Session) -> Vec<u8> {
+    let ticket = session.take_place();
+    match session.poll_batch(ticket, &mut context()) {
+        Poll::Ready(Answer::Batch(batch)) => {
+            session.acknowledge();
+            batch.concat()
+        }
+        Poll::Ready(_) => panic!("over"),
+        Poll::Pending => Vec::new(),
+    }
+}
+
+fn upload(session: &mut Session, id: u32) -> Option<Vec<u8>> {
+    match session.poll_upload(id, &mut context()) {
+        Poll::Ready(bytes) => Some(bytes?.into()),
+        Poll::Pending => Some(Vec::new()),
+    }
+}
+
+fn room(session: &mut Session, id: u32) -> usize {
+    match session.poll_room(id, usize::MAX, &mut context()) {
+        Poll::Ready(room) => room.unwrap(),
+        Poll::Pending => 0,
+    }
+}
+
+fn frame_of(id: u32, length: usize) -> Vec<u8> {
+    data(id, &vec![7; length])
+}
+
+#[test]
+fn bytes_go_both_ways_and_credit_only_for_what_the_dc_took() {
+    let mut session = session(&[5, 3]);
+    session.apply(&[data(3, b"one"), data(5, b"five"), data(3, b"two")].concat()).unwrap();
+    assert_eq!(session.held(), 10);
+    assert_eq!(upload(&mut session, 3).unwrap(), b"one");
+    assert_eq!(received(&mut session), b"");
+    session.took(3, 3);
+    // Too little for a message of its own, but it goes with the next.
+    assert_eq!(received(&mut session), b"");
+    session.send(5, frame_of(5, 2));
+    assert_eq!(received(&mut session), [window(3, 3), data(5, &[7, 7])].concat());
+    assert_eq!(upload(&mut session, 3).unwrap(), b"two");
+    assert_eq!(upload(&mut session, 3).unwrap(), b"");
+    assert_eq!(upload(&mut session, 5).unwrap(), b"five");
+    session.took(3, 3);
+    assert_eq!(session.held(), 4);
+    session.took(5, 4);
+    assert_eq!(session.held(), 0);
+}
+
+#[test]
+fn credit_of_several_writes_is_one_window() {
+    let mut session = session(&[1]);
+    for _ in 0..2 {
+        session.apply(&frame_of(1, 200_000)).unwrap();
+        upload(&mut session, 1).unwrap();
+        session.took(1, 200_000);
+    }
+    assert_eq!(received(&mut session), window(1, 400_000));
+}
+
+#[test]
+fn what_an_app_never_does_is_a_violation() {
+    for batch in
+        [open(1), open(2), data(9, b"x"), window(9, 1), frame::close(9).to_vec(), data(1, &vec![0; 1 << 20]).repeat(5)]
+    {
+        let mut session = session(&[1, 2]);
+        session.apply(&frame::close(2)).unwrap();
+        assert_eq!(session.apply(&batch), Err(Violation), "{:?}", batch.get(..8));
+    }
+}
+
+#[test]
+fn frames_for_a_stream_closed_lately_are_ignored() {
+    let mut session = session(&[1, 2]);
+    session.send(1, frame_of(1, 10));
+    session.apply(&frame::close(1)).unwrap();
+    // The app knows nothing of the stream any more.
+    assert_eq!(received(&mut session), b"");
+    session.refuse(2);
+    let late = [data(1, b"x"), window(1, 1), frame::close(1).to_vec(), data(2, b"y"), frame::close(2).to_vec()];
+    assert_eq!(session.apply(&late.concat()), Ok(vec![]));
+    assert_eq!((received(&mut session), session.held()), (vec![], 0));
+    assert_eq!(upload(&mut session, 1), None);
+}
+
+#[test]
+fn close_comes_after_the_bytes_before_it() {
+    let mut session = session(&[1]);
+    session.send(1, frame_of(1, 3));
+    session.refuse(1);
+    session.refuse(1);
+    assert_eq!(received(&mut session), [data(1, &[7; 3]), frame::close(1).to_vec()].concat());
+}
+
+#[test]
+fn a_stream_that_opens_and_closes_in_one_batch_is_not_dialled() {
+    let mut session = session(&[]);
+    let batch = [open(1), data(1, b"x"), frame::close(1).to_vec(), open(2)].concat();
+    assert_eq!(session.apply(&batch), Ok(vec![2]));
+}
+
+#[test]
+fn streams_beyond_the_limit_are_refused_alone() {
+    let ids: Vec<u32> = (1..=128).collect();
+    let mut session = session(&ids);
+    assert_eq!(session.apply(&open(500)), Ok(vec![]));
+    assert_eq!(received(&mut session), frame::close(500));
+    assert_eq!(session.apply(&open(500)), Err(Violation));
+}
+
+#[test]
+fn a_batch_counts_once_and_its_number_cannot_be_another() {
+    let mut session = session(&[1]);
+    let batch = data(1, b"x");
+    assert_eq!(session.commit(1, 11, &batch), Ok(Uploaded::Applied(vec![])));
+    assert_eq!(session.commit(1, 11, &batch), Ok(Uploaded::Repeated));
+    assert_eq!(session.held(), 1);
+    assert_eq!(session.commit(2, 22, &batch), Ok(Uploaded::Applied(vec![])));
+    for (number, print) in [(2, 11), (1, 11), (4, 1), (0, 0), (u64::MAX, 0)] {
+        assert_eq!(session.number(number, print), Err(Violation), "{number}");
+    }
+    assert_eq!(Session::new(BATCH).number(0, 0), Err(Violation));
+}
+
+#[test]
+fn a_lost_answer_is_given_again_until_it_is_acknowledged() {
+    let mut session = session(&[1]);
+    session.send(1, frame_of(1, 3));
+    let Ok(Asked::Next(ticket)) = session.ask(0) else { panic!() };
+    let Poll::Ready(Answer::Batch(first)) = session.poll_batch(ticket, &mut context()) else { panic!() };
+    assert_eq!((session.cursor, session.held()), (1, 11));
+    session.send(1, frame_of(1, 5));
+    let Ok(Asked::Again(again)) = session.ask(0) else { panic!() };
+    assert_eq!(first, again);
+    let Ok(Asked::Next(ticket)) = session.ask(1) else { panic!() };
+    assert_eq!(session.held(), 13);
+    assert!(session.ask(0).is_err() && session.ask(2).is_err() && session.ask(u64::MAX).is_err());
+    let Poll::Ready(Answer::Batch(second)) = session.poll_batch(ticket, &mut context()) else { panic!() };
+    assert_eq!((second.concat(), session.cursor), (data(1, &[7; 5]), 2));
+}
+
+#[test]
+fn a_poll_takes_the_place_of_the_one_before() {
+    let mut session = session(&[1]);
+    let Ok(Asked::Next(old)) = session.ask(0) else { panic!() };
+    assert!(session.poll_batch(old, &mut context()).is_pending());
+    let Ok(Asked::Next(new)) = session.ask(0) else { panic!() };
+    assert!(matches!(session.poll_batch(old, &mut context()), Poll::Ready(Answer::Replaced)));
+    session.send(1, frame_of(1, 1));
+    assert!(matches!(session.poll_batch(new, &mut context()), Poll::Ready(Answer::Batch(_))));
+    session.end();
+    assert!(matches!(session.poll_batch(new, &mut context()), Poll::Ready(Answer::Over)));
+    assert!(session.ask(1).is_err() && session.held() == 0 && session.apply(&open(9)).is_err());
+}
+
+#[test]
+fn a_download_that_nobody_takes_stops_at_a_batch_and_lets_the_others_speak() {
+    let mut session = session(&[1, 2]);
+    let mut sent = 0;
+    loop {
+        let bytes = room(&mut session, 1);
+        if bytes == 0 {
+            break;
+        }
+        session.send(1, frame_of(1, bytes));
+        sent += bytes;
+    }
+    assert!((BATCH..BATCH + DATA_MAX).contains(&sent), "{sent}");
+    assert_eq!(room(&mut session, 2), ALWAYS);
+    session.send(2, frame_of(2, 10));
+    assert_eq!(room(&mut session, 2), 0);
+    assert!(received(&mut session).len() <= BATCH);
+    assert_eq!(room(&mut session, 1), DATA_MAX);
+}
+
+#[test]
+fn without_memory_a_stream_still_gets_along() {
+    let mut session = session(&[1]);
+    let room = |session: &mut Session| session.poll_room(1, 0, &mut context());
+    assert_eq!(room(&mut session), Poll::Ready(Some(ALWAYS)));
+    session.send(1, frame_of(1, 10));
+    assert_eq!(room(&mut session), Poll::Pending);
+    received(&mut session);
+    assert_eq!(room(&mut session), Poll::Ready(Some(ALWAYS)));
+}
+
+#[test]
+fn without_credit_nothing_is_read() {
+    let mut session = session(&[1]);
+    for _ in 0..64 {
+        session.send(1, frame_of(1, DATA_MAX));
+        received(&mut session);
+    }
+    assert_eq!(room(&mut session, 1), 0);
+    session.apply(&window(1, 9)).unwrap();
+    assert_eq!(room(&mut session, 1), 9);
+}

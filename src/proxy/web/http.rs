@@ -1,0 +1,263 @@
+//! HTTP/1.1 with a web server: requests as they come, and answers.
+
+use std::future::pending;
+use std::io::{self, IoSlice};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use async_io::{Async, Timer};
+use futures_lite::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use super::link::Reservation;
+use crate::net::deadline;
+use crate::proto::web::BATCH_MAX;
+use crate::proto::web::request::{self, Body, HEAD_MAX, Head, Parsed};
+use crate::proto::web::site::Site;
+
+/// How long a connection may be without a request: longer than web servers keep theirs.
+const IDLE: Duration = Duration::from_secs(180);
+/// How long a head may take from its first byte on.
+const HEAD_LIMIT: Duration = Duration::from_secs(10);
+/// How long a body may take.
+const BODY_LIMIT: Duration = Duration::from_secs(30);
+/// How long a web server may take no byte of an answer.
+const WRITE_LIMIT: Duration = Duration::from_secs(30);
+/// A body that nobody wants is read so far: a web server that had read all of it for us could not end the connection
+/// of its visitor as it does elsewhere.
+const UNWANTED_MAX: usize = 64 << 10;
+/// How long a web server may take to see the answer and to go.
+const LINGER: Duration = Duration::from_secs(1);
+/// Bytes that are received at once.
+const CHUNK: usize = 16 << 10;
+/// Slices of an answer that are sent at once.
+const SLICES: usize = 32;
+
+/// What everybody gets who is not ours, and everything of ours that makes no sense.
+const NOTHING: &str = "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nCache-Control: no-store\r\n";
+
+/// A connection of a web server.
+pub(super) struct Connection {
+    pub(super) socket: Async<TcpStream>,
+    /// What has been received and not looked at.
+    buffer: Vec<u8>,
+}
+
+/// What came.
+pub(super) enum Request {
+    Head(Head),
+    /// No HTTP, or too much.
+    Bad,
+}
+
+/// Why there is no body.
+pub(super) enum NoBody {
+    /// There is no memory for it.
+    NoRoom,
+    /// It is too long, or no body.
+    Bad,
+    /// The web server went away.
+    Gone,
+}
+
+impl Connection {
+    pub(super) fn new(socket: Async<TcpStream>) -> Self {
+        Self { socket, buffer: Vec::new() }
+    }
+
+    /// The next request; none if there is none in time, or the web server has gone.
+    pub(super) async fn next_request(&mut self, site: &Site) -> Option<Request> {
+        if self.buffer.is_empty() {
+            // Nothing is held while nothing comes.
+            self.buffer = Vec::new();
+            deadline::within(IDLE, self.socket.readable()).await?.ok()?;
+        }
+        deadline::within(HEAD_LIMIT, self.head(site)).await?
+    }
+
+    async fn head(&mut self, site: &Site) -> Option<Request> {
+        loop {
+            match request::parse(&self.buffer, site) {
+                Parsed::Partial => {}
+                Parsed::Bad => return Some(Request::Bad),
+                Parsed::Head(head) => {
+                    self.buffer.drain(..head.length.min(self.buffer.len()));
+                    return Some(Request::Head(head));
+                }
+            }
+            if self.receive(HEAD_MAX).await.ok()? == 0 {
+                return None;
+            }
+        }
+    }
+
+    /// The body of a request.
+    pub(super) async fn body(&mut self, head: &Head, memory: &mut Reservation) -> Result<Vec<u8>, NoBody> {
+        if head.expects {
+            self.write(b"HTTP/1.1 100 Continue\r\n\r\n").await.map_err(|_| NoBody::Gone)?;
+        }
+        let body = async {
+            match head.body {
+                Body::Length(length) => {
+                    let length =
+                        usize::try_from(length).ok().filter(|length| *length <= BATCH_MAX).ok_or(NoBody::Bad)?;
+                    if !memory.grow_to(length) {
+                        return Err(NoBody::NoRoom);
+                    }
+                    let mut body = Vec::with_capacity(length);
+                    self.take(length, &mut body).await?;
+                    Ok(body)
+                }
+                Body::Chunked => self.chunks(memory).await,
+                Body::Unknown => Err(NoBody::Bad),
+            }
+        };
+        deadline::within(BODY_LIMIT, body).await.unwrap_or(Err(NoBody::Gone))
+    }
+
+    /// Moves `length` bytes to the end of `body`.
+    async fn take(&mut self, length: usize, body: &mut Vec<u8>) -> Result<(), NoBody> {
+        let there = length.min(self.buffer.len());
+        body.extend(self.buffer.drain(..there));
+        let rest = (length - there) as u64;
+        let read = (&self.socket).take(rest).read_to_end(body).await.map_err(|_| NoBody::Gone)?;
+        if read as u64 == rest { Ok(()) } else { Err(NoBody::Gone) }
+    }
+
+    async fn chunks(&mut self, memory: &mut Reservation) -> Result<Vec<u8>, NoBody> {
+        let mut body = Vec::new();
+        loop {
+            let size = match httparse::parse_chunk_size(&self.buffer) {
+                Ok(httparse::Status::Complete((length, size))) => {
+                    self.buffer.drain(..length);
+                    usize::try_from(size).ok().filter(|size| *size <= BATCH_MAX - body.len()).ok_or(NoBody::Bad)?
+                }
+                Ok(httparse::Status::Partial) if self.buffer.len() < HEAD_MAX => {
+                    self.receive_some().await?;
+                    continue;
+                }
+                _ => return Err(NoBody::Bad),
+            };
+            if !memory.grow_to(body.len() + size) {
+                return Err(NoBody::NoRoom);
+            }
+            self.take(size, &mut body).await?;
+            while self.buffer.len() < 2 {
+                self.receive_some().await?;
+            }
+            // Trailers end the connection: no web server makes any.
+            if !self.buffer.starts_with(b"\r\n") {
+                return Err(NoBody::Bad);
+            }
+            self.buffer.drain(..2);
+            if size == 0 {
+                return Ok(body);
+            }
+        }
+    }
+
+    async fn receive_some(&mut self) -> Result<(), NoBody> {
+        match self.receive(CHUNK).await {
+            Ok(1..) => Ok(()),
+            _ => Err(NoBody::Gone),
+        }
+    }
+
+    /// Receives `most` bytes at most.
+    async fn receive(&mut self, most: usize) -> io::Result<usize> {
+        let before = self.buffer.len();
+        self.buffer.resize(before + most.min(CHUNK), 0);
+        let read = self.socket.read(self.buffer.get_mut(before..).unwrap_or_default()).await;
+        self.buffer.truncate(before + read.as_ref().copied().unwrap_or_default());
+        read
+    }
+
+    /// What a WebSocket begins with.
+    pub(super) fn take_buffer(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.buffer)
+    }
+
+    /// Answers as to anybody, and says whether the connection is of use: it is if all of the request has been read.
+    pub(super) async fn nothing(&mut self, is_whole: bool) -> bool {
+        let answer = format!("{NOTHING}{}\r\n", if is_whole { "" } else { "Connection: close\r\n" });
+        if self.write(answer.as_bytes()).await.is_err() {
+            return false;
+        }
+        if !is_whole {
+            self.discard().await;
+        }
+        is_whole
+    }
+
+    /// Reads some of what nobody wants, and waits for the web server to go: one that is cut off while it sends would
+    /// show an error of its own in place of its site.
+    async fn discard(&mut self) {
+        let _ = self.socket.get_ref().shutdown(std::net::Shutdown::Write);
+        let mut left = UNWANTED_MAX;
+        let read = async {
+            loop {
+                self.buffer.clear();
+                match self.receive(CHUNK).await {
+                    Ok(count @ 1..) if count < left => left -= count,
+                    Ok(1..) => return Timer::after(LINGER).await,
+                    _ => return Instant::now(),
+                }
+            }
+        };
+        deadline::within(LINGER, read).await;
+    }
+
+    /// Sends an answer, and says whether the connection is of use.
+    pub(super) async fn reply(&mut self, status: &str, fields: &str, body: &[Box<[u8]>]) -> bool {
+        let length: usize = body.iter().map(|part| part.len()).sum();
+        // An answer without content has no length either.
+        let length = if status.starts_with("204") { String::new() } else { format!("Content-Length: {length}\r\n") };
+        let head = format!("HTTP/1.1 {status}\r\nCache-Control: no-store\r\n{length}{fields}\r\n");
+        let parts: Vec<&[u8]> = std::iter::once(head.as_bytes()).chain(body.iter().map(|part| &**part)).collect();
+        write_all(&self.socket, &parts).await.is_ok()
+    }
+
+    pub(super) async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        write_all(&self.socket, &[bytes]).await
+    }
+
+    /// Becomes ready when the web server has gone. It says nothing while it waits for an answer.
+    pub(super) async fn gone(&self) {
+        loop {
+            match self.socket.get_ref().peek(&mut [0]) {
+                Ok(0) => return,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Ok(_) => return pending().await,
+                Err(_) => return,
+            }
+            if self.socket.readable().await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// Sends all of it, as long as the other end takes some now and then.
+pub(super) async fn write_all(socket: &Async<TcpStream>, parts: &[&[u8]]) -> io::Result<()> {
+    let (mut parts, mut sent) = (parts, 0);
+    while let Some(first) = parts.first() {
+        if first.len() == sent {
+            (parts, sent) = (parts.get(1..).unwrap_or_default(), 0);
+            continue;
+        }
+        let rest = IoSlice::new(first.get(sent..).unwrap_or_default());
+        let following = parts.iter().skip(1).take(SLICES - 1).map(|part| IoSlice::new(part));
+        let slices: Vec<_> = std::iter::once(rest).chain(following).collect();
+        let mut socket = socket;
+        let written = deadline::within(WRITE_LIMIT, socket.write_vectored(&slices)).await;
+        let mut written = written.unwrap_or(Err(io::ErrorKind::TimedOut.into()))?;
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        while let Some(first) = parts.first().filter(|first| first.len() - sent <= written) {
+            written -= first.len() - sent;
+            (parts, sent) = (parts.get(1..).unwrap_or_default(), 0);
+        }
+        sent += written;
+    }
+    Ok(())
+}

@@ -1,0 +1,178 @@
+//! A session among tasks, and the memory that it takes.
+
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::super::visit::Recorder;
+use crate::config::Carrier;
+use crate::event::Event;
+use crate::proto::web::session::Session;
+
+/// One attempt to receive brings at most this part of what is left.
+const RECEIVE_PART: usize = 16;
+/// What one session may have waiting for its DCs: this part of what is left.
+const UPLOAD_PART: usize = 4;
+
+/// The bytes that all sessions together hold.
+pub(super) struct Account {
+    held: AtomicUsize,
+    cap: usize,
+}
+
+impl Account {
+    pub(super) fn new(cap: usize) -> Self {
+        Self { held: AtomicUsize::new(0), cap }
+    }
+
+    fn left(&self) -> usize {
+        self.cap.saturating_sub(self.held.load(Ordering::Relaxed))
+    }
+
+    fn note(&self, before: usize, after: usize) {
+        if after >= before {
+            self.held.fetch_add(after - before, Ordering::Relaxed);
+        } else {
+            self.held.fetch_sub(before - after, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Memory for bytes that are coming.
+pub(super) struct Reservation {
+    account: Arc<Account>,
+    bytes: usize,
+}
+
+impl Reservation {
+    pub(super) fn new(account: &Arc<Account>) -> Self {
+        Self { account: account.clone(), bytes: 0 }
+    }
+
+    /// Says whether there is memory for so many bytes in all, and takes it.
+    pub(super) fn grow_to(&mut self, bytes: usize) -> bool {
+        let more = bytes.saturating_sub(self.bytes);
+        if more > self.account.left() {
+            return false;
+        }
+        self.account.note(0, more);
+        self.bytes += more;
+        true
+    }
+
+    pub(super) fn release(&mut self) {
+        self.account.note(std::mem::take(&mut self.bytes), 0);
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
+/// A session and who it is of.
+pub(super) struct Link {
+    pub(super) carrier: Carrier,
+    /// The bootstrap token that it was made with.
+    pub(super) bootstrap: String,
+    pub(super) token: String,
+    pub(super) client: IpAddr,
+    session: Mutex<Session>,
+    account: Arc<Account>,
+    /// When it was asked for last, seconds.
+    seen: AtomicU32,
+    has_socket: AtomicBool,
+    recorder: Arc<Recorder>,
+}
+
+/// A session's lock, which keeps the books.
+pub(super) struct Locked<'a> {
+    session: MutexGuard<'a, Session>,
+    account: &'a Account,
+    held: usize,
+}
+
+impl Link {
+    pub(super) fn new(
+        (carrier, batch_len): (Carrier, usize),
+        (bootstrap, token): (String, String),
+        client: IpAddr,
+        account: &Arc<Account>,
+        recorder: &Arc<Recorder>,
+    ) -> Self {
+        recorder.record(&Event::WebSessionStarted { client });
+        Self {
+            carrier,
+            bootstrap,
+            token,
+            client,
+            session: Mutex::new(Session::new(batch_len)),
+            account: account.clone(),
+            seen: AtomicU32::new(0),
+            has_socket: AtomicBool::new(false),
+            recorder: recorder.clone(),
+        }
+    }
+
+    /// A poisoned lock would be a panic in the session's code, which ends the process.
+    pub(super) fn lock(&self) -> Locked<'_> {
+        let session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
+        Locked { held: session.held(), account: &self.account, session }
+    }
+
+    /// Bytes that may be received for it at once.
+    pub(super) fn allowance(&self) -> usize {
+        self.account.left() / RECEIVE_PART
+    }
+
+    /// Bytes that may wait for its DCs.
+    pub(super) fn upload_room(&self) -> usize {
+        self.account.left() / UPLOAD_PART
+    }
+
+    pub(super) fn see(&self, now: u32) {
+        self.seen.store(now, Ordering::Relaxed);
+    }
+
+    pub(super) fn last_seen(&self) -> u32 {
+        self.seen.load(Ordering::Relaxed)
+    }
+
+    /// Says whether a WebSocket may be the session's: it is the only one, and stays it.
+    pub(super) fn take_socket(&self) -> bool {
+        !self.has_socket.swap(true, Ordering::Relaxed)
+    }
+
+    /// Ends the session and its streams; says whether it was still there.
+    pub(super) fn end(&self) -> bool {
+        let mut session = self.lock();
+        let was_there = !session.is_over();
+        session.end();
+        drop(session);
+        if was_there {
+            self.recorder.record(&Event::WebSessionEnded { client: self.client });
+        }
+        was_there
+    }
+}
+
+impl std::ops::Deref for Locked<'_> {
+    type Target = Session;
+
+    fn deref(&self) -> &Session {
+        &self.session
+    }
+}
+
+impl std::ops::DerefMut for Locked<'_> {
+    fn deref_mut(&mut self) -> &mut Session {
+        &mut self.session
+    }
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        self.account.note(self.held, self.session.held());
+    }
+}

@@ -1,0 +1,146 @@
+//! A session over a WebSocket.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_io::Timer;
+use futures_lite::{AsyncReadExt as _, FutureExt as _};
+use smol::channel::{Receiver, Sender, bounded};
+
+use super::Shared;
+use super::calls::{self, Applied};
+use super::http::{Connection, write_all};
+use super::link::{Link, Reservation};
+use crate::net::deadline;
+use crate::proto::web::session::Answer;
+use crate::proto::web::socket::{self as protocol, Messages, PROTOCOL_ERROR, Said};
+
+/// After so long without anything to send: a ping.
+const PING: Duration = Duration::from_secs(25);
+/// After so long without anything received: the end.
+const SILENCE: Duration = Duration::from_secs(50);
+/// How long a batch may wait for room; nothing is read meanwhile.
+const ROOM_LIMIT: Duration = Duration::from_secs(30);
+/// Time between two looks for room.
+const ROOM_STEP: Duration = Duration::from_millis(20);
+/// How long the last frame may take.
+const LAST: Duration = Duration::from_secs(1);
+/// Bytes that are received at once.
+const CHUNK: usize = 16 << 10;
+
+/// Serves a session until either end has had enough; then the session is over.
+pub(super) async fn serve(
+    shared: &Arc<Shared>,
+    connection: &mut Connection,
+    link: &Arc<Link>,
+    (name, accept): (&str, &str),
+) {
+    let head = format!(
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Accept: {accept}\r\nSec-WebSocket-Protocol: {name}\r\n\r\n"
+    );
+    if connection.write(head.as_bytes()).await.is_ok() {
+        let begun = connection.take_buffer();
+        let (pongs, to_send) = bounded(1);
+        let connection = &*connection;
+        let read = read(shared, connection, link, (begun, pongs));
+        let write = write(shared, connection, link, to_send);
+        let code = read.or(write).await;
+        if let Some(code) = code {
+            let last = protocol::close(code);
+            let _ = deadline::within(LAST, write_all(&connection.socket, &[&last])).await;
+        }
+    }
+    link.end();
+}
+
+/// Takes the app's messages; says what to close with, if anybody is there to read it.
+async fn read(
+    shared: &Arc<Shared>,
+    connection: &Connection,
+    link: &Arc<Link>,
+    (begun, pongs): (Vec<u8>, Sender<Vec<u8>>),
+) -> Option<u16> {
+    let (mut messages, mut memory) = (Messages::default(), Reservation::new(&shared.web.account));
+    let mut received = begun;
+    loop {
+        let mut input = received.as_slice();
+        while !input.is_empty() {
+            match messages.take(&mut input) {
+                Ok(Said::Nothing) => {}
+                Ok(Said::Message(batch)) => {
+                    memory.release();
+                    if !apply(shared, link, &batch).await {
+                        return Some(PROTOCOL_ERROR);
+                    }
+                }
+                // One that waits to be answered is enough.
+                Ok(Said::Ping(payload)) => drop(pongs.try_send(protocol::pong(&payload))),
+                Ok(Said::Close) => return Some(NORMAL),
+                Err(code) => return Some(code),
+            }
+        }
+        let is_there = async {
+            while !memory.grow_to(messages.held()) {
+                Timer::after(ROOM_STEP).await;
+            }
+        };
+        deadline::within(ROOM_LIMIT, is_there).await?;
+        // Nothing is held while nothing comes.
+        received = Vec::new();
+        deadline::within(SILENCE, connection.socket.readable()).await?.ok()?;
+        received.resize(CHUNK, 0);
+        let length = deadline::within(SILENCE, (&connection.socket).read(&mut received)).await?.ok()?;
+        if length == 0 {
+            return None;
+        }
+        received.truncate(length);
+        link.see(shared.web.now());
+    }
+}
+
+/// The code of an end that is nobody's fault.
+const NORMAL: u16 = 1000;
+
+/// Applies a batch when there is room, and says whether it was in order.
+async fn apply(shared: &Arc<Shared>, link: &Arc<Link>, batch: &[u8]) -> bool {
+    let applied = async {
+        loop {
+            match calls::apply(shared, link, batch, None) {
+                Applied::Yes => return true,
+                Applied::Violation => return false,
+                Applied::NoRoom => Timer::after(ROOM_STEP).await,
+            };
+        }
+    };
+    deadline::within(ROOM_LIMIT, applied).await.unwrap_or(false)
+}
+
+enum Next {
+    Answer(Answer),
+    Pong(Vec<u8>),
+}
+
+/// Sends what waits for the app.
+async fn write(shared: &Shared, connection: &Connection, link: &Link, pongs: Receiver<Vec<u8>>) -> Option<u16> {
+    let ticket = link.lock().take_place();
+    loop {
+        let batch = async { Some(Next::Answer(poll_fn(|context| link.lock().poll_batch(ticket, context)).await)) };
+        let pong = async { pongs.recv().await.ok().map(Next::Pong) };
+        let (head, batch) = match deadline::within(PING, batch.or(pong)).await {
+            None => (protocol::ping(), Arc::default()),
+            Some(Some(Next::Pong(pong))) => (pong, Arc::default()),
+            Some(Some(Next::Answer(Answer::Batch(batch)))) => {
+                (protocol::message_head(batch.iter().map(|frame| frame.len()).sum()), batch)
+            }
+            Some(Some(Next::Answer(Answer::Over | Answer::Replaced)) | None) => return Some(NORMAL),
+        };
+        let parts: Vec<&[u8]> = std::iter::once(head.as_slice()).chain(batch.iter().map(|frame| &**frame)).collect();
+        write_all(&connection.socket, &parts).await.ok()?;
+        if !batch.is_empty() {
+            link.lock().acknowledge();
+        }
+        link.see(shared.web.now());
+    }
+}

@@ -1,0 +1,412 @@
+//! Telegram's WEB proxy: what apps get through a web server, and what everybody else gets.
+
+mod support;
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use support::KEY;
+use support::dc::{EchoDc, FakeDc};
+use support::pattern::Pattern;
+use support::proxy::{Proxy, Setup};
+use support::socket::{self, End};
+use support::web::{
+    self, App, CREDIT, DATA, Http, NOTHING, OPEN, PATH, WINDOW, bearer, capability, create, frame, frames, masked,
+    message, quoted, upgrade, url,
+};
+
+const MIB: usize = 1 << 20;
+const CARRIERS: [&str; 2] = ["https", "websocket"];
+
+/// A proxy with a WEB listener there.
+fn start(setup: Setup, carrier: &str) -> (Proxy, SocketAddr) {
+    let address = socket::free_address();
+    let setup = setup.set("web.bind-to", &address.to_string()).set("web.path", PATH).set("web.carrier", carrier);
+    (setup.start(), address)
+}
+
+fn with_dc(dc: SocketAddr, carrier: &str) -> (Proxy, SocketAddr) {
+    start(Setup::new().dc(2, dc), carrier)
+}
+
+#[test]
+fn both_forms_of_the_secret_load_the_page_and_no_other() {
+    let (_proxy, web) = start(Setup::new(), "https");
+    for secret in [KEY.to_vec(), [&[0xdd], KEY.as_slice()].concat()] {
+        let page = web::page(web, &secret);
+        assert_eq!((page.status, page.field("Cache-Control")), (200, Some("no-store")));
+        let text = String::from_utf8(page.body).unwrap();
+        assert_eq!(quoted(&text, "relayBase=\""), format!("https://{}/{PATH}/", support::HOST));
+        assert_eq!(quoted(&text, "carrierMode=\""), "https");
+        assert_eq!(quoted(&text, "bootstrap=\"").len(), 43);
+    }
+    assert_eq!(web::page(web, &[7; 16]).status, 404);
+    assert_eq!(web::page(web, &[&[0xee], KEY.as_slice()].concat()).status, 404);
+}
+
+#[test]
+fn megabytes_go_both_ways_at_once_over_every_carrier() {
+    for carrier in CARRIERS {
+        for fast in ["true", "false"] {
+            let dc = EchoDc::listen();
+            let (_proxy, web) = start(Setup::new().dc(2, dc.address).set("fast-mode", fast), carrier);
+            let mut app = App::connect(web);
+            app.open(7, 2);
+            app.open(3, 2);
+            for round in 0..6 {
+                let bytes = Pattern::new(round).take(MIB);
+                app.write(7, &bytes);
+                app.write(3, b"ping");
+                assert_eq!(app.read(3, 4), b"ping", "{carrier}");
+                Pattern::new(round).expect(&app.read(7, MIB));
+            }
+        }
+    }
+}
+
+#[test]
+fn every_dc_and_every_end_reaches_the_other_side() {
+    for carrier in CARRIERS {
+        let dc = FakeDc::listen();
+        let (proxy, web) = with_dc(dc.address, carrier);
+        let mut app = App::connect(web);
+        // The DC ends: what it sent comes before the end.
+        app.open(1, -2);
+        let mut stream = dc.accept();
+        assert_eq!(stream.dc, -2);
+        stream.send(&Pattern::new(1).take(300_000));
+        stream.half_close();
+        app.wait_closed(1);
+        Pattern::new(1).expect(&app.read(1, 300_000));
+        // The app ends: the DC's connection is closed.
+        app.open(2, 2);
+        let mut stream = dc.accept();
+        app.write(2, b"question");
+        assert_eq!(stream.receive(8), b"question");
+        app.close(2);
+        stream.expect_end();
+        // The DC breaks.
+        app.open(3, 2);
+        dc.accept().reset();
+        app.wait_closed(3);
+        // There is none.
+        app.open(4, 77);
+        app.wait_closed(4);
+        assert!(socket::wait_for("the log", support::DEADLINE, || {
+            proxy.log().contains("ip=203.0.113.7 dc=0 reason=unknown_dc").then_some(true)
+        }));
+    }
+}
+
+#[test]
+fn a_frame_with_another_secret_closes_its_stream_alone() {
+    let dc = EchoDc::listen();
+    let (_proxy, web) = with_dc(dc.address, "https");
+    let mut app = App::connect(web);
+    app.open(1, 2);
+    app.open(2, 2);
+    let wrong = support::obfuscated2::send(Some(&[9; 16]), support::obfuscated2::PADDED, 2);
+    app.send(&[frame(OPEN, 9, &[]), frame(DATA, 9, &wrong.wire[..30]), frame(DATA, 9, &wrong.wire[30..])].concat());
+    app.close(1);
+    app.write(2, b"still here");
+    // A frame for stream 9, which the app does not know, is the CLOSE that it expects.
+    app.streams.insert(9, web::Stream::idle());
+    assert_eq!(app.read(2, 10), b"still here");
+    app.wait_closed(9);
+}
+
+#[test]
+fn strangers_get_one_answer_whatever_they_ask() {
+    let (_proxy, web) = start(Setup::new(), "https");
+    let page = format!("/{PATH}/?bridge={}", capability(&KEY));
+    let token = web::base64url(&[5; 32]);
+    let wrong = format!("Authorization: Bearer {token}\r\nContent-Type: application/octet-stream\r\n");
+    let requests = [
+        "GET / HTTP/1.1\r\nHost: front.example\r\n\r\n".to_owned(),
+        format!("GET /{PATH} HTTP/1.1\r\nHost: front.example\r\n\r\n"),
+        format!("GET /{PATH}/ HTTP/1.1\r\nHost: front.example\r\n\r\n"),
+        format!("GET /{PATH}/?bridge={token} HTTP/1.1\r\nHost: front.example\r\n\r\n"),
+        format!("HEAD {page} HTTP/1.1\r\nHost: front.example\r\n\r\n"),
+        format!("GET {page} HTTP/1.1\r\nHost: other.example\r\n\r\n"),
+        format!("GET {page}&x=y HTTP/1.1\r\nHost: front.example\r\n\r\n"),
+        format!("DELETE {} HTTP/1.1\r\nHost: front.example\r\n\r\n", url("session")),
+        format!("DELETE {} HTTP/1.1\r\nHost: front.example\r\nAuthorization: Bearer {token}\r\n\r\n", url("session")),
+        format!(
+            "POST {} HTTP/1.1\r\nHost: front.example\r\nX-Down-Cursor: 0\r\nAuthorization: Bearer {token}\r\n\r\n",
+            url("down")
+        ),
+        format!(
+            "GET {} HTTP/1.1\r\nHost: front.example\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\
+                 Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+                 Sec-WebSocket-Protocol: tproxy-v1.{token}\r\n\r\n",
+            url("ws")
+        ),
+        "BREW /tea HTTP/1.1\r\nHost: front.example\r\n\r\n".to_owned(),
+    ];
+    let mut http = Http::connect(web);
+    for request in &requests {
+        http.write(request.as_bytes());
+        assert_eq!(http.receive().head, format!("{NOTHING}\r\n"), "{request}");
+    }
+    // With a body, or what is none of HTTP's, the connection ends after the same answer.
+    let body = "x".repeat(300_000);
+    for (request, is_sent) in [
+        (
+            format!(
+                "POST {} HTTP/1.1\r\nHost: front.example\r\n{wrong}Content-Length: 9\r\n\r\n123456789",
+                url("session")
+            ),
+            true,
+        ),
+        (
+            format!(
+                "POST {} HTTP/1.1\r\nHost: front.example\r\n{wrong}X-Up-Seq: 1\r\nContent-Length: 300000\r\n\r\n{body}",
+                url("up")
+            ),
+            true,
+        ),
+        // Decided before the body.
+        (
+            format!(
+                "POST {} HTTP/1.1\r\nHost: front.example\r\n{wrong}X-Up-Seq: 1\r\nContent-Length: 300000\r\n\r\n",
+                url("up")
+            ),
+            false,
+        ),
+        ("PUT / HTTP/1.1\r\nHost: front.example\r\nTransfer-Encoding: chunked\r\n\r\n".to_owned(), false),
+        ("\x16\x03\x01\r\n\r\n".to_owned(), true),
+        (format!("GET / HTTP/1.1\r\nX: {body}\r\n\r\n"), true),
+        ("GET / HTTP/1.0\r\n\r\n".to_owned(), true),
+    ] {
+        let mut http = Http::connect(web);
+        http.write(request.as_bytes());
+        assert_eq!(http.receive().head, format!("{NOTHING}Connection: close\r\n\r\n"), "{}", &request[..40]);
+        if is_sent {
+            assert_eq!(socket::read_to_end(http.socket()), (vec![], End::Fin), "{}", &request[..40]);
+        }
+    }
+}
+
+#[test]
+fn a_lost_answer_of_any_call_does_no_harm() {
+    let dc = EchoDc::listen();
+    let (_proxy, web) = with_dc(dc.address, "https");
+    let page = String::from_utf8(web::page(web, &KEY).body).unwrap();
+    let bootstrap = quoted(&page, "bootstrap=\"");
+    let tokens: Vec<_> = (0..2).map(|_| create(web, bootstrap).field("X-Session-Token").unwrap().to_owned()).collect();
+    assert_eq!(tokens[0], tokens[1], "a session for each answer that is lost");
+
+    let mut app = App::connect(web);
+    app.open(1, 2);
+    // The same batch again, over another connection.
+    let (number, _) = app.place();
+    let credit = frame(CREDIT, 1, &1u32.to_be_bytes());
+    app.send(&credit);
+    let again = app.call(&format!("POST {}", url("up")), &[format!("X-Up-Seq: {number}")], Some(&credit));
+    assert_eq!((again.status, again.field("X-Up-Ack")), (204, Some(number.to_string().as_str())));
+    // The same poll again.
+    app.write(1, b"echo");
+    let poll = |cursor: u64| app.call(&format!("POST {}", url("down")), &[format!("X-Down-Cursor: {cursor}")], None);
+    let (first, second) = (poll(0), poll(0));
+    assert_eq!((first.status, &first.body, first.field("X-Down-Cursor")), (200, &second.body, Some("1")));
+    assert!(frames(&first.body).iter().any(|(kind, ..)| *kind == DATA));
+    // Another body under the same number is the end of the session.
+    let other = app.call(&format!("POST {}", url("up")), &[format!("X-Up-Seq: {}", number + 1)], Some(&credit));
+    assert_eq!(other.status, 404);
+    assert_eq!(poll(1).status, 404);
+}
+
+#[test]
+fn a_poll_takes_the_place_of_one_whose_connection_died() {
+    let dc = EchoDc::listen();
+    let (_proxy, web) = with_dc(dc.address, "https");
+    let mut app = App::connect(web);
+    app.open(1, 2);
+    let mut parked = Http::connect(web);
+    let fields = [bearer(&app.token), "X-Down-Cursor: 0".to_owned()];
+    parked.send(&format!("POST {}", url("down")), &fields, None);
+    socket::assert_open_and_silent(parked.socket(), Duration::from_millis(300));
+    let mut second = Http::connect(web);
+    second.send(&format!("POST {}", url("down")), &fields, None);
+    let replaced = parked.receive();
+    assert_eq!((replaced.status, replaced.field("X-Down-Cursor")), (204, Some("0")));
+    app.write(1, b"echo");
+    assert_eq!(second.receive().status, 200);
+}
+
+#[test]
+fn a_deleted_session_is_gone_with_its_streams() {
+    let dc = FakeDc::listen();
+    let (_proxy, web) = with_dc(dc.address, "https");
+    let mut app = App::connect(web);
+    app.open(1, 2);
+    let mut stream = dc.accept();
+    for _ in 0..2 {
+        assert_eq!(app.call(&format!("DELETE {}", url("session")), &[], None).status, 204);
+    }
+    stream.expect_end();
+    assert_eq!(app.call(&format!("POST {}", url("down")), &["X-Down-Cursor: 0".to_owned()], None).status, 404);
+}
+
+#[test]
+fn calls_of_the_other_carrier_are_nobodys() {
+    let (_proxy, web) = start(Setup::new(), "websocket");
+    let app = App::connect(web);
+    let frames = frame(OPEN, 1, &[]);
+    assert_eq!(app.call(&format!("POST {}", url("up")), &["X-Up-Seq: 1".to_owned()], Some(&frames)).status, 404);
+    assert_eq!(app.call(&format!("POST {}", url("down")), &["X-Down-Cursor: 0".to_owned()], None).status, 404);
+    // A second socket is none.
+    assert_eq!(upgrade(web, &app.token).err(), Some(404));
+    let (_proxy, web) = start(Setup::new(), "https");
+    assert_eq!(upgrade(web, &App::connect(web).token).err(), Some(404));
+}
+
+#[test]
+fn a_socket_that_ends_or_lies_ends_the_session() {
+    let dc = FakeDc::listen();
+    let (_proxy, web) = with_dc(dc.address, "websocket");
+    let text = masked(0x81, b"text");
+    let unknown = masked(0x82, &frame(DATA, 99, b"x"));
+    let bare = [0x82, 1, 0];
+    let big = [&[0x82, 0xff], (3u64 << 20).to_be_bytes().as_slice(), &[0; 4]].concat();
+    for (bytes, code) in [(text.as_slice(), 1002u16), (&unknown, 1002), (&bare, 1002), (&big, 1009)] {
+        let mut app = App::connect(web);
+        app.open(1, 2);
+        let mut stream = dc.accept();
+        app.http().write(bytes);
+        assert_eq!(message(app.http()), (0x88, code.to_be_bytes().to_vec()));
+        stream.expect_end();
+    }
+    let mut app = App::connect(web);
+    app.open(1, 2);
+    let mut stream = dc.accept();
+    app.http().write(&masked(0x89, b"are you there"));
+    assert_eq!(message(app.http()), (0x8a, b"are you there".to_vec()));
+    drop(app);
+    stream.expect_end();
+}
+
+#[test]
+fn an_app_that_does_not_read_holds_up_nobody_else() {
+    for carrier in CARRIERS {
+        let dc = FakeDc::listen();
+        let (proxy, web) = start(Setup::new().dc(2, dc.address).set("memory", "8MB"), carrier);
+        let mut slow = App::connect(web);
+        slow.gives_credit = false;
+        slow.open(1, 2);
+        let mut bulk = dc.accept();
+        let flood = std::thread::spawn(move || {
+            let mut pattern = Pattern::new(1);
+            // Until the window, and what the kernel holds, is full.
+            bulk.socket().set_write_timeout(Some(Duration::from_millis(500))).unwrap();
+            use std::io::Write as _;
+            while bulk.socket().write_all(&pattern.take(MIB)).is_ok() {}
+        });
+        let mut app = App::connect(web);
+        app.open(1, 2);
+        let mut stream = dc.accept();
+        let started = Instant::now();
+        for round in 0..50 {
+            app.write(1, &Pattern::new(round).take(1000));
+            Pattern::new(round).expect(&stream.receive(1000));
+            stream.send(&Pattern::new(round).take(1000));
+            Pattern::new(round).expect(&app.read(1, 1000));
+        }
+        println!("{carrier}: 50 round trips in {:?}, {} KiB", started.elapsed(), proxy.peak_memory_kib());
+        flood.join().unwrap();
+        assert!(proxy.peak_memory_kib() < 16 << 10, "{} KiB", proxy.peak_memory_kib());
+    }
+}
+
+#[test]
+fn an_upload_stops_at_the_window_when_the_dc_does_not_read() {
+    let dc = FakeDc::listen();
+    let (_proxy, web) = with_dc(dc.address, "https");
+    let mut app = App::connect(web);
+    app.open(1, 2);
+    let _stream = dc.accept();
+    let mut sent = 64;
+    while sent + (64 << 10) <= WINDOW {
+        app.write(1, &vec![0; 64 << 10]);
+        sent += 64 << 10;
+    }
+    // Beyond it the app breaks the protocol, unless it was given credit for what the kernel took.
+    let (number, _) = app.place();
+    let beyond = frame(DATA, 1, &vec![0; 1 << 20]).repeat(1);
+    let mut status = 204;
+    for more in 0..5 {
+        let field = format!("X-Up-Seq: {}", number + more);
+        status = app.call(&format!("POST {}", url("up")), &[field], Some(&beyond)).status;
+        if status != 204 {
+            break;
+        }
+    }
+    assert_eq!(status, 404);
+}
+
+#[test]
+fn floods_of_streams_are_refused_one_by_one() {
+    let dc = EchoDc::listen();
+    let (_proxy, web) = with_dc(dc.address, "https");
+    let mut app = App::connect(web);
+    app.open(1, 2);
+    let flood: Vec<u8> = (2..2000).flat_map(|id| frame(OPEN, id, &[])).collect();
+    for id in 2..2000 {
+        app.streams.insert(id, web::Stream::idle());
+    }
+    app.send(&flood);
+    app.write(1, b"still here");
+    assert_eq!(app.read(1, 10), b"still here");
+    let refused = app.streams.values().filter(|stream| stream.is_closed).count();
+    assert!(refused >= 1800, "{refused} of 1998 streams were refused");
+}
+
+#[test]
+fn streams_take_places_and_leave_them() {
+    let dc = EchoDc::listen();
+    let (_proxy, web) = start(Setup::new().dc(2, dc.address).set("concurrency", "10"), "https");
+    let mut app = App::connect(web);
+    for id in 1..=10 {
+        app.open(id, 2);
+        app.write(id, b"in");
+        assert_eq!(app.read(id, 2), b"in");
+    }
+    app.open(11, 2);
+    app.wait_closed(11);
+    app.close(5);
+    socket::wait_for("a place", support::DEADLINE, || {
+        let id = 100 + app.streams.len() as u32 * 50 + app.place().0 as u32;
+        app.open(id, 2);
+        app.write(id, b"in");
+        while app.streams[&id].received.len() < 2 && !app.streams[&id].is_closed {
+            app.pump();
+        }
+        (!app.streams[&id].is_closed).then_some(())
+    });
+}
+
+#[test]
+fn a_reload_moves_the_page_and_keeps_the_sessions() {
+    let dc = EchoDc::listen();
+    let address = socket::free_address();
+    let setup = Setup::new().dc(2, dc.address).set("web.bind-to", &address.to_string()).set("web.path", PATH);
+    let proxy = setup.start();
+    let mut app = App::connect(address);
+    app.open(1, 2);
+    app.write(1, b"before");
+    assert_eq!(app.read(1, 6), b"before");
+    proxy.reload(&setup.clone().secret(&[3; 16], support::HOST));
+    socket::wait_for("the reload", support::DEADLINE, || (web::page(address, &[3; 16]).status == 200).then_some(()));
+    assert_eq!(web::page(address, &KEY).status, 404);
+    app.write(1, b"after");
+    assert_eq!(app.read(1, 5), b"after");
+}
+
+#[test]
+fn tokens_of_a_proxy_that_was_started_anew_are_nobodys() {
+    let (_proxy, web) = start(Setup::new(), "https");
+    let page = String::from_utf8(web::page(web, &KEY).body).unwrap();
+    let (_other, there) = start(Setup::new(), "https");
+    assert_eq!(create(there, quoted(&page, "bootstrap=\"")).status, 404);
+    assert_eq!(create(web, quoted(&page, "bootstrap=\"")).status, 200);
+}

@@ -58,7 +58,8 @@ fn answer_all(listener: &TcpListener, answer: &[u8], wants_header: bool, minds_h
             if (wants_header && !has_header) || (minds_header && has_header) {
                 return;
             }
-            if has_header {
+            // The hello may come together with the header, which has 28 bytes for IPv4.
+            if has_header && length <= 28 {
                 length = visit.read(&mut hello).unwrap_or(0);
             }
             if length > 0 {

@@ -184,7 +184,7 @@ fn closing() -> Setup {
 fn blocked_address_is_closed_and_others_are_served() {
     let dc = EchoDc::listen();
     let file = ListFile::new(LIST);
-    let proxy = with_list(Setup::new().dc(2, dc.address), "blocklist", file.path()).start();
+    let proxy = with_list(closing().dc(2, dc.address), "blocklist", file.path()).start();
     wait_for_log(&proxy, "list loaded list=blocklist");
     for _ in 0..3 {
         assert!(!is_served(&proxy, LISTED));

@@ -238,9 +238,9 @@ fn notes() -> String {
     "CONFIG is /etc/mtg.conf if it is left out. Each finding is ok, warn or fail, and says what to do.\n\
      It takes 15 seconds at most. The exit code is 1 if anything fails. No secret and no password is\n\
      shown. The proxy may be running or not. With --health only the port is looked at, and a proxy\n\
-     that does not run is a failure: for the health checks of containers. With --front the sites named are\n\
-     graded as fronts, the best first; CONFIG need not be there, but tells the own address and the\n\
-     resolver if it is given."
+     that does not run is a failure: for the health checks of containers. With --front the sites\n\
+     named are graded as fronts, the best first; CONFIG need not be there, but tells the own address\n\
+     and the resolver if it is given."
         .to_owned()
 }
 

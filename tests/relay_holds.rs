@@ -8,10 +8,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, sockopt};
 
 use support::client::{Session, greeted_over, session};
 use support::dc::{DcStream, EchoDc, FakeDc};
+use support::front::FakeFront;
 use support::hello::Hello;
 use support::obfuscated2::PADDED;
 use support::pattern::Pattern;
@@ -47,6 +48,26 @@ fn listen_tiny() -> TcpListener {
 
 fn session_over(stream: TcpStream, dc: i16) -> Session {
     greeted_over(stream, &Hello::default()).unwrap().open(PADDED, dc)
+}
+
+#[test]
+fn urgent_data_leaves_nothing_unread() {
+    let front = FakeFront::listen();
+    let proxy = Setup::new().front(front.address).start();
+    for round in 0..20 {
+        let start = format!("GET /{round} HTTP/1.1\r\n");
+        let mut stranger = socket::connect(proxy.address);
+        stranger.write_all(start.as_bytes()).unwrap();
+        let mut visit = front.visit(start.as_bytes());
+        visit.expect(start.as_bytes());
+        // One wake-up for all of it, as often as not: bytes, an urgent one, and more behind it.
+        rustix::net::send(&stranger, b"before!", SendFlags::OOB).unwrap();
+        stranger.write_all(b"behind").unwrap();
+        // What a web server reads that does not ask for the urgent byte.
+        visit.expect(b"beforebehind");
+        visit.send(b"answer");
+        assert_eq!(socket::read_exactly(&mut stranger, 6).unwrap(), b"answer");
+    }
 }
 
 #[test]

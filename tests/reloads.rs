@@ -3,7 +3,7 @@
 mod support;
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -113,8 +113,30 @@ fn metrics_come_and_go_with_a_reload() {
     assert!(ask("/m").contains("\nother_domain_fronting 0\n"));
     assert!(ask("/").starts_with("HTTP/1.1 404 "));
     reload(&proxy, &setup);
-    let refused = || std::net::TcpStream::connect(metrics).is_err().then_some(());
+    let refused = || TcpStream::connect(metrics).is_err().then_some(());
     socket::wait_for("the metrics to be gone", DEADLINE, refused);
+}
+
+#[test]
+fn metrics_move_between_one_address_and_all_of_them() {
+    let on = Setup::new().set("stats.prometheus.enabled", "true").set("log-level", "info");
+    let port = socket::free_address().port();
+    let at = |ip: &str| on.clone().set("stats.prometheus.bind-to", &format!("{ip}:{port}"));
+    let proxy = at("127.0.0.1").start();
+    let answers = |ip: Ipv4Addr| {
+        let mut stream = socket::connect((ip, port).into());
+        stream.write_all(b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n").unwrap();
+        socket::read_exactly(&mut stream, 15).unwrap() == b"HTTP/1.1 200 OK"
+    };
+    let elsewhere = Ipv4Addr::new(127, 0, 0, 2);
+    reload(&proxy, &at("0.0.0.0"));
+    assert!(answers(elsewhere) && answers(Ipv4Addr::LOCALHOST));
+    reload(&proxy, &at("127.0.0.1"));
+    let refused = || TcpStream::connect((elsewhere, port)).is_err().then_some(());
+    socket::wait_for("the other addresses to be closed", DEADLINE, refused);
+    assert!(answers(Ipv4Addr::LOCALHOST));
+    // Nobody else can have joined on the port.
+    assert!(TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_err());
 }
 
 #[test]

@@ -40,6 +40,37 @@ fn dc_is_reached_through_the_proxy() {
 }
 
 #[test]
+fn proxy_without_ipv6_is_asked_for_ipv4_before_it_is_blamed() {
+    for code in [Some(1), Some(2), None, Some(0)] {
+        let (dc, socks5) = (EchoDc::listen(), FakeSocks5::listen(Mood::WithoutIpv6(code)));
+        let url = socks5.url("") + "?open_threshold=1";
+        let setup = Setup::new().dc(2, "[2001:db8::1]:9000".parse().unwrap()).dc(2, dc.address);
+        let proxy = setup.set("network.proxies", &url).start();
+        let mut client = session(proxy.address, 2);
+        if code == Some(0) {
+            // Success was promised, so the client has to try again, as clients do.
+            client.try_ping(100, 1).unwrap_err();
+            client = session(proxy.address, 2);
+        }
+        client.ping(100, 1);
+        assert_eq!(socks5.targets(), ["[2001:db8::1]:9000".to_owned(), dc.address.to_string()], "{code:?}");
+        session(proxy.address, 2).ping(100, 2);
+        assert!(!proxy.log().contains("left alone"), "{code:?}: {}", proxy.log());
+    }
+}
+
+#[test]
+fn proxy_that_fails_for_both_families_is_blamed() {
+    let (dc, socks5) = (FakeDc::listen(), FakeSocks5::listen(Mood::Refusing(1)));
+    let url = socks5.url("") + "?open_threshold=1";
+    let setup = Setup::new().dc(2, "[2001:db8::1]:9000".parse().unwrap()).dc(2, dc.address);
+    let proxy = setup.set("network.proxies", &url).start();
+    time_to_refusal(&proxy);
+    wait_for_line(&proxy, "WARN a SOCKS5 proxy fails and is left alone for 60s");
+    assert_eq!(socks5.targets().len(), 2);
+}
+
+#[test]
 fn proxy_may_have_a_name() {
     let (dc, socks5) = (EchoDc::listen(), FakeSocks5::listen(Mood::Good));
     let proxy = through(dc.address, &[format!("socks5h://localhost:{}", socks5.address.port())]).start();

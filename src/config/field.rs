@@ -9,6 +9,9 @@ use super::{ByteSize, Carrier, Cidr, Config, Host, ListUrl, PreferIp, Reject, Ta
 use crate::proto::secret::check_host;
 use crate::proto::web::site;
 
+/// Threads at most: each holds buffers of its own.
+const THREADS_MAX: u16 = 64;
+
 /// Leads to the place of a value.
 type Slot<T> = fn(&mut Config) -> &mut T;
 
@@ -20,16 +23,21 @@ pub(super) enum Field {
     OptionalAddress(Slot<Option<SocketAddr>>),
     Bool(Slot<bool>),
     Count(Slot<u16>),
-    OptionalCount(Slot<Option<u16>>),
+    /// Threads; as many as there are cores if 0.
+    Threads(Slot<Option<u16>>),
     /// 0 is a value of its own.
     Limit(Slot<u32>),
     Port(Slot<u16>),
     Duration(Slot<Duration>),
+    /// A duration of whole seconds.
+    Seconds(Slot<Duration>),
     /// A duration whose zero is a value of its own.
     Grace(Slot<Duration>),
-    Bytes(Slot<ByteSize>),
-    OptionalBytes(Slot<Option<ByteSize>>),
-    /// The same, but 0 is a size.
+    /// What the set of seen hellos may take.
+    ReplaySet(Slot<ByteSize>),
+    /// What the process may take; a part of what the machine has if 0.
+    Budget(Slot<Option<ByteSize>>),
+    /// A size, of which 0 is one.
     OptionalLimit(Slot<Option<ByteSize>>),
     /// A packet mark; none if 0.
     Mark(Slot<Option<u32>>),
@@ -99,13 +107,21 @@ impl Field {
             Self::Debug if boolean(text)? => config.log_level = log::LevelFilter::Debug,
             Self::Debug | Self::Unused => {}
             Self::Count(slot) | Self::Port(slot) => put(slot(config), value::count(text)?, 0),
-            Self::OptionalCount(slot) => *slot(config) = Some(value::count(text)?).filter(|&count| count != 0),
+            Self::Threads(slot) => match value::count(text)? {
+                count @ 0..=THREADS_MAX => *slot(config) = Some(count).filter(|&count| count != 0),
+                _ => return Err(ValueError::Invalid),
+            },
             Self::Limit(slot) => *slot(config) = value::number(text)?,
             Self::Duration(slot) => put(slot(config), value::duration(text)?, Duration::ZERO),
+            Self::Seconds(slot) => put(slot(config), value::seconds(text)?, Duration::ZERO),
             Self::Grace(slot) => *slot(config) = value::duration(text)?,
-            Self::Bytes(slot) => put(slot(config), value::byte_size(text)?, ByteSize(0)),
-            Self::OptionalBytes(slot) => {
-                *slot(config) = Some(value::byte_size(text)?).filter(|&size| size != ByteSize(0));
+            Self::ReplaySet(slot) => {
+                let size = value::size_within(text, 16 << 10..=256 << 20, "it is not from 16KB to 256MB")?;
+                put(slot(config), size, ByteSize(0));
+            }
+            Self::Budget(slot) => {
+                let size = value::size_within(text, 512 << 10..=u64::MAX, "less than 512KB is not enough to run with")?;
+                *slot(config) = Some(size).filter(|&size| size != ByteSize(0));
             }
             Self::OptionalLimit(slot) => *slot(config) = Some(value::byte_size(text)?),
             Self::Mark(slot) => *slot(config) = Some(value::mark(text)?).filter(|&mark| mark != 0),
@@ -131,11 +147,11 @@ impl Field {
             Self::Bool(slot) => carry(slot, from, to),
             Self::AutoUpdate => carry(|config| &mut config.auto_update, from, to),
             Self::Count(slot) | Self::Port(slot) => carry(slot, from, to),
-            Self::OptionalCount(slot) => carry(slot, from, to),
+            Self::Threads(slot) => carry(slot, from, to),
             Self::Limit(slot) => carry(slot, from, to),
-            Self::Duration(slot) | Self::Grace(slot) => carry(slot, from, to),
-            Self::Bytes(slot) => carry(slot, from, to),
-            Self::OptionalBytes(slot) | Self::OptionalLimit(slot) => carry(slot, from, to),
+            Self::Duration(slot) | Self::Seconds(slot) | Self::Grace(slot) => carry(slot, from, to),
+            Self::ReplaySet(slot) => carry(slot, from, to),
+            Self::Budget(slot) | Self::OptionalLimit(slot) => carry(slot, from, to),
             Self::Mark(slot) => carry(slot, from, to),
             Self::SegmentSize(slot) => carry(slot, from, to),
             Self::Ipv4(slot) => carry(slot, from, to),
@@ -216,11 +232,14 @@ impl Field {
             Self::Secret => "a FakeTLS secret in hex or base64url",
             Self::Address(_) | Self::OptionalAddress(_) | Self::DcAddresses => "ip:port (an IPv6 address in brackets)",
             Self::Bool(_) | Self::Debug | Self::AutoUpdate => "true or false",
-            Self::Count(_) | Self::OptionalCount(_) => "a whole number from 1 to 65535",
+            Self::Count(_) => "a whole number from 1 to 65535",
+            Self::Threads(_) => "a whole number from 1 to 64",
             Self::Limit(_) => "a whole number from 0 to 4294967295",
             Self::Port(_) => "a port from 1 to 65535",
             Self::Duration(_) | Self::Grace(_) => "a duration such as 500ms, 10s or 1h30m",
-            Self::Bytes(_) | Self::OptionalBytes(_) | Self::OptionalLimit(_) => "a size such as 512KB or 1MB",
+            Self::Seconds(_) => "a duration such as 10s or 1h30m",
+            Self::ReplaySet(_) | Self::OptionalLimit(_) => "a size such as 512KB or 1MB",
+            Self::Budget(_) => "a size such as 8MB",
             Self::Mark(_) => "a whole number from 0 to 4294967295, which may be in hex such as 0x64",
             Self::SegmentSize(_) => "0 or a whole number from 88 to 32767",
             Self::Ipv4(_) => "an IPv4 address",
@@ -262,6 +281,25 @@ impl Field {
                 | Self::Cidrs(_)
                 | Self::DcAddresses
         )
+    }
+
+    /// Whether zero stands for something else than itself: a file may say so, an argument is a mistake then.
+    pub(super) fn zero_is_unset(self) -> bool {
+        matches!(
+            self,
+            Self::Count(_)
+                | Self::Threads(_)
+                | Self::Port(_)
+                | Self::Duration(_)
+                | Self::Seconds(_)
+                | Self::ReplaySet(_)
+                | Self::Budget(_)
+        )
+    }
+
+    /// Whether an empty text is a value of the key.
+    pub(super) fn takes_nothing(self) -> bool {
+        matches!(self, Self::Proxies)
     }
 
     /// Whether a value of the key must not be shown to anybody.

@@ -95,7 +95,9 @@ impl<'a> Loader<'a> {
 
     fn add(&mut self, key: &str, section: &str, value: RawValue, place: &Place) {
         let Some(spec) = keys::find(key) else {
-            self.error(place, unknown(key, section));
+            // To find what was meant takes its time, and a file may have thousands.
+            let text = if self.errors.len() < ERRORS_MAX { unknown(key, section) } else { String::new() };
+            self.error(place, text);
             return;
         };
         let is_list = spec.field.is_list();
@@ -111,6 +113,9 @@ impl<'a> Loader<'a> {
         let setting = |text, is_element, place| Setting { spec, key: key.into(), text, is_element, place };
         match value {
             RawValue::One(text) => self.settings.push(setting(text, false, place.clone())),
+            RawValue::Nothing => {
+                self.settings.push(setting(String::new(), spec.field.takes_nothing(), place.clone()));
+            }
             RawValue::List(elements) if is_list => {
                 for (text, line) in elements {
                     self.settings.push(setting(text, true, Place { line: Some(line), ..place.clone() }));
@@ -155,7 +160,9 @@ impl<'a> Loader<'a> {
         if is_refused_already {
             return;
         }
-        if let Err(error) = spec.field.set(config, key, text) {
+        let is_zero_argument = place.line.is_none() && spec.field.zero_is_unset() && setting.is_zero();
+        let set = if is_zero_argument { Err(ValueError::Invalid) } else { spec.field.set(config, key, text) };
+        if let Err(error) = set {
             // What is off is not used, so this build need not be able to; the switch stands before the rest in the table.
             if matches!(error, ValueError::NeedsTls(_)) && checks::is_off(config, spec.name) {
                 return;
@@ -471,6 +478,48 @@ mod tests {
     }
 
     #[test]
+    fn values_that_cannot_work_are_refused_with_what_can() {
+        for (text, error) in [
+            ("tolerate-time-skewness = 500ms", "only whole seconds can be told apart"),
+            ("memory = 1KB", "less than 512KB is not enough to run with"),
+            ("defense.anti-replay.max-size = 1B", "it is not from 16KB to 256MB"),
+            ("defense.anti-replay.max-size = 1TB", "it is not from 16KB to 256MB"),
+            ("threads = 65535", "\"65535\" is not a whole number from 1 to 64"),
+            ("proxy-protocol-trusted = 10.0.0.0/+8", "the number after the slash is too large or no number"),
+            ("stats.prometheus.bind-to = 127.0.0.1:+80", "the port is not from 1 to 65535"),
+            ("concurrency = +5", "\"+5\" is not a whole number from 1 to 65535"),
+        ] {
+            let [complaint] = &complaints(text)[..] else { panic!("{text}") };
+            assert!(complaint.ends_with(error), "{complaint}");
+        }
+        assert_eq!(config("tolerate-time-skewness = 1m30s\nthreads = 64").tolerate_time_skewness.as_secs(), 90);
+    }
+
+    #[test]
+    fn zero_is_no_argument() {
+        for (key, allowed) in [("concurrency", "from 1 to 65535"), ("domain-fronting.port", "from 1 to 65535")] {
+            let required = [("secret", SECRET, "SECRET"), ("bind-to", "0.0.0.0:3128", "BIND"), (key, "0", "-c")];
+            let error = Config::from_settings(required).unwrap_err().to_string();
+            assert!(error.starts_with("-c: \"0\" is not a") && error.ends_with(allowed), "{error}");
+        }
+    }
+
+    #[test]
+    fn thousands_of_unknown_keys_cost_little_more_than_thousands_of_other_errors() {
+        let time = |line: &str| {
+            let text = line.repeat(14_000);
+            let once = || {
+                let started = std::time::Instant::now();
+                assert_eq!(complaints(&text).len(), ERRORS_MAX + 1);
+                started.elapsed()
+            };
+            (0..3).map(|_| once()).min().unwrap()
+        };
+        let (unknown, other) = (time("defence.blocklist.ulrs = 1\n"), time("defence.blocklist.ulrs : 1\n"));
+        assert!(unknown < other * 10 + Duration::from_millis(100), "{unknown:?}, others {other:?}");
+    }
+
+    #[test]
     fn false_and_our_own_zeros_are_values() {
         let config =
             config("fast-mode = false\ndefense.anti-replay.enabled = false\nhandshakes-per-ip = 0\nshutdown-grace = 0");
@@ -495,6 +544,11 @@ mod tests {
 
     #[test]
     fn an_empty_element_is_a_direct_connection() {
+        let lines =
+            "network.proxies = socks5://192.0.2.1\nnetwork.proxies = \"\"\nnetwork.proxies = ''\nnetwork.proxies =\n";
+        let proxies = config(lines).network.proxies;
+        assert_eq!(proxies.len(), 3, "nothing without quotes is nothing");
+        assert_eq!(proxies[1..], [super::super::Upstream::Direct, super::super::Upstream::Direct]);
         assert_eq!(config("network.proxies = [\"\"]").network.proxies, [super::super::Upstream::Direct]);
         assert_eq!(complaints("defense.blocklist.urls = [\"\"]").len(), 1);
     }

@@ -138,7 +138,7 @@ mod tests {
         ("network.tcp-not-sent-lowat", "0"),
         ("network.reuse-port", "true"),
         ("defense.anti-replay.enabled", "false"),
-        ("defense.anti-replay.max-size", "1KB"),
+        ("defense.anti-replay.max-size", "16KB"),
         ("defense.anti-replay.file", "/a/b"),
         ("defense.reject", "close"),
         ("defense.reply-delay", "1s"),

@@ -25,6 +25,8 @@ pub(super) struct Statement {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum RawValue {
     One(String),
+    /// Quotes with nothing between them.
+    Nothing,
     /// The elements of an array, each with its line.
     List(Vec<(String, u32)>),
 }
@@ -105,7 +107,11 @@ impl<'a, I: Iterator<Item = (u32, &'a str)>> Reader<'a, I> {
         match trimmed.chars().next() {
             Some('"' | '\'') => {
                 let (value, rest) = quoted(trimmed)?;
-                if is_blank(rest.trim_start()) { Ok(RawValue::One(value)) } else { Err(SyntaxError::AfterString) }
+                match value.is_empty() {
+                    _ if !is_blank(rest.trim_start()) => Err(SyntaxError::AfterString),
+                    true => Ok(RawValue::Nothing),
+                    false => Ok(RawValue::One(value)),
+                }
             }
             Some('[') if !is_bracketed_address(trimmed) => self.array(number, trimmed.get(1..).unwrap_or("")),
             Some('{') => Err(SyntaxError::InlineTable(keys_of_inline_table(trimmed, name))),

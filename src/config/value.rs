@@ -3,6 +3,7 @@
 //! Everything is integer arithmetic: the routers have no floating-point unit.
 
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::{ByteSize, Cidr, Host};
@@ -29,7 +30,7 @@ const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 /// A whole number; underscores between digits are TOML's.
 pub(super) fn number(text: &str) -> Result<u32, ValueError> {
     let is_spaced = text.bytes().zip(text.bytes().skip(1)).any(|(a, b)| (a, b) == (b'_', b'_'));
-    if text.starts_with('_') || text.ends_with('_') || is_spaced {
+    if text.starts_with(['_', '+']) || text.ends_with('_') || is_spaced {
         return Err(ValueError::Invalid);
     }
     text.replace('_', "").parse().map_err(|_| ValueError::Invalid)
@@ -198,9 +199,30 @@ pub(super) fn host_optional_port(text: &str) -> Result<(Host, Option<u16>), Valu
     if rest.is_empty() {
         return Ok((name, None));
     }
-    match rest.strip_prefix(':').map(str::parse) {
-        Some(Ok(port @ 1..)) => Ok((name, Some(port))),
+    match rest.strip_prefix(':').and_then(plain) {
+        Some(port @ 1..) => Ok((name, Some(port))),
         _ => Err(ValueError::Because("the port is not from 1 to 65535")),
+    }
+}
+
+/// Digits alone; the standard library takes a sign before them.
+fn plain<T: std::str::FromStr>(digits: &str) -> Option<T> {
+    digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok())?
+}
+
+/// A size in that range, or 0.
+pub(super) fn size_within(text: &str, range: RangeInclusive<u64>, why: &'static str) -> Result<ByteSize, ValueError> {
+    match byte_size(text)? {
+        size if size == ByteSize(0) || range.contains(&size.0) => Ok(size),
+        _ => Err(ValueError::Because(why)),
+    }
+}
+
+/// A duration of whole seconds.
+pub(super) fn seconds(text: &str) -> Result<Duration, ValueError> {
+    match duration(text)? {
+        duration if duration.subsec_nanos() == 0 => Ok(duration),
+        _ => Err(ValueError::Because("only whole seconds can be told apart")),
     }
 }
 
@@ -209,10 +231,15 @@ pub(super) fn cidr(text: &str) -> Result<Cidr, ValueError> {
     let (address, length) = text.split_once('/').map_or((text, None), |(address, length)| (address, Some(length)));
     let address: IpAddr = address.parse().map_err(|_| ValueError::Invalid)?;
     let most = if address.is_ipv4() { 32 } else { 128 };
-    let prefix_len = match length.map(str::parse) {
+    let prefix_len = match length.map(plain) {
         None => most,
-        Some(Ok(length)) if length <= most => length,
+        Some(Some(length)) if length <= most => length,
         _ => return Err(ValueError::Because("the number after the slash is too large or no number")),
+    };
+    // What is compared with it is IPv4 if it can be.
+    let (address, prefix_len) = match (address.to_canonical(), prefix_len) {
+        (IpAddr::V4(ip), 96..) if address.is_ipv6() => (IpAddr::V4(ip), prefix_len - 96),
+        _ => (address, prefix_len),
     };
     let address = match address {
         IpAddr::V4(ip) => IpAddr::V4((ip.to_bits() & !u32::MAX.checked_shr(prefix_len.into()).unwrap_or(0)).into()),
@@ -304,7 +331,7 @@ mod tests {
         for (text, number) in [("1", 1), ("65535", 65535), ("8_192", 8192), ("0", 0)] {
             assert_eq!(count(text), Ok(number), "{text}");
         }
-        for text in ["", "-1", "1.5", "65536", "70000", "lots", "_1", "1_", "1__0", "1e2", "0x10"] {
+        for text in ["", "-1", "+1", "1.5", "65536", "70000", "lots", "_1", "1_", "1__0", "1e2", "0x10"] {
             assert_eq!(count(text), Err(ValueError::Invalid), "{text}");
         }
     }
@@ -333,7 +360,8 @@ mod tests {
         {
             assert!(host_port(text).is_err(), "{text}");
         }
-        for text in ["[::1", "[::1]80", "[1.2.3.4]:80", "[a]:80", "[]:80", "a:b:c", "a:-1"] {
+        for text in ["1.2.3.4:+80", "[::1]:+80", "[::1", "[::1]80", "[1.2.3.4]:80", "[a]:80", "[]:80", "a:b:c", "a:-1"]
+        {
             assert!(host_port(text).is_err(), "{text}");
         }
     }
@@ -347,10 +375,25 @@ mod tests {
             ("2001:db8::1/32", "2001:db8::", 32),
             ("::1", "::1", 128),
             ("::1/0", "::", 0),
+            ("::ffff:10.1.2.3/104", "10.0.0.0", 8),
+            ("::ffff:10.1.2.3", "10.1.2.3", 32),
+            ("::ffff:0:0/95", "::fffe:0:0", 95),
         ] {
             assert_eq!(cidr(text), Ok(Cidr { address: address.parse().unwrap(), prefix_len }), "{text}");
         }
-        for text in ["", "/", "1.2.3.4/33", "::/129", "1.2.3.4/-1", "1.2.3.4/", "1.2.3/24", "a/8", "::/256"] {
+        for text in [
+            "",
+            "/",
+            "1.2.3.4/33",
+            "::/129",
+            "1.2.3.4/-1",
+            "1.2.3.4/+8",
+            "::/+8",
+            "1.2.3.4/",
+            "1.2.3/24",
+            "a/8",
+            "::/256",
+        ] {
             assert!(cidr(text).is_err(), "{text}");
         }
     }

@@ -230,12 +230,17 @@ impl Builder {
 
     fn add(&mut self, line: &[u8]) {
         self.lines += 1;
+        // No more than is held of a line that comes in pieces, so that the pieces make no difference.
+        let line = line.get(..=LINE_MAX).unwrap_or(line);
+        let is_long = line.len() > LINE_MAX;
         let line = if self.lines == 1 { line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line) } else { line };
-        let text = line.split(|byte| matches!(byte, b'#' | b';')).next().unwrap_or_default().trim_ascii();
-        if text.is_empty() {
+        let mut parts = line.split(|byte| matches!(byte, b'#' | b';'));
+        let text = parts.next().unwrap_or_default().trim_ascii();
+        let ends_in_comment = parts.next().is_some();
+        if text.is_empty() && (ends_in_comment || !is_long) {
             return;
         }
-        if line.len() > LINE_MAX || self.add_network(text).is_none() {
+        if is_long || self.add_network(text).is_none() {
             self.bad.count += 1;
             self.has_markup |= text.starts_with(b"<");
             if self.bad.count == 1 {
@@ -389,6 +394,27 @@ fn join<T: Number>(ranges: &mut Vec<(T, T)>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_long_line_is_judged_alike_wherever_it_is_cut() {
+        let blanks = " ".repeat(LINE_MAX + 1);
+        for (line, bad) in [
+            (format!("{blanks}192.0.2.1"), 1),
+            (blanks.clone(), 1),
+            (" ".repeat(LINE_MAX), 0),
+            (format!("192.0.2.1{blanks}"), 1),
+            (format!("#{blanks}"), 0),
+        ] {
+            let text = format!("10.0.0.1\n10.0.0.2\n{line}\n");
+            for cut in [0, 18, 19, 100, text.len() - 5, text.len()] {
+                let mut builder = builder();
+                builder.feed(&text.as_bytes()[..cut]);
+                builder.feed(&text.as_bytes()[cut..]);
+                let (list, found) = builder.finish().unwrap();
+                assert_eq!((list.networks(), found.count), (2, bad), "{} bytes cut at {cut}", line.len());
+            }
+        }
+    }
 
     fn builder() -> Builder {
         Builder::new(Room::new(8 << 20), 8 << 20)

@@ -169,7 +169,13 @@ impl Resolver {
     async fn look_up(&self, name: &str) -> io::Result<Addresses> {
         match &self.source {
             Source::System => system_names::ask(name).await,
-            Source::Server(server) => server.ask_both(name).await,
+            // What only this machine and its network know is in its files and at its own servers: names of the hosts
+            // file, of containers, of machines at home.
+            Source::Server(server) => match system_names::in_hosts(name) {
+                Some(addresses) => Ok(addresses),
+                None if name.contains('.') => server.ask_both(name).await,
+                None => system_names::ask(name).await,
+            },
             #[cfg(not(feature = "tls"))]
             Source::Nobody => Err(io::Error::new(io::ErrorKind::Unsupported, "this build has no TLS")),
         }
@@ -210,6 +216,17 @@ impl Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_of_this_machine_are_asked_of_no_server() {
+        let server = Server::new(Does::Answers(Family::V4, 60));
+        let resolver = Resolver::udp(server.address);
+        let ips = async_io::block_on(resolver.resolve("localhost")).unwrap();
+        assert!(!ips.is_empty() && ips.iter().all(IpAddr::is_loopback), "{ips:?}");
+        // Whether the system knows it or not.
+        let _ = async_io::block_on(resolver.resolve("mtg-no-such-machine"));
+        assert_eq!(server.asked.load(Ordering::SeqCst), 0);
+    }
     use crate::proto::dns::Family;
     use std::io::{Read as _, Write as _};
     use std::net::{TcpListener, UdpSocket};

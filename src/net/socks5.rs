@@ -39,6 +39,13 @@ pub(crate) async fn negotiate(
     Ok(stream.into_inner()?)
 }
 
+impl Fault {
+    /// Whether the proxy does not want us, whatever we ask for.
+    pub(crate) fn is_about_the_login(&self) -> bool {
+        matches!(self, Self::Refused(refusal) if !matches!(refusal, Refusal::Reply(_)))
+    }
+}
+
 impl From<io::Error> for Fault {
     fn from(error: io::Error) -> Self {
         Self::Io(error)

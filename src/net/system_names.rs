@@ -28,9 +28,8 @@ const SERVERS_MAX: usize = 3;
 /// # Errors
 /// `NotFound` for a name without addresses, and whatever keeps the servers from answering.
 pub(super) async fn ask(name: &str) -> io::Result<Addresses> {
-    let ips = in_hosts(name);
-    if !ips.is_empty() {
-        return Ok(Addresses { ips, ttl: HOSTS_TTL });
+    if let Some(addresses) = in_hosts(name) {
+        return Ok(addresses);
     }
     // Without the file a server is expected on this machine.
     let text = fs::read(RESOLV_CONF).unwrap_or_default();
@@ -75,7 +74,8 @@ async fn first_to_know(servers: &[NameServer], name: &str) -> io::Result<Address
     .await
 }
 
-fn in_hosts(name: &str) -> Vec<IpAddr> {
+/// The addresses that `hosts` has for a name.
+pub(super) fn in_hosts(name: &str) -> Option<Addresses> {
     let mut ips = Vec::new();
     if let Ok(file) = File::open(HOSTS) {
         // By lines: against advertisements, people have files of megabytes.
@@ -86,7 +86,7 @@ fn in_hosts(name: &str) -> Vec<IpAddr> {
     if ips.is_empty() && name.eq_ignore_ascii_case("localhost") {
         ips = vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
     }
-    ips
+    (!ips.is_empty()).then_some(Addresses { ips, ttl: HOSTS_TTL })
 }
 
 /// The address of a line `address name...`, if one of the names is that.
@@ -181,7 +181,7 @@ mod tests {
         assert_eq!(in_hosts_line("::1 ip6-localhost", "ip6-localhost"), Some(Ipv6Addr::LOCALHOST.into()));
         assert_eq!(in_hosts_line("", "a"), None);
         assert_eq!(in_hosts_line("# 192.0.2.7 a", "a"), None);
-        assert_eq!(in_hosts("no.such.name.example"), Vec::<IpAddr>::new());
+        assert!(in_hosts("no.such.name.example").is_none());
     }
 
     #[test]

@@ -42,8 +42,9 @@ pub(crate) fn mapped_address(response: &[u8], request: &[u8; REQUEST_LEN]) -> Op
             MAPPED_ADDRESS => plain = address(value, &[0; 16]).ok(),
             _ => {}
         }
-        // Attributes begin at multiples of four.
-        attributes.take((4 - length % 4) % 4).ok()?;
+        // Attributes begin at multiples of four. Some servers leave out what fills up the last one.
+        let padding = (4 - length % 4) % 4;
+        attributes.take(padding.min(attributes.left())).ok()?;
     }
     plain
 }
@@ -100,6 +101,12 @@ mod tests {
         let v6 = response(&format!("{software} 0020 0014 0002 a147 0113a9fa a5d3f179 bc25f4b5 bed2b9d9"));
         let address = "[2001:db8:1234:5678:11:2233:4455:6677]:32853".parse().unwrap();
         assert_eq!(mapped_address(&v6, &sent()), Some(address));
+    }
+
+    #[test]
+    fn the_last_attribute_needs_no_padding() {
+        let unpadded = response("0001 0008 0001 8055 c0000201 8022 0003 616263");
+        assert_eq!(mapped_address(&unpadded, &sent()), Some("192.0.2.1:32853".parse().unwrap()));
     }
 
     #[test]

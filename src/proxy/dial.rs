@@ -110,6 +110,7 @@ pub(super) async fn connect(
         }
     };
     visit.connected(dc, address);
+    visit.dialled = Some((shared.telegram_dialer.clone(), address));
     Ok((remote, dc))
 }
 

@@ -155,7 +155,7 @@ struct Shared {
     relay: Relay,
     resolver: Resolver,
     routes: Mutex<Arc<Routes>>,
-    telegram_dialer: Dialer,
+    telegram_dialer: Arc<Dialer>,
     front_dialer: Dialer,
     web: web::Web,
     started: Instant,
@@ -217,10 +217,12 @@ impl Proxy {
             relay,
             resolver: names::resolver(&config),
             routes: Mutex::new(Arc::new(Routes::new(&network.proxies))),
-            telegram_dialer: Dialer::new(Some(keep_alive), (network.bind_ipv4, network.bind_ipv6))
-                .marked(network.mark)
-                .buffered(memory.socket)
-                .racing(&racers),
+            telegram_dialer: Arc::new(
+                Dialer::new(Some(keep_alive), (network.bind_ipv4, network.bind_ipv6))
+                    .marked(network.mark)
+                    .buffered(memory.socket)
+                    .racing(&racers),
+            ),
             front_dialer: Dialer::new(None, (None, None))
                 .buffered(Some(memory.socket.unwrap_or(usize::MAX).min(memory::FRONT_SOCKET)))
                 .racing(&racers),

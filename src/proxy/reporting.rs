@@ -24,7 +24,7 @@ pub(super) struct Reporting {
 
 #[derive(Default)]
 struct Running {
-    prometheus: Option<(SocketAddr, Task<()>)>,
+    prometheus: Option<(SocketAddr, Arc<prometheus::Server>, Task<()>)>,
     statsd: Option<(Statsd, Reporter)>,
 }
 
@@ -45,11 +45,14 @@ impl Reporting {
     pub(super) fn prepare(&self, config: &Config) -> io::Result<Prepared> {
         let settings = &config.stats.prometheus;
         let running = self.lock();
-        let listens = running.prometheus.as_ref().is_some_and(|(address, _)| *address == settings.bind_to);
-        if !settings.enabled || listens {
-            return Ok(Prepared(None));
-        }
-        let server = prometheus::Server::bind(settings.bind_to)?;
+        let server = match &running.prometheus {
+            _ if !settings.enabled => return Ok(Prepared(None)),
+            Some((address, ..)) if *address == settings.bind_to => return Ok(Prepared(None)),
+            Some((address, old, _)) if address.port() == settings.bind_to.port() => {
+                prometheus::Server::bind_beside(settings.bind_to, old)?
+            }
+            _ => prometheus::Server::bind(settings.bind_to)?,
+        };
         log::info!("serving metrics to Prometheus bind-to={}", settings.bind_to);
         Ok(Prepared(Some(server)))
     }
@@ -66,13 +69,14 @@ impl Reporting {
         if !config.stats.prometheus.enabled {
             running.prometheus = None;
         } else if let Prepared(Some(server)) = prepared {
-            let shared = shared.clone();
+            let (shared, server) = (shared.clone(), Arc::new(server));
+            let running_server = server.clone();
             let serve = async move {
                 let settings = || shared.config().stats.prometheus.clone();
                 let relay = &shared.relay;
-                server.run(&shared.recorder.stats, settings, || relay.report_now()).await;
+                running_server.run(&shared.recorder.stats, settings, || relay.report_now()).await;
             };
-            running.prometheus = Some((config.stats.prometheus.bind_to, executor.spawn(serve)));
+            running.prometheus = Some((config.stats.prometheus.bind_to, server, executor.spawn(serve)));
         }
         let settings = &config.stats.statsd;
         if running.statsd.as_ref().is_some_and(|(old, _)| !settings.enabled || old != settings)

@@ -1,6 +1,7 @@
 //! The way to Telegram: direct, or through SOCKS5 proxies that take turns and are left alone while they fail.
 
 use std::fmt;
+use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -149,19 +150,30 @@ impl Proxy {
         let mut addresses = addresses.to_vec();
         means.dialer.order(&mut addresses);
         let mut last = Err(TIME_IS_OVER.to_owned());
+        let mut doubted = None;
         for address in addresses {
+            if doubted == Some(address.is_ipv4()) {
+                continue;
+            }
             let attempt_ends = end.min(Instant::now() + means.limit);
             match deadline::until(attempt_ends, self.reach(means, address)).await {
                 Some(Ok(socket)) => {
                     trial.succeeded();
                     return Ok((socket, address));
                 }
-                Some(Err(Fault::Refused(refusal))) if refusal.is_about_the_target() => {
+                Some(Err(Miss::Target(Fault::Refused(refusal)))) if refusal.is_about_the_target() => {
                     last = Ok(refusal);
                 }
                 // Nobody's but ours, so the trial is abandoned.
-                Some(Err(Fault::Io(error))) if is_our_own(&error) => return Err(error.to_string()),
-                Some(Err(fault)) => {
+                Some(Err(Miss::Proxy(Fault::Io(error)) | Miss::Target(Fault::Io(error)))) if is_our_own(&error) => {
+                    return Err(error.to_string());
+                }
+                // A proxy without IPv6 may say anything or nothing. It is to blame if the other family fails as well.
+                Some(Err(Miss::Target(fault))) if doubted.is_none() && !fault.is_about_the_login() => {
+                    last = Err(fault.to_string());
+                    doubted = Some(address.is_ipv4());
+                }
+                Some(Err(Miss::Target(fault) | Miss::Proxy(fault))) => {
                     last = Err(fault.to_string());
                     break;
                 }
@@ -185,22 +197,35 @@ impl Proxy {
         }
     }
 
-    async fn reach(&self, means: &Means<'_>, target: SocketAddr) -> Result<TcpStream, Fault> {
-        let Socks5 { host, port, credentials, .. } = &self.settings;
+    async fn reach(&self, means: &Means<'_>, target: SocketAddr) -> Result<TcpStream, Miss> {
+        let socket = self.dial(means).await.map_err(|error| Miss::Proxy(error.into()))?;
+        let credentials = self.settings.credentials.as_ref();
+        let credentials = credentials.map(|(user, password)| (user.as_str(), password.as_str()));
+        negotiate(socket, credentials, &target.ip().to_string(), target.port()).await.map_err(Miss::Target)
+    }
+
+    async fn dial(&self, means: &Means<'_>) -> io::Result<TcpStream> {
+        let Socks5 { host, port, .. } = &self.settings;
         let ips = match host {
             Host::Ip(ip) => vec![*ip],
             Host::Name(name) => means.resolver.resolve(name).await?,
         };
         let proxies = ips.into_iter().map(|ip| SocketAddr::new(ip, *port)).collect();
-        let (socket, _) = means.dialer.connect(proxies, means.limit).await?;
-        let credentials = credentials.as_ref().map(|(user, password)| (user.as_str(), password.as_str()));
-        negotiate(socket, credentials, &target.ip().to_string(), target.port()).await
+        means.dialer.connect(proxies, means.limit).await.map(|(socket, _)| socket)
     }
 
     /// The breaker is whole whenever the lock is free, so a poisoned lock is as good as any.
     fn lock_breaker(&self) -> MutexGuard<'_, Breaker> {
         self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Where an attempt failed.
+enum Miss {
+    /// The proxy cannot be reached.
+    Proxy(Fault),
+    /// It was asked for a target.
+    Target(Fault),
 }
 
 /// An attempt that the breaker learns the end of, whatever happens; a client that leaves drops it.

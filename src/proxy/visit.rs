@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Shared;
 use super::loops::Path;
@@ -12,10 +12,14 @@ use super::relay::{Cause, Watch};
 use super::summary::Summary;
 use crate::config::Config;
 use crate::event::{Connection, Door, Event, Observer, Route, Traffic};
+use crate::net::connect::Dialer;
 use crate::outcome::{Outcome, Stranger};
 use crate::proto::dc::DcId;
 use crate::proto::handshake::Reason;
 use crate::stats::Stats;
+
+/// Within this time, a DC that ends a connection without an answer is none.
+const BARREN: Duration = Duration::from_secs(10);
 
 /// Everybody who is told of events.
 pub(super) struct Recorder {
@@ -63,6 +67,8 @@ pub(super) struct Visit {
     /// Set while it is relayed to the front.
     pub(super) front_path: Option<Path>,
     door: Door,
+    /// Who has reached Telegram, and where; it learns when that leads nowhere.
+    pub(super) dialled: Option<(Arc<Dialer>, SocketAddr)>,
     route: Route,
     started: Instant,
     /// When it was last listened to during the handshake.
@@ -83,6 +89,7 @@ impl Visit {
             dc: None,
             front_path: None,
             door: Door::FakeTls,
+            dialled: None,
             route: Route::Undecided,
             started: Instant::now(),
             heard: Instant::now(),
@@ -151,6 +158,18 @@ impl Visit {
         );
     }
 
+    /// A proxy that promises a connection and ends it, as some do that have no IPv6, shall be asked for another address
+    /// when the client tries again.
+    fn learn(&self, cause: Cause, traffic: Traffic) {
+        let is_barren = traffic.from_client > 0 && traffic.to_client == 0 && self.started.elapsed() < BARREN;
+        if let Some((dialler, address)) = &self.dialled
+            && is_barren
+            && matches!(cause, Cause::Finished | Cause::RemoteReset)
+        {
+            dialler.remember_failure(*address);
+        }
+    }
+
     /// Watches over the relay; `finished` is the outcome when both sides have said all they had to.
     pub(super) fn into_watch(self, finished: Outcome) -> Box<dyn Watch> {
         Box::new(Relayed { visit: self, finished })
@@ -185,6 +204,7 @@ impl Watch for Relayed {
             Cause::NoResources => Outcome::NoResources,
             Cause::Cut => Outcome::Evicted,
         };
+        self.visit.learn(cause, traffic);
         self.visit.end(outcome, traffic);
     }
 }

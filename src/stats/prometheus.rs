@@ -13,6 +13,7 @@ use async_io::{Async, Timer};
 use futures_lite::AsyncReadExt as _;
 use futures_lite::future::yield_now;
 use smol::{Executor, Task};
+use socket2::{Domain, SockRef, Socket, Type};
 
 use super::table::METRICS;
 use super::{Snapshot, Stats, Value};
@@ -30,6 +31,9 @@ const DRAINED_MAX: usize = 64 << 10;
 /// Pause after an error of accept that only time mends.
 const PAUSE: Duration = Duration::from_millis(200);
 
+/// Readers that wait to be accepted, as the standard library has it.
+const QUEUE: i32 = 128;
+
 /// A server that listens and does not answer yet.
 pub(crate) struct Server {
     listener: Async<TcpListener>,
@@ -42,10 +46,29 @@ impl Server {
         Ok(Self { listener: Async::<TcpListener>::bind(address)? })
     }
 
+    /// Listens on another address with the port of a server of ours, which would stand in the way: one of the two may
+    /// stand for all addresses.
+    ///
+    /// # Errors
+    /// Those of bind and listen.
+    pub(crate) fn bind_beside(address: SocketAddr, other: &Self) -> io::Result<Self> {
+        let old = SockRef::from(other.listener.get_ref());
+        let new = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+        new.set_reuse_address(true)?;
+        // For this moment only, so that nobody else can join.
+        old.set_reuse_port(true)?;
+        new.set_reuse_port(true)?;
+        let bound = new.bind(&address.into()).and_then(|()| new.listen(QUEUE));
+        old.set_reuse_port(false)?;
+        bound?;
+        new.set_reuse_port(false)?;
+        Ok(Self { listener: Async::new(new.into())? })
+    }
+
     /// Answers for as long as it is polled, by the `settings` of the moment, with what is there after `refresh`. No
     /// error ends it.
     pub(crate) async fn run<F: Future<Output = ()> + Send>(
-        self,
+        &self,
         stats: &Stats,
         settings: impl Fn() -> Prometheus,
         refresh: impl Fn() -> F,

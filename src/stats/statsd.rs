@@ -4,7 +4,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_io::{Async, Timer};
 use futures_lite::FutureExt as _;
@@ -13,10 +13,13 @@ use super::counters::Sorted;
 use super::table::{Kind, METRICS, Metric};
 use super::{Snapshot, Stats, Value};
 use crate::config::{Host, Statsd, TagFormat};
+use crate::log::Limited;
 use crate::net::resolve::Resolver;
 
 /// Time between two reports.
 const EVERY: Duration = Duration::from_secs(5);
+/// How often trouble is worth a warning.
+const WARN_EVERY: Duration = Duration::from_secs(60 * 60);
 /// Bytes of a packet; with the headers of a tunnel or two it still fits into one frame.
 const PACKET_MAX: usize = 1432;
 
@@ -29,7 +32,8 @@ pub(crate) async fn run<F: Future<Output = ()>>(
     refresh: impl Fn() -> F,
     stop: impl Future<Output = ()>,
 ) {
-    let mut reporter = Reporter { settings, resolver, socket: None, sent: Sorted::default(), has_warned: false };
+    let mut reporter =
+        Reporter { settings, resolver, socket: None, sent: Sorted::default(), warnings: Limited::new(WARN_EVERY) };
     let known = reporter.lines(baseline).into_iter().filter_map(|line| line.counter);
     known.for_each(|(key, value)| *reporter.sent.entry(key) = value);
     let mut stop = std::pin::pin!(stop);
@@ -59,7 +63,7 @@ struct Reporter<'a> {
     socket: Option<(SocketAddr, Async<UdpSocket>)>,
     /// What the server knows of each counter.
     sent: Sorted<String, u64>,
-    has_warned: bool,
+    warnings: Limited,
 }
 
 /// A line, and what the server knows when it has got it.
@@ -71,13 +75,13 @@ struct Line {
 impl Reporter<'_> {
     async fn report(&mut self, snapshot: &Snapshot) {
         let lines = self.lines(snapshot);
-        match self.send(lines).await {
-            Ok(()) => self.has_warned = false,
-            Err(error) if !self.has_warned => {
-                self.has_warned = true;
-                log::warn!("cannot send statistics to the statsd server, trying again error={error}");
+        // Of a server that is not there, every other packet brings the news; the others seem to get through.
+        let Err(error) = self.send(lines).await else { return };
+        match self.warnings.pass(Instant::now()) {
+            Some(left_out) => {
+                log::warn!("cannot send statistics to the statsd server, trying again error={error}{left_out}");
             }
-            Err(error) => log::debug!("cannot send statistics to the statsd server error={error}"),
+            None => log::debug!("cannot send statistics to the statsd server error={error}"),
         }
     }
 
@@ -224,7 +228,7 @@ mod tests {
             resolver: &resolver,
             socket: None,
             sent: Sorted::default(),
-            has_warned: false,
+            warnings: Limited::new(WARN_EVERY),
         };
         let mut report = || {
             async_io::block_on(reporter.report(&stats.snapshot()));
@@ -248,6 +252,25 @@ mod tests {
     }
 
     #[test]
+    fn a_dead_server_is_worth_one_warning() {
+        let (server, settings) = server();
+        // Nobody is there any more, and the system tells after every other packet.
+        drop(server);
+        let (stats, resolver, warnings) = (Stats::default(), Resolver::system(), Limited::new(WARN_EVERY));
+        let mut reporter =
+            Reporter { settings: &settings, resolver: &resolver, socket: None, sent: Sorted::default(), warnings };
+        let started = Instant::now();
+        for _ in 0..10 {
+            async_io::block_on(reporter.report(&stats.snapshot()));
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        assert_eq!(reporter.warnings.pass(started), None, "no report failed, or a warning was taken back");
+        let left_out = reporter.warnings.pass(started + 2 * WARN_EVERY).unwrap().to_string();
+        let count: u32 = left_out.strip_prefix(" left_out=").unwrap().parse().unwrap();
+        assert!((2..=10).contains(&count), "{left_out}");
+    }
+
+    #[test]
     fn packets_are_never_too_long_and_what_was_not_sent_stays_owed() {
         let (server, settings) = server();
         let (stats, resolver) = (Stats::default(), Resolver::system());
@@ -263,7 +286,7 @@ mod tests {
             resolver: &resolver,
             socket: None,
             sent: Sorted::default(),
-            has_warned: false,
+            warnings: Limited::new(WARN_EVERY),
         };
         async_io::block_on(reporter.report(&stats.snapshot()));
         reporter.settings = &settings;

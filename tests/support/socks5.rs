@@ -20,6 +20,9 @@ pub enum Mood {
     Stuck,
     /// It answers every request with this code.
     Refusing(u8),
+    /// It has no IPv6: a request for that is answered with this code, success included, or not at all; then it ends the
+    /// connection.
+    WithoutIpv6(Option<u8>),
 }
 
 /// A listener on loopback. Dropping it ends its listening, not what it relays.
@@ -138,7 +141,10 @@ fn talk(state: &State, mood: Mood, mut stream: TcpStream) -> Result<(), String> 
     match mood {
         Mood::Stuck => return Ok(()),
         Mood::Refusing(code) => return send(&mut stream, &reply(code)).and(Err("refused".to_owned())),
-        Mood::Good | Mood::Silent => {}
+        Mood::WithoutIpv6(code) if target.starts_with('[') => {
+            return code.map_or(Ok(()), |code| send(&mut stream, &reply(code))).and(Err("no IPv6".to_owned()));
+        }
+        Mood::Good | Mood::Silent | Mood::WithoutIpv6(_) => {}
     }
     match TcpStream::connect(&target) {
         Ok(remote) => send(&mut stream, &reply(0)).map(|()| relay(stream, remote)),

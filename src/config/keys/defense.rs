@@ -14,7 +14,7 @@ pub(super) static KEYS: &[KeySpec] = &[
     ),
     key(
         "defense.anti-replay.max-size",
-        Bytes(|c| &mut c.defense.anti_replay_max_size),
+        ReplaySet(|c| &mut c.defense.anti_replay_max_size),
         Is("1MB"),
         "the most memory that the table of seen handshakes takes: 1MB remembers the last 100 000",
     ),

@@ -35,10 +35,10 @@ pub(super) static KEYS: &[KeySpec] = &[
     ),
     key("tcp-buffer", Unused, Unset("none"), "without effect: an idle connection has no buffer")
         .status(Ignored("an idle connection has no buffer, and a busy one has what it needs")),
-    key("threads", OptionalCount(|c| &mut c.threads), Unset("one per core, at most 4"), "threads that move the data"),
+    key("threads", Threads(|c| &mut c.threads), Unset("one per core, at most 4"), "threads that move the data"),
     key(
         "memory",
-        OptionalBytes(|c| &mut c.memory),
+        Budget(|c| &mut c.memory),
         Unset("1/8 of the RAM or of the cgroup's limit"),
         "budget for connections, the bytes on their way and lists; how many connections there may be follows from it",
     ),
@@ -65,7 +65,7 @@ pub(super) static KEYS: &[KeySpec] = &[
     ),
     key(
         "tolerate-time-skewness",
-        Duration(|c| &mut c.tolerate_time_skewness),
+        Seconds(|c| &mut c.tolerate_time_skewness),
         Is("2m"),
         "how far a client's clock may be off",
     ),

@@ -51,6 +51,7 @@ pub(super) struct Readiness {
     pub(super) readable: bool,
     pub(super) writable: bool,
     pub(super) hung_up: bool,
+    pub(super) urgent: bool,
     pub(super) failed: bool,
 }
 
@@ -178,6 +179,7 @@ impl Conn {
         };
         outbound.readable |= readiness.readable;
         outbound.hung_up |= readiness.hung_up;
+        outbound.is_marked |= readiness.urgent;
         outbound.failed |= readiness.failed;
         inbound.writable |= readiness.writable;
     }

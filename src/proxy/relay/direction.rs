@@ -116,6 +116,9 @@ pub(super) struct Direction {
     /// The source's FIN has arrived, maybe behind bytes that are still to be read. With edge-triggered polling
     /// nothing announces it again, so a short read proves nothing any more.
     pub(super) hung_up: bool,
+    /// The source has sent urgent data. A receive ends before it and the next one behind it (the byte itself is left
+    /// out, as by any server that does not ask for it), so a short read proves nothing until there is nothing left.
+    pub(super) is_marked: bool,
     /// The source is broken. Reading tells that, too, but nothing is read any more once its FIN has arrived.
     pub(super) failed: bool,
     at_end: bool,
@@ -202,7 +205,7 @@ impl Direction {
             let buffer = room.scratch.get_mut(..length).unwrap_or_default();
             match receive(source, buffer)? {
                 Received::Bytes { to_send, payload, is_full, tail_waits } => {
-                    self.readable = is_full || self.hung_up;
+                    self.readable = is_full || self.hung_up || self.is_marked;
                     self.has_moved = true;
                     self.payload += payload as u64;
                     let received = buffer.get(..to_send).unwrap_or_default();
@@ -218,7 +221,7 @@ impl Direction {
                         break;
                     }
                 }
-                Received::Nothing => self.readable = false,
+                Received::Nothing => (self.readable, self.is_marked) = (false, false),
                 Received::Later(due) => return Ok(Turn::Later(due)),
                 Received::End => (self.readable, self.at_end) = (false, true),
             }

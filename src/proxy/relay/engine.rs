@@ -34,7 +34,8 @@ const REPORTS_APART: Duration = Duration::from_millis(500);
 const SCAN_BLOCKED: Duration = Duration::from_secs(2);
 
 /// What is asked of the poller: everything, and each change once.
-const INTEREST: EventFlags = EventFlags::IN.union(EventFlags::OUT).union(EventFlags::RDHUP).union(EventFlags::ET);
+const INTEREST: EventFlags =
+    EventFlags::IN.union(EventFlags::PRI).union(EventFlags::OUT).union(EventFlags::RDHUP).union(EventFlags::ET);
 /// The table is made smaller when fewer of its places than one in this many are taken, but not below `SMALL` places.
 const SPARSE: usize = 4;
 const SMALL: usize = 256;
@@ -229,9 +230,10 @@ impl Engine {
         let Some(conn) = self.conns.get_mut(key) else { return };
         let broken = flags.intersects(EventFlags::ERR | EventFlags::HUP);
         let readiness = Readiness {
-            readable: broken || flags.intersects(EventFlags::IN | EventFlags::RDHUP),
+            readable: broken || flags.intersects(EventFlags::IN | EventFlags::PRI | EventFlags::RDHUP),
             writable: broken || flags.contains(EventFlags::OUT),
             hung_up: broken || flags.contains(EventFlags::RDHUP),
+            urgent: flags.contains(EventFlags::PRI),
             failed: flags.contains(EventFlags::ERR),
         };
         conn.wake(if token & 1 == 0 { Side::Client } else { Side::Remote }, readiness);

@@ -271,9 +271,7 @@ async fn watch_patience(shared: &Shared) {
 async fn measure_patience(shared: &Shared) -> io::Result<Duration> {
     let Answer { mut socket, connected, _path, .. } = ask(shared, Offer::Hybrid, sends_header(shared)).await?;
     let mut chunk = vec![0; CHUNK];
-    let ended = async {
-        while turn::take(socket.read(&mut chunk)).await? > 0 {}
-        Ok(connected.elapsed())
-    };
-    deadline::within(front::IDLE, ended).await.unwrap_or(Ok(front::IDLE))
+    // Whether it ends with FIN or RST.
+    let ended = async { while matches!(turn::take(socket.read(&mut chunk)).await, Ok(1..)) {} };
+    Ok(deadline::within(front::IDLE, ended).await.map_or(front::IDLE, |()| connected.elapsed()))
 }

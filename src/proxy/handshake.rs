@@ -18,8 +18,8 @@ use crate::net::{deadline, sockopts, turn};
 use crate::outcome::{Outcome, Stranger};
 use crate::proto::faketls::Digest;
 use crate::proto::handshake::{Env, Handshake, Session, Step};
-use crate::proto::tls::RECORD_HEADER;
 use crate::proto::tls::client_hello::ClientHello;
+use crate::proto::tls::{RECORD_HEADER, content_type};
 
 /// Bytes received at once; more than the hello of any client that is known.
 const CHUNK: usize = 4096;
@@ -53,7 +53,6 @@ enum Next {
 
 /// Talks with whoever has connected until it is known who that is.
 pub(super) async fn greet(shared: &Shared, client: &Async<TcpStream>, visit: &mut Visit) -> Verdict {
-    wait_for_first_look(shared).await;
     match hear(shared, client, visit).await {
         Ok((machine, reply)) => {
             visit.authenticated();
@@ -91,6 +90,9 @@ async fn hear(shared: &Shared, client: &Async<TcpStream>, visit: &mut Visit) -> 
                 return Err(Verdict::Over(if has_spoken { Outcome::ClientReset } else { Outcome::Silent }));
             }
         };
+        if !has_spoken && is_whole_hello(&input) {
+            wait_for_first_look(shared).await;
+        }
         let mut reply = Vec::new();
         match step(shared, visit, &mut machine, &input, &mut reply) {
             Step::Read => visit.place.hold(machine.held()),
@@ -161,6 +163,12 @@ async fn await_frame(
             },
         }
     }
+}
+
+/// Says whether this is a hello as clients send it. Nobody else is to wait for anything.
+fn is_whole_hello(input: &[u8]) -> bool {
+    matches!(input, [content_type::HANDSHAKE, _, _, high, low, rest @ ..]
+        if rest.len() == usize::from(u16::from_be_bytes([*high, *low])))
 }
 
 /// Before the front has answered for the first time, it is not known how it does.

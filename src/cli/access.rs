@@ -161,7 +161,7 @@ fn notes() -> String {
      - what a STUN server sees (network.stun-servers);\n\
      - what a web page shows (network.public-ip-urls).\n\
      The port is that of bind-to if no flag says otherwise.\n\
-     With web.bind-to there is a link for Telegram's WEB proxy, too. It has web.host and web.path, and always port 443."
+     With web.bind-to there is a link for Telegram's WEB proxy, too: web.host, web.path, port 443."
         .to_owned()
 }
 

@@ -162,6 +162,11 @@ mod tests {
         ("stats.prometheus.bind-to", "[::1]:1"),
         ("stats.prometheus.http-path", "/metrics"),
         ("stats.prometheus.metric-prefix", "other"),
+        ("web.bind-to", "127.0.0.1:8081"),
+        ("web.host", "other.example"),
+        ("web.path", "other"),
+        ("web.carrier", "websocket"),
+        ("web.trusted", "192.0.2.0/24"),
     ];
 
     /// The keys that no value changes, or none in a build without TLS.

@@ -225,6 +225,7 @@ mod tests {
         counters.telegram.entry(([10, 0, 0, 1].into(), 2));
         *counters.failures.entry("replay") = 1;
         *counters.sessions_ended.entry("served") = 1;
+        *counters.web.refused.entry("session") = 1;
         let proxies = vec![ProxyState::new("[::1]:1080".to_owned())];
         let snapshot = Snapshot { counters, proxies, process: super::super::Process::read() };
         for metric in METRICS {

@@ -9,7 +9,7 @@ use async_io::{Async, Timer};
 use futures_lite::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::link::Reservation;
-use crate::net::deadline;
+use crate::net::{deadline, turn};
 use crate::proto::web::BATCH_MAX;
 use crate::proto::web::request::{self, Body, HEAD_MAX, Head, Parsed};
 use crate::proto::web::site::Site;
@@ -28,7 +28,9 @@ const UNWANTED_MAX: usize = 64 << 10;
 /// How long a web server may take to see the answer and to go.
 const LINGER: Duration = Duration::from_secs(1);
 /// Bytes that are received at once.
-const CHUNK: usize = 16 << 10;
+const CHUNK: usize = 64 << 10;
+/// Bytes of a head that are received at once.
+const HEAD_CHUNK: usize = 4 << 10;
 /// Slices of an answer that are sent at once.
 const SLICES: usize = 32;
 
@@ -84,7 +86,7 @@ impl Connection {
                     return Some(Request::Head(head));
                 }
             }
-            if self.receive(HEAD_MAX).await.ok()? == 0 {
+            if self.receive(HEAD_CHUNK).await.ok()? == 0 {
                 return None;
             }
         }
@@ -118,9 +120,19 @@ impl Connection {
     async fn take(&mut self, length: usize, body: &mut Vec<u8>) -> Result<(), NoBody> {
         let there = length.min(self.buffer.len());
         body.extend(self.buffer.drain(..there));
-        let rest = (length - there) as u64;
-        let read = (&self.socket).take(rest).read_to_end(body).await.map_err(|_| NoBody::Gone)?;
-        if read as u64 == rest { Ok(()) } else { Err(NoBody::Gone) }
+        let mut left = length - there;
+        while left > 0 {
+            let before = body.len();
+            body.resize(before + left.min(CHUNK), 0);
+            let read = turn::take(self.socket.read(body.get_mut(before..).unwrap_or_default())).await;
+            let count = read.unwrap_or_default();
+            body.truncate(before + count);
+            if count == 0 {
+                return Err(NoBody::Gone);
+            }
+            left -= count;
+        }
+        Ok(())
     }
 
     async fn chunks(&mut self, memory: &mut Reservation) -> Result<Vec<u8>, NoBody> {
@@ -166,7 +178,7 @@ impl Connection {
     async fn receive(&mut self, most: usize) -> io::Result<usize> {
         let before = self.buffer.len();
         self.buffer.resize(before + most.min(CHUNK), 0);
-        let read = self.socket.read(self.buffer.get_mut(before..).unwrap_or_default()).await;
+        let read = turn::take(self.socket.read(self.buffer.get_mut(before..).unwrap_or_default())).await;
         self.buffer.truncate(before + read.as_ref().copied().unwrap_or_default());
         read
     }
@@ -248,7 +260,7 @@ pub(super) async fn write_all(socket: &Async<TcpStream>, parts: &[&[u8]]) -> io:
         let following = parts.iter().skip(1).take(SLICES - 1).map(|part| IoSlice::new(part));
         let slices: Vec<_> = std::iter::once(rest).chain(following).collect();
         let mut socket = socket;
-        let written = deadline::within(WRITE_LIMIT, socket.write_vectored(&slices)).await;
+        let written = deadline::within(WRITE_LIMIT, turn::take(socket.write_vectored(&slices))).await;
         let mut written = written.unwrap_or(Err(io::ErrorKind::TimedOut.into()))?;
         if written == 0 {
             return Err(io::ErrorKind::WriteZero.into());

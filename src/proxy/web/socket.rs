@@ -12,7 +12,7 @@ use super::Shared;
 use super::calls::{self, Applied};
 use super::http::{Connection, write_all};
 use super::link::{Link, Reservation};
-use crate::net::deadline;
+use crate::net::{deadline, turn};
 use crate::proto::web::session::Answer;
 use crate::proto::web::socket::{self as protocol, Messages, PROTOCOL_ERROR, Said};
 
@@ -91,7 +91,7 @@ async fn read(
         received = Vec::new();
         deadline::within(SILENCE, connection.socket.readable()).await?.ok()?;
         received.resize(CHUNK, 0);
-        let length = deadline::within(SILENCE, (&connection.socket).read(&mut received)).await?.ok()?;
+        let length = deadline::within(SILENCE, turn::take((&connection.socket).read(&mut received))).await?.ok()?;
         if length == 0 {
             return None;
         }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_io::{Async, Timer};
-use futures_lite::{AsyncWriteExt as _, FutureExt as _};
+use futures_lite::FutureExt as _;
 use rustix::buffer::spare_capacity;
 
 use super::super::relay::{Cause, Watch};
@@ -16,7 +16,7 @@ use super::super::{Visit, admission, dial};
 use super::Shared;
 use super::link::Link;
 use crate::event::Traffic;
-use crate::net::deadline;
+use crate::net::{deadline, turn};
 use crate::outcome::Outcome;
 use crate::proto::handshake::{Link as Keys, Reason, Session};
 use crate::proto::obfuscated2::{ClientFrame, FRAME_LEN};
@@ -26,7 +26,7 @@ use crate::proto::web::frame::HEADER;
 const FRAME_LIMIT: Duration = Duration::from_secs(10);
 /// What is received at first, bytes; it doubles as long as it is filled.
 const RECEIVE_MIN: usize = 4 << 10;
-/// The least that is ever received at once when there is memory for it.
+/// What is received at once at most, bytes.
 const RECEIVE_MAX: usize = 64 << 10;
 /// Time between two reports of traffic.
 const REPORT: Duration = Duration::from_secs(15);
@@ -125,12 +125,12 @@ async fn relay(link: &Link, id: u32, (dc, keys): (TcpStream, Keys), (told, idle)
     let Ok(dc) = Async::new_nonblocking(dc) else { return Cause::NoResources };
     let Keys { mut client_to_dc, mut dc_to_client, opening, opening_payload } = keys;
     let upload = async {
-        (&dc).write_all(&opening).await?;
+        turn::write_all(&dc, &opening).await?;
         drop(opening);
         link.lock().took(id, opening_payload);
         while let Some(mut bytes) = poll_fn(|context| link.lock().poll_upload(id, context)).await {
             client_to_dc.recrypt(&mut bytes);
-            (&dc).write_all(&bytes).await?;
+            turn::write_all(&dc, &bytes).await?;
             link.lock().took(id, bytes.len());
             told.moved(Traffic { from_client: bytes.len() as u64, to_client: 0 });
         }
@@ -167,6 +167,7 @@ async fn relay(link: &Link, id: u32, (dc, keys): (TcpStream, Keys), (told, idle)
 /// Receives at most so many bytes from a DC, behind room for a frame's header; none at the end.
 async fn receive(dc: &Async<TcpStream>, most: usize) -> io::Result<Option<Vec<u8>>> {
     loop {
+        turn::wait().await;
         let mut frame = Vec::with_capacity(HEADER + most);
         frame.extend([0; HEADER]);
         match rustix::io::read(dc.get_ref(), spare_capacity(&mut frame)).map_err(io::Error::from) {

@@ -1,4 +1,5 @@
 //! Telegram's WEB proxy: what apps get through a web server, and what everybody else gets.
+#![cfg(feature = "web")]
 
 mod support;
 

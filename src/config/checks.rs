@@ -6,6 +6,10 @@ use super::spec::DefaultText;
 use super::{Config, Dns, Host, keys};
 use crate::proto::web::site::check_host;
 
+/// Why a build without the feature `web` takes no `web.bind-to`.
+pub(crate) const WITHOUT_WEB: &str =
+    "this build has no WEB proxy; the package mtg-tls has it (a build of one's own: --features web)";
+
 /// Something to say about a key, in the words of its owner.
 pub(super) struct Finding {
     /// The key whose line it is about; a missing one has none.
@@ -25,6 +29,9 @@ pub(super) fn across_keys(config: &Config, is_set: &dyn Fn(&str) -> bool) -> Vec
         findings.push(error("stats.statsd.enabled", text));
     }
     if let Some(address) = config.web.bind_to {
+        if !cfg!(feature = "web") {
+            findings.push(error("web.bind-to", WITHOUT_WEB));
+        }
         if !address.ip().is_loopback() && config.web.trusted.is_empty() {
             let text = "web.bind-to can be reached from other machines, so web.trusted must say whose requests are \
                         believed; or take 127.0.0.1";

@@ -28,6 +28,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
+pub(crate) use self::checks::WITHOUT_WEB;
 pub use self::defense::{Cidr, Defense, Doppelganger, IpListSource, ListUrl, Reject};
 pub use self::issue::{ConfigErrors, Issue, Warnings};
 pub use self::manual::{markdown, reference, sample};

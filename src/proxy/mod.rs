@@ -186,6 +186,8 @@ impl Proxy {
         let listener = Listener::bind(config.bind_to, &keep_alive, &client_side, network.reuse_port)
             .map_err(|error| StartError::Listen(config.bind_to, error))?;
         let web_listener = match config.web.bind_to {
+            // A file that says so is refused; with this, all of the WEB proxy is left out of such a build.
+            Some(address) if !cfg!(feature = "web") => return Err(StartError::Web(address, without_web())),
             Some(address) => {
                 let bound = Listener::bind(address, &keep_alive, &client_side, network.reuse_port);
                 Some(bound.map_err(|error| StartError::Web(address, error))?)
@@ -335,6 +337,10 @@ impl Proxy {
         };
         executor.run(ended).await;
     }
+}
+
+fn without_web() -> io::Error {
+    io::Error::new(io::ErrorKind::Unsupported, crate::config::WITHOUT_WEB)
 }
 
 /// Data-plane threads at most, unless configured.

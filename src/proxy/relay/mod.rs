@@ -304,8 +304,8 @@ mod tests {
 
     #[test]
     fn what_the_kernel_keeps_for_the_stuck_is_bounded() {
-        // Room for few of them; each has some 20 KiB in two sockets.
-        let relay = Relay::start(1, Budget::new(16 << 20, 100 << 10)).unwrap();
+        // Room for few of them: each has some 140 KiB, most of it what has arrived and is not received any more.
+        let relay = Relay::start(1, Budget::new(16 << 20, 512 << 10)).unwrap();
         let (ended, endings) = channel();
         let patient = stuck(&relay, 0, 1, &ended);
         let crowd: Vec<_> = (1..=20).map(|number| stuck(&relay, number, 2, &ended)).collect();

@@ -235,6 +235,8 @@ impl Proxy {
         };
         shared.recorder.stats.show(shared.routes().states());
         let shared = Arc::new(shared);
+        // Said again, for the compiler does not see from above that there is none.
+        let web_listener = if cfg!(feature = "web") { web_listener } else { None };
         let web = web_listener.map(|listener| executor.spawn(web::serve(shared.clone(), listener)));
         let proxy = Self { executor, listener, reporting: Reporting::default(), shared, web };
         proxy.apply(proxy.shared.config())?;

@@ -57,7 +57,7 @@ fn traffic_with_telegram_is_right_to_the_byte() {
     let dc = FakeDc::listen();
     let (proxy, metrics) = serving_metrics(Setup::new().dc(2, dc.address));
     let (mut up, mut down) = (0, 0);
-    for (number, (sent, received)) in [(1, 0), (0, 1), (70_000, 3), (5, 2_000_001)].into_iter().enumerate() {
+    for (number, (sent, received)) in [(1, 0), (0, 17), (70_000, 64), (5, 2_000_001)].into_iter().enumerate() {
         let mut client = session(proxy.address, 2);
         client.upload.send(&Pattern::new(1).take(sent));
         let mut stream = dc.accept();

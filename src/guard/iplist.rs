@@ -252,6 +252,8 @@ impl Builder {
     fn add_network(&mut self, text: &[u8]) -> Option<()> {
         let text = std::str::from_utf8(text).ok()?;
         let (address, length) = match text.split_once('/') {
+            // Numbers may have a sign; lengths have none.
+            Some((_, length)) if length.starts_with('+') => return None,
             Some((address, length)) => (address, Some(length.parse::<u32>().ok()?)),
             None => (text, None),
         };

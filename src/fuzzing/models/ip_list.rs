@@ -17,7 +17,7 @@ pub(in crate::fuzzing) fn ip_list(input: &[u8]) {
         Ok((list, _)) => list,
         Err(fault) => return assert_eq!(fault, Fault::Garbage),
     };
-    assert_eq!(list.networks(), networks.len());
+    assert_eq!(list.networks(), networks.len(), "{}", input.escape_ascii());
     for &(_, first, last) in &networks {
         for bits in [first, last, first.wrapping_sub(1), last.wrapping_add(1), first ^ 1 << 64] {
             let ip = Ipv6Addr::from_bits(bits);

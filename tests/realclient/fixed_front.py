@@ -10,9 +10,10 @@ PATIENCE_SECS = 60
 
 
 class FixedFront:
-    """Keeps the first bytes of its latest connections."""
+    """Keeps the first bytes of its latest connections; closes those that say nothing for `silence_secs`."""
 
-    def __init__(self) -> None:
+    def __init__(self, silence_secs: float = PATIENCE_SECS) -> None:
+        self._silence_secs = silence_secs
         self._seen: list[bytearray] = []
 
     async def listen(self, host: str, port: int) -> asyncio.Server:
@@ -27,10 +28,11 @@ class FixedFront:
         begin = bytearray()
         self._seen = [*self._seen[-63:], begin]
         try:
-            async with asyncio.timeout(PATIENCE_SECS):
+            async with asyncio.timeout(self._silence_secs) as limit:
                 # All must be read: closing a socket with unread bytes resets the connection and may lose the answer.
                 while received := await reader.read(65536):
                     is_first = not begin
+                    limit.reschedule(asyncio.get_running_loop().time() + PATIENCE_SECS)
                     # Kept before the answer: whoever has that may ask at once what was seen.
                     begin += received[: KEEP_BYTES - len(begin)]
                     if is_first:

@@ -133,7 +133,8 @@ fn frame_with_another_tag_closes_the_connection() {
 #[test]
 fn client_without_a_frame_is_closed_when_the_front_would_close() {
     let (dc, front) = (FakeDc::listen(), TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
-    let proxy = Setup::new().dc(2, dc.address).front(front.local_addr().unwrap()).start();
+    let setup = Setup::new().dc(2, dc.address).front(front.local_addr().unwrap());
+    let proxy = setup.set("network.timeout.handshake", "1s").start();
     thread::spawn(move || {
         for mut visit in front.incoming().flatten() {
             thread::spawn(move || {
@@ -150,6 +151,23 @@ fn client_without_a_frame_is_closed_when_the_front_would_close() {
     assert_eq!(socket::read_to_end(&mut silent.stream).0, b"");
     assert!(started.elapsed() > Duration::from_secs(2), "{:?}", started.elapsed());
     dc.assert_undialled(Duration::ZERO);
+}
+
+#[test]
+fn front_without_patience_costs_no_client_its_time() {
+    let (dc, front) = (EchoDc::listen(), TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
+    let proxy = Setup::new().dc(2, dc.address).front(front.local_addr().unwrap()).start();
+    thread::spawn(move || {
+        for mut visit in front.incoming().flatten() {
+            let _ = visit.read(&mut [0; 4096]);
+            let _ = visit.write_all(b"no flight, but an answer, and the end");
+        }
+    });
+    let is_measured = || proxy.log().contains("patience of the front seconds=Some(0)").then_some(());
+    socket::wait_for("the measurement", Duration::from_secs(60), is_measured);
+    let client = greeted(proxy.address).unwrap();
+    thread::sleep(Duration::from_millis(1500));
+    client.open(PADDED, 2).ping(100, 1);
 }
 
 #[test]

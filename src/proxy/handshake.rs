@@ -146,7 +146,9 @@ async fn await_frame(
         }
     }
     // Somebody who says nothing now may have repeated a client's hello to see how long we bear that.
+    // A front that is broken or in a hurry must not cost a client on a slow line its time.
     let patience = shared.lock_front_profile().patience.unwrap_or(USUAL_PATIENCE);
+    let patience = patience.max(visit.config.network.timeout.handshake);
     let (deadline, mut input) = (visit.started() + patience, Vec::new());
     loop {
         match step(shared, visit, &mut machine, &input, &mut reply) {

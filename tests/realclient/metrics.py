@@ -41,6 +41,7 @@ WAIT_SECS = 40
 # Names that mtg v2 gave, and some like them, which Prometheus' own style would have end in _total.
 OLD_STYLE = {
     "telegram_traffic",
+    "web_traffic",
     "domain_fronting_traffic",
     "ip_blocklisted",
     "domain_fronting",

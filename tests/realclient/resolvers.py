@@ -222,6 +222,7 @@ class Run:
             ("domain-fronting.host", "127.0.0.1"),
             ("defense.blocklist.enabled", "true"),
             ("defense.blocklist.urls", "https://127.0.0.1/list"),
+            ("defense.reject", "close"),
             ("defense.blocklist.update-each", "500ms"),
         ]
         with Web(WEB, late, {}) as web:

@@ -15,6 +15,7 @@ import hashlib
 import os
 import struct
 
+import faketls
 import obfuscated2
 from pace import CHUNK, Pace
 
@@ -57,6 +58,7 @@ class _Orders:
         self._writer = writer
         self._streams = streams
         self._pace = pace
+        self._prelude = faketls.NO_PACKETS
 
     async def serve(self) -> None:
         """Serve until the client has enough."""
@@ -83,6 +85,7 @@ class _Orders:
         return self._streams.decrypt.update(await self._reader.readexactly(count))
 
     async def _write(self, plain: bytes) -> None:
+        plain, self._prelude = self._prelude + plain, b""
         self._writer.write(self._streams.encrypt.update(plain))
         await self._writer.drain()
 

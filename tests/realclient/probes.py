@@ -455,6 +455,8 @@ def main() -> int:
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     settings = [
+        # Less than nginx bears here, so that it is nginx which decides.
+        ("network.timeout.handshake", "1s"),
         ("secret", SECRET.hex()),
         ("domain-fronting.host", FRONT[0]),
         ("domain-fronting.port", str(FRONT[1])),

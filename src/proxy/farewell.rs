@@ -2,7 +2,7 @@
 //! does to somebody whose next words it cannot decrypt.
 
 use std::io::{Read, Write as _};
-use std::net::{Shutdown, TcpStream};
+use std::net::TcpStream;
 
 use super::random;
 use super::relay::reset_on_close;
@@ -14,7 +14,7 @@ use crate::proto::tls::record::application_data_header;
 const UNREAD_MAX: usize = 64 << 10;
 const CHUNK: usize = 1024;
 
-/// Says what the front says and ends our side; the socket is to be closed then. It is in non-blocking mode.
+/// Says what the front says; the socket is to be closed then. It is in non-blocking mode.
 pub(super) fn end(mut client: &TcpStream, farewell: Farewell) {
     if farewell.has_alert {
         let mut sealed = [0; SEALED_ALERT];
@@ -26,7 +26,7 @@ pub(super) fn end(mut client: &TcpStream, farewell: Farewell) {
     if farewell.is_reset {
         return reset_on_close(client);
     }
-    let _ = client.shutdown(Shutdown::Write);
+    // The end itself comes with the close: a server that has ended its side and still listens for a moment is another.
     let mut chunk = [0; CHUNK];
     for _ in 0..UNREAD_MAX / CHUNK {
         if !matches!(client.read(&mut chunk), Ok(1..)) {

@@ -39,6 +39,8 @@ use link::{Account, Link};
 
 /// Time between two looks for sessions that nobody asks for any more.
 const SWEEP: Duration = Duration::from_secs(5);
+/// Time between two looks whether the streams of ended sessions have told of their ends.
+const STOP_STEP: Duration = Duration::from_millis(10);
 /// How long a session lives without a request, and is remembered after its end.
 const GRACE_SECS: u32 = 120;
 /// Connections of web servers at most: each session has up to two at a time, and every stranger has one for a moment.
@@ -109,7 +111,7 @@ impl Web {
         }
         let deadline = Instant::now() + Duration::from_secs(1);
         while self.streams.load(Ordering::Relaxed) > 0 && Instant::now() < deadline {
-            smol::future::yield_now().await;
+            Timer::after(STOP_STEP).await;
         }
     }
 

@@ -367,3 +367,38 @@ fn an_empty_file_and_a_folder_explain_themselves() {
     assert_eq!(code, Some(78));
     assert!(lines[0].contains("container engines make a folder where the file to mount is missing"), "{lines:?}");
 }
+
+#[test]
+fn a_url_that_cannot_be_asked_for_is_refused_with_its_line_and_without_its_password() {
+    const URL_KEYS: [(&str, &str); 6] = [
+        ("defense.blocklist.urls", "is not a file or an http:// or https:// URL"),
+        ("defense.allowlist.urls", "is not a file or an http:// or https:// URL"),
+        ("defense.doppelganger.urls", "is not an https:// URL"),
+        ("network.public-ip-urls", "is not an http:// or https:// URL"),
+        ("network.dns", "is not system, udp://"),
+        ("network.proxies", "is not a URL socks5://"),
+    ];
+    for scheme in ["http", "https", "socks5", "udp"] {
+        let bad = [
+            "u%zz:hush@h/",
+            "u:hush%4@h/",
+            "u:hush@h:0/",
+            "u:hush@h:+80/",
+            "u:hush@/",
+            "u:hush@[::1/",
+            "u:hush@1.2.3/",
+        ];
+        let bad = bad.into_iter().chain(["u:hush@::1/", "u:hush@-h/", "u:hush@h /", "u:hush@h/ä b"]);
+        for url in bad.map(|rest| format!("{scheme}://{rest}")) {
+            for (key, allowed) in URL_KEYS {
+                let on = "defense.blocklist.enabled = true\ndefense.allowlist.enabled = true\ndefense.doppelganger.enabled = true\n";
+                let text = format!("secret = {SECRET}\nbind-to = 127.0.0.1:1\n{on}{key} = '{url}'\n");
+                let path = config("url", &text);
+                let (code, lines) = failure(&["run", "--check", &path]);
+                assert_eq!((code, lines.len()), (Some(78), 1), "{key} = {url}: {lines:?}");
+                assert!(lines[0].starts_with(&format!("{path}:6: {key}: ")), "{url}: {lines:?}");
+                assert!(lines[0].contains(allowed) && !lines[0].contains("hush"), "{url}: {lines:?}");
+            }
+        }
+    }
+}

@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use crate::config::{Config, Host};
+use crate::config::Config;
 use crate::net::public_ip::{self, PublicIps, Witnesses};
 use crate::net::resolve::Resolver;
-use crate::net::url::Url;
 
 /// Who tells our address if the configuration names nobody.
 const STUN_SERVERS: [(&str, u16); 3] =
@@ -23,17 +22,13 @@ const PATIENCE: Duration = Duration::from_secs(8);
 /// The addresses that the internet sees.
 pub(crate) async fn look_up(config: &Config, resolver: &Resolver) -> PublicIps {
     let network = &config.network;
-    let text = |host: &Host| match host {
-        Host::Name(name) => name.clone(),
-        Host::Ip(ip) => ip.to_string(),
-    };
-    let mut stun: Vec<_> = network.stun_servers.iter().map(|(host, port)| (text(host), *port)).collect();
-    let mut pages: Vec<_> = network.public_ip_urls.iter().filter_map(|url| Url::parse(url)).collect();
+    let mut stun: Vec<_> = network.stun_servers.iter().map(|(host, port)| (host.to_string(), *port)).collect();
+    let mut pages = network.public_ip_urls.clone();
     if stun.is_empty() {
         stun.extend(STUN_SERVERS.map(|(host, port)| (host.to_owned(), port)));
     }
     if pages.is_empty() {
-        pages.extend(PAGES.into_iter().filter_map(Url::parse));
+        pages.extend(PAGES.into_iter().filter_map(|page| page.parse().ok()));
     }
     let witnesses = Witnesses { stun: &stun, pages: &pages, resolver };
     public_ip::look_up(config.bind_to, &witnesses, PATIENCE).await

@@ -2,12 +2,14 @@
 
 use qrcodegen::{QrCode, QrCodeEcc};
 
+use crate::proto::base64url;
+
 /// Light modules around the code, by its standard.
 const QUIET: i32 = 4;
 
 /// A picture that a browser shows: `data:image/svg+xml;base64,…`; none if the text is too long for any code.
 pub(crate) fn data_uri(text: &str) -> Option<String> {
-    Some(format!("data:image/svg+xml;base64,{}", base64(svg(&code(text)?).as_bytes())))
+    Some(format!("data:image/svg+xml;base64,{}", base64url::encode_standard(svg(&code(text)?).as_bytes())))
 }
 
 /// A drawing for a terminal with light letters on a dark ground, two rows of modules in each line.
@@ -44,39 +46,9 @@ fn svg(code: &QrCode) -> String {
     )
 }
 
-/// Base64 with padding (RFC 4648 section 4).
-fn base64(bytes: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for group in bytes.chunks(3) {
-        let bits = group.iter().fold(0u32, |bits, &byte| bits << 8 | u32::from(byte)) << (8 * (3 - group.len()));
-        for digit in 0..4 {
-            let value = ALPHABET.get((bits >> (18 - 6 * digit) & 0x3f) as usize);
-            text.push(value.filter(|_| digit <= group.len()).map_or('=', |&digit| char::from(digit)));
-        }
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn base64_is_that_of_the_rfc() {
-        for (bytes, text) in [
-            ("", ""),
-            ("f", "Zg=="),
-            ("fo", "Zm8="),
-            ("foo", "Zm9v"),
-            ("foob", "Zm9vYg=="),
-            ("fooba", "Zm9vYmE="),
-            ("foobar", "Zm9vYmFy"),
-        ] {
-            assert_eq!(base64(bytes.as_bytes()), text);
-        }
-        assert_eq!(base64(&[0xfb, 0xff]), "+/8=");
-    }
 
     #[test]
     fn a_link_fits_a_terminal_of_80_columns() {

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::spec::DefaultText;
-use super::{Config, Dns, Host, keys};
+use super::{Config, Dns, keys};
 use crate::proto::web::site::check_host;
 
 /// Why a build without the feature `web` takes no `web.bind-to`.
@@ -86,8 +86,8 @@ fn warnings(config: &Config) -> Vec<(&'static str, &'static str)> {
         let text = "defense.doppelganger.urls has no effect without defense.doppelganger.enabled";
         found.push(("defense.doppelganger.urls", text));
     }
-    if let Dns::Https(Host::Ip(ip), ..) = &config.network.dns
-        && is_quad9(*ip)
+    if let Dns::Https(server) = &config.network.dns
+        && server.host.parse().is_ok_and(is_quad9)
     {
         // Asked over HTTP/1.1 it answers with status 400.
         let text = "this name server wants HTTP/2, which mtg does not speak, so that no name will be found; set network.dns to tls:// or udp:// and the same address";

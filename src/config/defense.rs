@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::ByteSize;
+use super::{ByteSize, Url};
 
 /// How often lists are loaded again and pages are measured again.
 const SIX_HOURS: Duration = Duration::from_secs(6 * 60 * 60);
@@ -79,7 +79,7 @@ pub enum ListUrl {
     /// A local file.
     File(PathBuf),
     /// An `http://` or `https://` URL.
-    Url(String),
+    Url(Url),
 }
 
 /// `defense.doppelganger.*`.
@@ -88,7 +88,7 @@ pub struct Doppelganger {
     /// `enabled`: times between records.
     pub enabled: bool,
     /// `urls`: pages whose timing is learned.
-    pub urls: Vec<String>,
+    pub urls: Vec<Url>,
     /// `repeats-per-raid`.
     pub repeats_per_raid: u16,
     /// `raid-each`.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::value::{self, ValueError};
-use super::{ByteSize, Carrier, Cidr, Config, Host, ListUrl, PreferIp, Reject, TagFormat, uri};
+use super::{ByteSize, Carrier, Cidr, Config, Host, ListUrl, PreferIp, Reject, TagFormat, Url, uri};
 use crate::proto::secret::check_host;
 use crate::proto::web::site;
 
@@ -67,8 +67,8 @@ pub(super) enum Field {
     DohIp,
     Proxies,
     ListUrls(Slot<Vec<ListUrl>>),
-    HttpsUrls(Slot<Vec<String>>),
-    PageUrls(Slot<Vec<String>>),
+    HttpsUrls(Slot<Vec<Url>>),
+    PageUrls(Slot<Vec<Url>>),
     Cidrs(Slot<Vec<Cidr>>),
     /// The DC's number is the last part of the key.
     DcAddresses,
@@ -196,7 +196,7 @@ impl Field {
                 check_host(name).map_err(ValueError::Host)?;
                 *slot(config) = Some(name.to_ascii_lowercase());
             }
-            Self::Host(slot) => *slot(config) = Some(value::host(text)?),
+            Self::Host(slot) => *slot(config) = Some(Host::parse(text).ok_or(ValueError::Invalid)?),
             Self::HostPort(slot) => *slot(config) = Some(value::host_port(text)?),
             Self::HostPorts(slot) => slot(config).push(value::host_port(text)?),
             Self::StatsdPrefix(slot) => *slot(config) = value::metric_prefix(text)?,

@@ -32,10 +32,12 @@ pub(crate) use self::checks::WITHOUT_WEB;
 pub use self::defense::{Cidr, Defense, Doppelganger, IpListSource, ListUrl, Reject};
 pub use self::issue::{ConfigErrors, Issue, Warnings};
 pub use self::manual::{markdown, reference, sample};
-pub use self::network::{Dns, DomainFronting, Host, KeepAlive, Network, PreferIp, Socks5, Timeouts, Upstream};
+pub use self::network::{Dns, DomainFronting, KeepAlive, Network, PreferIp, Socks5, Timeouts, Upstream};
 pub use self::stats::{Prometheus, Stats, Statsd, TagFormat};
 pub use self::web::{Carrier, Web};
+pub use crate::proto::host::{AddressError, Host};
 use crate::proto::secret::Secret;
+pub use crate::proto::url::{Url, UrlError};
 
 /// The largest file that is read, bytes: a wrong path must not fill the memory of a router.
 const FILE_MAX: u64 = 256 << 10;
@@ -261,8 +263,7 @@ mod tests {
     #[cfg(feature = "tls")]
     fn a_file_of_mtg_v2_that_needs_tls_loads_unchanged() {
         let (config, _) = Config::parse(MTG_FILE_WITH_TLS, "config.toml").unwrap();
-        let server = Host::Ip("1.1.1.1".parse().unwrap());
-        assert_eq!(config.network.dns, Dns::Https(server, 443, "/dns-query".into()));
+        assert_eq!(config.network.dns, Dns::Https("https://1.1.1.1/dns-query".parse().unwrap()));
     }
 
     #[test]

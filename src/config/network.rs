@@ -1,10 +1,10 @@
 //! The ways out: the front, the resolver, SOCKS5 proxies, timeouts.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use super::ByteSize;
+use super::{ByteSize, Host, Url};
 
 /// `domain-fronting.*`: where everybody goes who is not a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,15 +21,6 @@ impl Default for DomainFronting {
     fn default() -> Self {
         Self { host: None, port: 443, proxy_protocol: false }
     }
-}
-
-/// A DNS name or an address.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Host {
-    /// A DNS name in lower case.
-    Name(String),
-    /// An IPv4 or IPv6 address.
-    Ip(IpAddr),
 }
 
 /// `prefer-ip`.
@@ -74,7 +65,7 @@ pub struct Network {
     /// `stun-servers`: who tells `access` and `doctor` our public address; empty = some public ones.
     pub stun_servers: Vec<(Host, u16)>,
     /// `public-ip-urls`: pages that do the same; empty = some public ones.
-    pub public_ip_urls: Vec<String>,
+    pub public_ip_urls: Vec<Url>,
 }
 
 impl Default for Network {
@@ -106,8 +97,8 @@ pub enum Dns {
     Udp(SocketAddr),
     /// `tls://host[:port]`.
     Tls(Host, u16),
-    /// `https://host[:port][/path]`; the path starts with a slash.
-    Https(Host, u16, String),
+    /// `https://host[:port][/path]`.
+    Https(Url),
 }
 
 /// One entry of `network.proxies`.

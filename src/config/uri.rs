@@ -1,10 +1,12 @@
 //! The values that look like URLs: resolver, SOCKS5 proxies, lists and pages.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::value::{self, ValueError};
-use super::{Dns, Host, ListUrl, Socks5, Upstream};
+use super::{Dns, Host, ListUrl, Socks5, Upstream, Url};
+use crate::proto::url::{self, UrlError};
 
 /// Whether this build can speak TLS as a client. What needs it is refused instead of ignored.
 const HAS_TLS: bool = cfg!(feature = "tls");
@@ -18,29 +20,33 @@ pub(super) fn dns(text: &str) -> Result<Dns, ValueError> {
         let ip = text.parse::<std::net::Ipv4Addr>().map_err(|_| ValueError::Invalid)?;
         return Ok(Dns::Udp((ip, 53).into()));
     };
-    let (authority, path) = split_authority(rest);
-    if authority.contains('@') {
+    let (user_info, address, path) = url::split(rest);
+    if user_info.is_some() {
         return Err(ValueError::Because("a user name has no use here"));
     }
-    let (host, port) = value::host_optional_port(authority)?;
     let scheme = scheme.to_ascii_lowercase();
-    if !path.is_empty() && scheme != "https" {
+    if scheme == "https" {
+        return needs_tls(Dns::Https(query_url(text, path)?), "use udp://IP");
+    }
+    let (host, port) = Host::parse_with_port(address)?;
+    if !path.is_empty() {
         return Err(ValueError::Because("only https:// takes a path"));
     }
-    let dns = match (scheme.as_str(), host) {
-        ("udp", Host::Ip(ip)) => return Ok(Dns::Udp((ip, port.unwrap_or(53)).into())),
-        ("udp", Host::Name(_)) => return Err(ValueError::Because("udp:// takes an IP address")),
-        ("tls", host) => Dns::Tls(host, port.unwrap_or(853)),
-        ("https", host) => Dns::Https(host, port.unwrap_or(443), query_path(path)?),
-        _ => return Err(ValueError::Invalid),
-    };
-    needs_tls(dns, "use udp://IP")
+    match (scheme.as_str(), host) {
+        ("udp", Host::Ip(ip)) => Ok(Dns::Udp((ip, port.unwrap_or(53)).into())),
+        ("udp", Host::Name(_)) => Err(ValueError::Because("udp:// takes an IP address")),
+        ("tls", host) => needs_tls(Dns::Tls(host, port.unwrap_or(853)), "use udp://IP"),
+        _ => Err(ValueError::Invalid),
+    }
 }
 
 /// `network.doh-ip`: the address of a DNS-over-HTTPS server.
 pub(super) fn doh_ip(text: &str) -> Result<Dns, ValueError> {
-    let ip = text.parse().map_err(|_| ValueError::Invalid)?;
-    needs_tls(Dns::Https(Host::Ip(ip), 443, DNS_QUERY.into()), "set network.dns to udp://IP")
+    let url = match text.parse().map_err(|_| ValueError::Invalid)? {
+        IpAddr::V4(ip) => format!("https://{ip}{DNS_QUERY}"),
+        IpAddr::V6(ip) => format!("https://[{ip}]{DNS_QUERY}"),
+    };
+    needs_tls(Dns::Https(url.parse()?), "set network.dns to udp://IP")
 }
 
 /// An element of `network.proxies`; an empty one is a direct connection.
@@ -52,18 +58,15 @@ pub(super) fn upstream(text: &str) -> Result<Upstream, ValueError> {
     if !scheme.eq_ignore_ascii_case("socks5") && !scheme.eq_ignore_ascii_case("socks5h") {
         return Err(ValueError::Because("only socks5:// is supported"));
     }
-    let (authority, rest) = split_authority(rest);
+    let (user_info, address, rest) = url::split(rest);
     let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
     if !matches!(path, "" | "/") {
         return Err(ValueError::Because(
             "a path has no use here; a slash, # or ? in a password is written %2F, %23, %3F",
         ));
     }
-    let (credentials, address) = match authority.rsplit_once('@') {
-        Some((user_info, address)) => (credentials(user_info)?, address),
-        None => (None, authority),
-    };
-    let (host, port) = value::host_optional_port(address)?;
+    let credentials = credentials(user_info.unwrap_or_default())?;
+    let (host, port) = Host::parse_with_port(address)?;
     let mut proxy = Socks5 {
         host,
         port: port.unwrap_or(1080),
@@ -79,13 +82,9 @@ pub(super) fn upstream(text: &str) -> Result<Upstream, ValueError> {
 }
 
 /// An element of `defense.doppelganger.urls`.
-pub(super) fn https_url(text: &str) -> Result<String, ValueError> {
-    let (scheme, rest) = text.split_once("://").ok_or(ValueError::Invalid)?;
-    if !scheme.eq_ignore_ascii_case("https") {
-        return Err(ValueError::Invalid);
-    }
-    check_web_address(rest)?;
-    needs_tls(text.to_owned(), "remove the line")
+pub(super) fn https_url(text: &str) -> Result<Url, ValueError> {
+    let url: Url = text.parse()?;
+    if url.is_https { needs_tls(url, "remove the line") } else { Err(ValueError::Invalid) }
 }
 
 /// `auto-update`: Telegram's web site speaks TLS only.
@@ -94,30 +93,22 @@ pub(super) fn auto_update(is_wanted: bool) -> Result<bool, ValueError> {
 }
 
 /// An element of `network.public-ip-urls`.
-pub(super) fn page_url(text: &str) -> Result<String, ValueError> {
-    match text.split_once("://") {
-        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => {
-            check_web_address(rest).map(|()| text.to_owned())
-        }
-        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("https") => {
-            check_web_address(rest).and_then(|()| needs_tls(text.to_owned(), "use an http:// URL"))
-        }
-        _ => Err(ValueError::Invalid),
-    }
+pub(super) fn page_url(text: &str) -> Result<Url, ValueError> {
+    web_url(text, "use an http:// URL")
 }
 
 /// An element of `defense.*list.urls`: a URL, else a file. Whether the file is there is seen when it is loaded.
 pub(super) fn list_url(text: &str) -> Result<ListUrl, ValueError> {
-    let Some((scheme, rest)) = text.split_once("://") else {
-        let is_path = !text.is_empty() && !text.contains('\0');
-        return if is_path { Ok(ListUrl::File(PathBuf::from(text))) } else { Err(ValueError::Invalid) };
-    };
-    let url = ListUrl::Url(text.to_owned());
-    match scheme.to_ascii_lowercase().as_str() {
-        "http" => check_web_address(rest).map(|()| url),
-        "https" => check_web_address(rest).and_then(|()| needs_tls(url, "use a local file")),
-        _ => Err(ValueError::Invalid),
+    if text.contains("://") {
+        return web_url(text, "use a local file").map(ListUrl::Url);
     }
+    let is_path = !text.is_empty() && !text.contains('\0');
+    if is_path { Ok(ListUrl::File(PathBuf::from(text))) } else { Err(ValueError::Invalid) }
+}
+
+fn web_url(text: &str, without_tls: &'static str) -> Result<Url, ValueError> {
+    let url: Url = text.parse()?;
+    if url.is_https { needs_tls(url, without_tls) } else { Ok(url) }
 }
 
 /// Where DNS-over-HTTPS servers are asked if the URL does not say (RFC 8484).
@@ -127,32 +118,16 @@ fn needs_tls<T>(value: T, alternative: &'static str) -> Result<T, ValueError> {
     if HAS_TLS { Ok(value) } else { Err(ValueError::NeedsTls(alternative)) }
 }
 
-fn split_authority(text: &str) -> (&str, &str) {
-    text.split_at(text.find(['/', '?', '#']).unwrap_or(text.len()))
-}
-
-/// The path to ask; the template `{?dns}` that some servers are published with is for GET requests.
-fn query_path(path: &str) -> Result<String, ValueError> {
-    let path = path.split('{').next().unwrap_or(path);
-    match path {
-        "" => Ok(DNS_QUERY.into()),
-        path if path.starts_with('/') && is_printable(path) && !path.contains('#') => Ok(path.into()),
+/// The URL to ask; `path` is how `text` ends. The template `{?dns}` that some servers are published with is for GET
+/// requests.
+fn query_url(text: &str, path: &str) -> Result<Url, ValueError> {
+    let template = path.find('{').map_or("", |start| path.get(start..).unwrap_or_default());
+    let text = text.strip_suffix(template).unwrap_or(text);
+    match path.bytes().next() {
+        None => Ok(format!("{text}{DNS_QUERY}").parse()?),
+        Some(b'/') if !text.contains('#') => Ok(text.parse()?),
         _ => Err(ValueError::Because("the path cannot be sent")),
     }
-}
-
-fn is_printable(text: &str) -> bool {
-    text.bytes().all(|b| b.is_ascii_graphic())
-}
-
-/// Checks what follows `https://`; user name, path and query are the server's business.
-fn check_web_address(text: &str) -> Result<(), ValueError> {
-    if !is_printable(text) {
-        return Err(ValueError::Because("a URL has only printable ASCII characters"));
-    }
-    let (authority, _) = split_authority(text);
-    let address = authority.rsplit_once('@').map_or(authority, |(_, address)| address);
-    value::host_optional_port(address).map(drop)
 }
 
 fn credentials(user_info: &str) -> Result<Option<(String, String)>, ValueError> {
@@ -170,20 +145,8 @@ fn credentials(user_info: &str) -> Result<Option<(String, String)>, ValueError> 
 }
 
 fn percent_decoded(text: &str) -> Result<String, ValueError> {
-    const BROKEN: ValueError =
-        ValueError::Because("user name or password has a broken %-escape; % itself is written %25");
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        if byte != b'%' {
-            bytes.push(byte);
-            continue;
-        }
-        let mut digit = || rest.next().and_then(|b| char::from(b).to_digit(16)).and_then(|d| u8::try_from(d).ok());
-        let (high, low) = (digit().ok_or(BROKEN)?, digit().ok_or(BROKEN)?);
-        bytes.push(high << 4 | low);
-    }
-    String::from_utf8(bytes).map_err(|_| BROKEN)
+    let text = url::percent_decoded(text).and_then(|bytes| String::from_utf8(bytes).ok());
+    text.ok_or(UrlError::Escape.into())
 }
 
 /// Sets a parameter of the circuit breaker; 0 is the default, as everywhere.
@@ -244,25 +207,26 @@ mod tests {
 
     #[test]
     fn what_needs_tls_is_refused_as_such_by_a_build_without() {
-        let https = |host: &str, path: &str| Dns::Https(value::host(host).unwrap(), 443, path.into());
+        let url = |text: &str| text.parse::<Url>().unwrap();
+        let https = |text: &str| Dns::Https(url(text));
         for (text, resolver) in [
             ("tls://dns.google", Dns::Tls(Host::Name("dns.google".into()), 853)),
-            ("tls://1.1.1.1:8853", Dns::Tls(value::host("1.1.1.1").unwrap(), 8853)),
-            ("https://1.1.1.1", https("1.1.1.1", "/dns-query")),
-            ("https://host/path{?dns}", https("host", "/path")),
-            ("https://[::1]/", https("::1", "/")),
+            ("tls://1.1.1.1:8853", Dns::Tls(Host::parse("1.1.1.1").unwrap(), 8853)),
+            ("https://1.1.1.1", https("https://1.1.1.1/dns-query")),
+            ("https://host/path{?dns}", https("https://host/path")),
+            ("https://[::1]/", https("https://[::1]/")),
         ] {
             assert!(is_as_built(dns(text), resolver), "{text}");
         }
-        assert!(is_as_built(doh_ip("::1"), https("::1", "/dns-query")));
+        assert!(is_as_built(doh_ip("::1"), https("https://[::1]/dns-query")));
         assert!(is_as_built(auto_update(true), true));
         assert_eq!(auto_update(false), Ok(false));
-        assert!(is_as_built(list_url("https://a.b/c"), ListUrl::Url("https://a.b/c".into())));
+        assert!(is_as_built(list_url("https://a.b/c"), ListUrl::Url(url("https://a.b/c"))));
         for text in ["https://a.b", "https://u:p@a.b:8443/c?d#e", "HTTPS://[::1]/"] {
-            assert!(is_as_built(https_url(text), text.into()), "{text}");
-            assert!(is_as_built(page_url(text), text.into()), "{text}");
+            assert!(is_as_built(https_url(text), url(text)), "{text}");
+            assert!(is_as_built(page_url(text), url(text)), "{text}");
         }
-        assert_eq!(page_url("http://a.b/ip"), Ok("http://a.b/ip".into()));
+        assert_eq!(page_url("http://a.b/ip"), Ok(url("http://a.b/ip")));
     }
 
     #[test]
@@ -285,6 +249,8 @@ mod tests {
             "https://",
             "https://1.1.1.1:0",
             "https://host?a",
+            "https://ho{st/",
+            "https://host/a#b",
             "udp://::1",
         ] {
             assert!(matches!(dns(text), Err(ValueError::Invalid | ValueError::Because(_))), "{text}");
@@ -343,7 +309,7 @@ mod tests {
     fn lists_are_files_or_urls() {
         assert_eq!(list_url("/etc/mtg/a.netset"), Ok(ListUrl::File("/etc/mtg/a.netset".into())));
         assert_eq!(list_url("a.netset"), Ok(ListUrl::File("a.netset".into())));
-        assert_eq!(list_url("http://a.b/c?d"), Ok(ListUrl::Url("http://a.b/c?d".into())));
+        assert_eq!(list_url("http://a.b/c?d"), Ok(ListUrl::Url("http://a.b/c?d".parse().unwrap())));
         for text in ["", "ftp://a.b/c", "file:///etc/mtg", "http://", "http:///c", "http://a.b/ c", "a\0b"] {
             assert!(matches!(list_url(text), Err(ValueError::Invalid | ValueError::Because(_))), "{text}");
         }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::deadline;
 use super::http::{self, HttpError, Request, Sink};
 use super::stream::Stream;
-use super::url::Url;
+use crate::proto::url::Url;
 
 /// Redirects in a row.
 const REDIRECTS_MAX: usize = 5;
@@ -171,7 +171,7 @@ mod tests {
     }
 
     fn fetched(url: &str, limit: Duration) -> (Result<Fetched, FetchError>, String) {
-        let (url, known) = (Url::parse(url).unwrap(), Validators::default());
+        let (url, known) = (url.parse::<Url>().unwrap(), Validators::default());
         let page = Page { url: &url, known: &known, patience: Duration::from_secs(20), limit, size_max: 1000 };
         let mut text = Vec::new();
         let result = async_io::block_on(fetch(&Here, &page, &mut http::keep(&mut text)));

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::deadline;
 use super::stream::Stream;
-use super::url::Url;
+use crate::proto::url::Url;
 
 /// Some servers refuse programs that they do not know.
 const USER_AGENT: &str = "curl/8.5.0";
@@ -316,7 +316,7 @@ mod tests {
             }
             String::from_utf8_lossy(&request[..length]).into_owned()
         });
-        let url = Url::parse(&format!("http://{address}/a?b")).unwrap();
+        let url = format!("http://{address}/a?b").parse::<Url>().unwrap();
         let fields = vec![("If-None-Match", "\"x\"")];
         let request = Request { url: &url, fields, body: None, body_max: BODY_MAX, patience: PATIENCE };
         let mut body = Vec::new();

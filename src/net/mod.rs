@@ -21,4 +21,3 @@ mod system_names;
 #[cfg(feature = "tls")]
 pub(crate) mod tls;
 pub(crate) mod turn;
-pub(crate) mod url;

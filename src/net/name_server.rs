@@ -18,9 +18,9 @@ use super::http::{self, Request};
 use super::resolve::Resolver;
 use super::stream::Stream;
 use super::turn;
-#[cfg(feature = "tls")]
-use super::url::Url;
 use crate::proto::dns::{self, Addresses, Family, Fault};
+#[cfg(feature = "tls")]
+use crate::proto::url::Url;
 
 /// How long an answer over UDP is waited for in all.
 pub(super) const UDP_PATIENCE: Duration = Duration::from_secs(5);

@@ -14,8 +14,8 @@ use super::fetch::{self, Connect, Connecting, Page, Validators};
 use super::http;
 use super::resolve::Resolver;
 use super::turn;
-use super::url::Url;
 use crate::proto::stun::{self, REQUEST_LEN};
+use crate::proto::url::Url;
 
 /// Addresses of the internet (the root name server A) to ask the kernel for a route to. Nothing is sent there.
 const FAR_AWAY: (Ipv4Addr, Ipv6Addr) =
@@ -336,7 +336,7 @@ mod tests {
                 let _ = write!(stream, "HTTP/1.1 200 OK\r\n\r\n{text}");
             }
         });
-        Url::parse(&url).unwrap()
+        url.parse().unwrap()
     }
 
     fn asked(stun: &[(String, u16)], pages: &[Url]) -> Option<IpAddr> {

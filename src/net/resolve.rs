@@ -12,9 +12,9 @@ use super::deadline;
 use super::name_server::Secured;
 use super::name_server::{NameServer, UDP_PATIENCE};
 use super::system_names;
-#[cfg(feature = "tls")]
-use super::url::Url;
 use crate::proto::dns::Addresses;
+#[cfg(feature = "tls")]
+use crate::proto::url::Url;
 
 /// Names that are remembered.
 const NAMES_MAX: usize = 150;
@@ -82,11 +82,10 @@ impl Resolver {
         Self::new(Source::Server(NameServer::Tls(Secured::new(host, port))))
     }
 
-    /// Asks a name server over HTTPS; `host` is a name or an address, `path` starts with a slash.
+    /// Asks a name server over HTTPS.
     #[cfg(feature = "tls")]
-    pub(crate) fn https(host: String, port: u16, path: String) -> Self {
-        let url = Url { is_https: true, host: host.clone(), port, target: path, authorization: None };
-        Self::new(Source::Server(NameServer::Https(Secured::new(host, port), url)))
+    pub(crate) fn https(url: Url) -> Self {
+        Self::new(Source::Server(NameServer::Https(Secured::new(url.host.clone(), url.port), url)))
     }
 
     /// Asks nobody: what is wanted takes TLS, which this build does not have.

@@ -1,4 +1,5 @@
-//! Base64url without padding (RFC 4648 section 5), as links, secrets and tokens have it.
+//! Base64 (RFC 4648): that for URLs without padding (section 5), as links, secrets and tokens have it, and the standard
+//! one with padding (section 4), as HTTP and `data:` URIs have it.
 
 /// Writes bytes.
 pub(crate) fn encode(bytes: &[u8]) -> String {
@@ -9,6 +10,13 @@ pub(crate) fn encode(bytes: &[u8]) -> String {
             text.push(to_digit(bits >> (18 - 6 * digit) & 0x3f));
         }
     }
+    text
+}
+
+/// Writes bytes in the standard alphabet, with padding.
+pub(crate) fn encode_standard(bytes: &[u8]) -> String {
+    let mut text = encode(bytes).replace('-', "+").replace('_', "/");
+    text.extend(std::iter::repeat_n('=', text.len().wrapping_neg() % 4));
     text
 }
 
@@ -62,6 +70,22 @@ mod tests {
             assert_eq!(decode(&encode(&bytes)).unwrap(), bytes);
         }
         assert_eq!(encode(b"\xfb\xff"), "-_8");
+    }
+
+    #[test]
+    fn the_standard_alphabet_is_that_of_the_rfc() {
+        for (bytes, text) in [
+            ("", ""),
+            ("f", "Zg=="),
+            ("fo", "Zm8="),
+            ("foo", "Zm9v"),
+            ("foob", "Zm9vYg=="),
+            ("fooba", "Zm9vYmE="),
+            ("foobar", "Zm9vYmFy"),
+        ] {
+            assert_eq!(encode_standard(bytes.as_bytes()), text);
+        }
+        assert_eq!(encode_standard(&[0xfb, 0xff]), "+/8=");
     }
 
     #[test]

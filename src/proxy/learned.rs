@@ -14,8 +14,8 @@ use super::detour::Detour;
 use crate::net::fetch::{self, Page, Validators};
 use crate::net::http;
 use crate::net::public_ip::is_global;
-use crate::net::url::Url;
 use crate::proto::dc::{self, DcId};
+use crate::proto::url::{Url, UrlError};
 
 /// Where each family is published.
 const PAGES: [&str; 2] = ["https://core.telegram.org/getProxyConfig", "https://core.telegram.org/getProxyConfigV6"];
@@ -83,7 +83,7 @@ async fn learn(shared: &Shared, known: &Mutex<Vec<SocketAddr>>, page: &str, is_v
 }
 
 async fn published(shared: &Shared, page: &str, is_v4: bool) -> Result<Vec<SocketAddr>, String> {
-    let url = Url::parse(page).ok_or("this is no URL")?;
+    let url: Url = page.parse().map_err(|error: UrlError| error.to_string())?;
     let (known, patience) = (Validators::default(), shared.config().network.timeout.http);
     let page = Page { url: &url, known: &known, patience, limit: LIMIT, size_max: SIZE_MAX };
     let mut text = Vec::new();

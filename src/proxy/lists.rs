@@ -26,8 +26,8 @@ use crate::event::{self, Event};
 use crate::guard::iplist::{BadLines, Builder, Fault, IpList, Room};
 use crate::net::fetch::{self, Fetched, Page, Validators};
 use crate::net::lan;
-use crate::net::url::Url;
 use crate::outcome::Outcome;
+use crate::proto::url::Url;
 
 /// Pauses after failures of a source: each is twice the one before, up to the time between updates.
 const RETRY: Duration = Duration::from_secs(10);
@@ -267,7 +267,7 @@ impl Source {
                 let path = path.clone();
                 smol::unblock(move || read_file(&path, builder)).await
             }
-            ListUrl::Url(text) => self.download(shared, text, builder).await,
+            ListUrl::Url(url) => self.download(shared, url, builder).await,
         }
     }
 
@@ -314,11 +314,10 @@ impl Source {
         }
     }
 
-    async fn download(&self, shared: &Shared, text: &str, mut builder: Builder) -> Result<Loaded, Trouble> {
-        let url = Url::parse(text).ok_or_else(|| Trouble::Other("the URL cannot be asked for".to_owned()))?;
+    async fn download(&self, shared: &Shared, url: &Url, mut builder: Builder) -> Result<Loaded, Trouble> {
         let known = self.lock().validators.clone();
         let patience = shared.config().network.timeout.http;
-        let page = Page { url: &url, known: &known, patience, limit: DOWNLOAD_LIMIT, size_max: SIZE_MAX };
+        let page = Page { url, known: &known, patience, limit: DOWNLOAD_LIMIT, size_max: SIZE_MAX };
         let fetched = fetch::fetch(&Detour(shared), &page, &mut |part| builder.feed(part)).await;
         if matches!(fetched, Ok(Fetched::Unchanged)) {
             return Ok(Loaded::Unchanged);
@@ -339,7 +338,7 @@ impl Source {
     fn shown(&self) -> String {
         match &self.place {
             ListUrl::File(path) => path.display().to_string(),
-            ListUrl::Url(text) => Url::parse(text).map(|url| url.to_string()).unwrap_or_default(),
+            ListUrl::Url(url) => url.to_string(),
         }
     }
 

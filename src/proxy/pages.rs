@@ -15,9 +15,9 @@ use crate::net::deadline;
 use crate::net::http::{self, Request};
 use crate::net::stream::Stream;
 use crate::net::tls::TlsStream;
-use crate::net::url::Url;
 use crate::proto::pacing::UNIT;
 use crate::proto::transcode::RECORD_PAYLOAD_MAX;
+use crate::proto::url::Url;
 
 /// Times that are kept; the newest ones.
 const GAPS_MAX: usize = 4096;
@@ -50,11 +50,10 @@ pub(super) async fn keep_measured(shared: &Shared) {
     if !wanted.enabled || wanted.urls.is_empty() {
         return pending().await;
     }
-    let pages: Vec<_> = wanted.urls.iter().filter_map(|page| Url::parse(page)).collect();
     let mut gaps = Vec::new();
     loop {
         for _ in 0..wanted.repeats_per_raid {
-            for page in &pages {
+            for page in &wanted.urls {
                 match deadline::within(LIMIT, measure(shared, page)).await {
                     Some(Ok(measured)) => gaps.extend(measured.into_iter().filter_map(in_units)),
                     Some(Err(error)) => warn(page, &error),

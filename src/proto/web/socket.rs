@@ -181,8 +181,7 @@ fn unmask(target: &mut Vec<u8>, payload: &[u8], [a, b, c, d]: [u8; 4], at: usize
 /// What proves to a client that its upgrade was understood.
 pub(crate) fn accept(key: &str) -> String {
     let digest = Sha1::new().chain_update(key).chain_update(GUID).finalize();
-    // The other alphabet of base64, and padded.
-    base64url::encode(&digest).replace('-', "+").replace('_', "/") + "="
+    base64url::encode_standard(&digest)
 }
 
 /// The head of a binary message of one frame.

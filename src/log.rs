@@ -238,7 +238,7 @@ fn line(record: &Record<'_>) -> String {
 }
 
 /// Unix time as RFC 3339 has it: `2026-11-25T23:59:59Z`.
-fn utc(secs: u64) -> String {
+pub(crate) fn utc(secs: u64) -> String {
     let (days, of_day) = (secs / 86_400, secs % 86_400);
     // Years that begin in March end with the leap day, and 400 of them have 146 097 days.
     let days = days + 719_468;

@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 const SECRET: &str = "ee000102030405060708090a0b0c0d0e0f66726f6e742e6578616d706c65";
 
+const COMMANDS: [&str; 6] = ["run", "simple-run", "generate-secret", "access", "status", "doctor"];
+
 fn mtg<S: AsRef<OsStr>>(args: &[S]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_mtg")).args(args).output().unwrap()
 }
@@ -44,7 +46,7 @@ fn help_goes_to_stdout_and_names_every_command() {
     for args in [&["--help"][..], &["-h"], &["help"]] {
         let output = mtg(args);
         assert_eq!((output.status.code(), stderr(&output)), (Some(0), ""));
-        for name in ["run", "simple-run", "generate-secret", "access", "doctor"] {
+        for name in COMMANDS {
             assert!(stdout(&output).contains(&format!("\n  {name} ")), "{name}");
         }
     }
@@ -52,7 +54,7 @@ fn help_goes_to_stdout_and_names_every_command() {
 
 #[test]
 fn each_command_has_its_help() {
-    for name in ["run", "simple-run", "generate-secret", "access", "doctor"] {
+    for name in COMMANDS {
         for args in [[name, "--help"], [name, "-h"], ["help", name]] {
             let output = mtg(&args);
             assert_eq!((output.status.code(), stderr(&output)), (Some(0), ""));
@@ -250,6 +252,21 @@ fn nothing_is_locked_by_who_cannot_listen() {
         std::thread::sleep(Duration::from_millis(5));
     }
     assert!(!is_locked(&lock));
+}
+
+#[test]
+fn the_status_of_a_proxy_that_does_not_run_is_a_failure() {
+    // Taken, but not by mtg.
+    let other = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = other.local_addr().unwrap();
+    let path = config("status", &format!("secret = {SECRET}\nbind-to = {address}\n"));
+    let (code, lines) = failure(&["status", &path]);
+    assert_eq!(code, Some(1));
+    let said = format!("no mtg runs at {address}, the bind-to of {path}; 'mtg doctor {path}' says what is there");
+    assert_eq!(lines, std::slice::from_ref(&said));
+    let output = mtg(&["status", "--json", &path]);
+    assert_eq!((output.status.code(), stderr(&output)), (Some(1), &*format!("mtg: error: {said}\n")));
+    assert_eq!(stdout(&output), format!("{{\n  \"running\": false,\n  \"bind_to\": \"{address}\"\n}}\n"));
 }
 
 #[test]

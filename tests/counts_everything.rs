@@ -4,6 +4,9 @@ mod support;
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr as UnixAddress, UnixStream};
+use std::process::Command;
 use std::time::Duration;
 
 use support::client::{greet, session};
@@ -352,4 +355,59 @@ fn the_log_sums_up_a_minute_and_says_whose_clock_is_wrong() {
         "{ahead}"
     );
     assert!(!log.contains("127.0.0.9"), "a stranger shows above debug: {log}");
+}
+
+/// What `mtg status` says of a proxy.
+fn status(proxy: &Proxy, flags: &[&str]) -> String {
+    let mut command = Command::new(support::proxy::binary());
+    let output = command.arg("status").args(flags).arg(proxy.config_file()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn status_tells_of_clients_strangers_and_traffic_without_any_metrics() {
+    let (dc, front) = (FakeDc::listen(), FakeFront::listen());
+    let proxy = Setup::new().dc(2, dc.address).front(front.address).start();
+    let mut client = session(proxy.address, 2);
+    client.upload.send(&Pattern::new(1).take(70_000));
+    let mut stream = dc.accept();
+    stream.receive(70_000);
+    stream.send(&Pattern::new(2).take(5));
+    client.download.receive(5).unwrap();
+    let mut stranger = socket::connect(proxy.address);
+    stranger.write_all(REQUEST).unwrap();
+    let visit = front.visit(REQUEST);
+    let wanted = [
+        "\"running\": true",
+        "\"clients\": 1",
+        "\"strangers\": 1",
+        "\"arriving\": 0",
+        "\"bytes_to_clients\": 5",
+        "\"bytes_from_clients\": 70000",
+        concat!("\"version\": \"", env!("CARGO_PKG_VERSION"), "\""),
+    ];
+    socket::wait_for("all of it", DEADLINE, || {
+        let shown = status(&proxy, &["--json"]);
+        wanted.iter().all(|part| shown.contains(&format!("  {part},\n"))).then_some(())
+    });
+    let shown = status(&proxy, &[]);
+    for part in
+        [" 1 connections\n", " 1 at the front, 0 not known yet\n", " 5 bytes to clients, 70.0 KB from clients\n"]
+    {
+        assert!(shown.contains(part), "{shown}");
+    }
+    drop((client, stream, stranger, visit));
+    socket::wait_for("nobody", DEADLINE, || status(&proxy, &[]).contains(" 0 connections\n").then_some(()));
+}
+
+#[test]
+fn who_asks_for_the_status_and_does_not_read_stops_nobody() {
+    let dc = EchoDc::listen();
+    let proxy = Setup::new().dc(2, dc.address).start();
+    let name = UnixAddress::from_abstract_name(format!("mtg-status {}", proxy.address)).unwrap();
+    // More than may wait at once.
+    let _idle: Vec<_> = (0..100).map(|_| UnixStream::connect_addr(&name).unwrap()).collect();
+    assert!(status(&proxy, &[]).starts_with("running "));
+    session(proxy.address, 2).ping(1000, 1);
 }

@@ -35,6 +35,12 @@ impl Json {
         self.text += &value.to_string();
     }
 
+    /// Adds a truth value.
+    pub(crate) fn boolean(&mut self, key: &str, value: bool) {
+        self.key(key);
+        self.text += if value { "true" } else { "false" };
+    }
+
     /// Adds a list of objects that `fill` fills, one for each item.
     pub(crate) fn array<T>(&mut self, key: &str, items: &[T], fill: impl Fn(&mut Self, &T)) {
         self.key(key);
@@ -119,6 +125,7 @@ mod tests {
         json.array("list", &[1, 2], |item, number| item.number("n", *number));
         json.array("none", &[0; 0], |_, _: &u64| {});
         json.string("d", "");
+        json.boolean("e", true);
         let expected = r#"{
   "a": {
     "b": "\"\\\n\r\t\u0001é<&>",
@@ -134,7 +141,8 @@ mod tests {
     }
   ],
   "none": [],
-  "d": ""
+  "d": "",
+  "e": true
 }
 "#;
         assert_eq!(json.finish(), expected);

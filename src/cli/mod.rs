@@ -22,6 +22,7 @@ mod qr;
 mod run;
 mod secret;
 mod simple_run;
+mod status;
 mod version;
 
 use args::{Command, Words};
@@ -44,8 +45,8 @@ const USAGE: u8 = 64;
 const CONFIG: u8 = 78;
 
 /// In the order of the help.
-static COMMANDS: [&Command; 5] =
-    [&run::COMMAND, &simple_run::COMMAND, &secret::COMMAND, &access::COMMAND, &doctor::COMMAND];
+static COMMANDS: [&Command; 6] =
+    [&run::COMMAND, &simple_run::COMMAND, &secret::COMMAND, &access::COMMAND, &status::COMMAND, &doctor::COMMAND];
 
 /// Does what the arguments (without the program's name) say.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {

@@ -4,6 +4,7 @@ mod held;
 mod notify;
 mod reload;
 mod signals;
+pub(crate) mod status;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -67,7 +68,7 @@ pub fn run(config: Config, path: Option<&Path>, lock: Option<&Path>) -> Result<(
                 None => pending().await,
             }
         };
-        proxy.serve().or(supervisor.keep_watchdog()).or(obey).or(held).await;
+        proxy.serve().or(supervisor.keep_watchdog()).or(obey).or(held).or(status::tell(&proxy)).await;
         log::info!("stopping, running connections may end");
         supervisor.stopping();
         proxy.shutdown().or(supervisor.keep_watchdog()).or(signals.stop()).await;

@@ -70,6 +70,7 @@ use crate::net::connect::Dialer;
 use crate::net::resolve::Resolver;
 use crate::net::sockopts::{self, ClientSide, KeepAlive};
 use crate::outcome::Outcome;
+use crate::stats::Figures;
 pub(crate) use dial::candidates;
 pub use dial::{Dial, Dialled, Dialling};
 pub(crate) use front::is_ourselves;
@@ -254,6 +255,12 @@ impl Proxy {
     /// The congestion control that clients get, by the name that the system gives it.
     pub(crate) fn congestion_control(&self) -> String {
         self.listener.congestion_control()
+    }
+
+    /// The numbers of the moment, and the time since the start.
+    pub(crate) async fn figures(&self) -> (Figures, Duration) {
+        self.shared.relay.report_now().await;
+        (self.shared.recorder.stats.snapshot().figures(), self.shared.started.elapsed())
     }
 
     /// Accepts and serves connections for as long as the future is polled.

@@ -5,6 +5,7 @@
 //! nobody. Atomics would be no simpler: the machines that count most here have none of 64 bits.
 
 mod counters;
+mod figures;
 mod process;
 pub(crate) mod prometheus;
 pub(crate) mod statsd;
@@ -15,6 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::event::Event;
 use counters::Counters;
+pub(crate) use figures::Figures;
 use process::Process;
 pub use table::markdown;
 

@@ -17,12 +17,10 @@ const HEADERS: u32 = 80;
 
 pub(super) async fn congestion_control(_: Arc<Case>) -> Vec<Finding> {
     const SUBJECT: &str = "congestion control";
-    // Trying would load the module where root may, and so find what the proxy has not.
-    let Ok(available) = fs::read_to_string("/proc/sys/net/ipv4/tcp_available_congestion_control") else {
-        return Vec::new();
-    };
-    if available.split_whitespace().any(|name| name == CONGESTION_CONTROL) {
-        return vec![Finding::ok(SUBJECT, "clients get bbr, which is fast on bad lines")];
+    match has_bbr() {
+        None => return Vec::new(),
+        Some(true) => return vec![Finding::ok(SUBJECT, "clients get bbr, which is fast on bad lines")],
+        Some(false) => {}
     }
     let found = fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control").unwrap_or_default();
     vec![Finding::warn(
@@ -30,6 +28,21 @@ pub(super) async fn congestion_control(_: Arc<Case>) -> Vec<Finding> {
         &format!("clients get {}, for this machine has no bbr", found.trim()),
         &format!("on lines with loss bbr is 5 to 90 times as fast: '{}', then restart mtg", command(Path::new("/"))),
     )]
+}
+
+/// Trying would load the module where root may, and so find what the proxy has not.
+fn has_bbr() -> Option<bool> {
+    let available = fs::read_to_string("/proc/sys/net/ipv4/tcp_available_congestion_control").ok()?;
+    Some(available.split_whitespace().any(|name| name == CONGESTION_CONTROL))
+}
+
+/// What a proxy whose clients get `control` lacks, if anything.
+pub(in crate::cli) fn bbr_command(control: &str) -> Option<String> {
+    let restart = "restart mtg";
+    (control != CONGESTION_CONTROL).then(|| match has_bbr() {
+        Some(true) => restart.to_owned(),
+        _ => format!("{}, then {restart}", command(Path::new("/"))),
+    })
 }
 
 /// What makes the system have bbr. `root` is `/` but in tests.

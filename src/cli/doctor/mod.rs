@@ -30,6 +30,8 @@ use crate::net::deadline;
 use crate::net::resolve::Resolver;
 use crate::proxy::{keep_alive, names};
 
+pub(super) use lines::bbr_command;
+
 pub(crate) static COMMAND: Command = Command {
     name: "doctor",
     arguments: &["[CONFIG]"],

@@ -90,6 +90,25 @@ fn start_reload_and_stop_are_told_at_any_level() {
 }
 
 #[test]
+fn without_a_file_the_start_tells_how_to_see_the_links_too() {
+    let log = std::path::PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("simple.log");
+    let mut child = Command::new(support::proxy::binary())
+        .args(["simple-run", &socket::free_address().to_string(), "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(std::fs::File::create(&log).unwrap())
+        .spawn()
+        .unwrap();
+    let secret = format!("ee{}{}\n", support::hex(&support::KEY), support::hex(b"front.example"));
+    child.stdin.take().unwrap().write_all(secret.as_bytes()).unwrap();
+    let read = || Some(std::fs::read_to_string(&log).unwrap()).filter(|text| text.contains("NOTICE listening"));
+    let text = socket::wait_for("the start", DEADLINE, read);
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    assert!(child.wait().unwrap().success());
+    assert!(text.contains(" links='put the secret and bind-to into a FILE, then: mtg access FILE'\n"), "{text}");
+}
+
+#[test]
 fn lines_in_a_file_have_the_time() {
     let folder = std::path::PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
     let (config, log) = (folder.join("timed.conf"), folder.join("timed.log"));
@@ -212,6 +231,10 @@ fn files_that_went_wrong_once_are_read_or_answered_rightly() {
         ),
         ("all_interfaces.toml", 0, ""),
         ("semicolons.conf", 0, ""),
+        #[cfg(feature = "tls")]
+        ("doh_http2_only.toml", 0, "this name server wants HTTP/2, which mtg does not speak"),
+        #[cfg(not(feature = "tls"))]
+        ("doh_http2_only.toml", 78, "mtg-tls"),
     ] {
         let output = Command::new(support::proxy::binary()).args(["run", "--check"]).arg(case(name)).output().unwrap();
         let errors = String::from_utf8(output.stderr).unwrap();

@@ -82,7 +82,8 @@ fn warnings(config: &Config) -> Vec<(&'static str, &'static str)> {
         let text = "defense.allowlist.enabled is true without defense.allowlist.urls, so NOBODY may connect";
         found.push(("defense.allowlist.enabled", text));
     }
-    if !defense.doppelganger.enabled && !defense.doppelganger.urls.is_empty() {
+    // Where they need the other build they are not even read, but they are set all the same.
+    if !defense.doppelganger.enabled {
         let text = "defense.doppelganger.urls has no effect without defense.doppelganger.enabled";
         found.push(("defense.doppelganger.urls", text));
     }

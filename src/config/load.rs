@@ -416,6 +416,9 @@ mod tests {
             (format!("[defense.allowlist]\n{source}\nenabled = false"), 0, 0),
             (format!("[defense.blocklist]\n{source}"), 0, 0),
             (format!("[defense.blocklist]\nenabled = true\n{source}"), 0, 1),
+            // What has no effect is told of in either build.
+            ("[defense.doppelganger]\nurls = [\"https://front.example/\"]".to_owned(), 1, 1),
+            ("[defense.doppelganger]\nurls = []".to_owned(), 0, 0),
         ] {
             let expected = if cfg!(feature = "tls") { complaints_with } else { complaints_without };
             assert_eq!(complaints(&text).len(), expected, "{text}: {:?}", complaints(&text));

@@ -47,11 +47,14 @@ pub fn run(config: Config, path: Option<&Path>, lock: Option<&Path>) -> Result<(
         let mut signals = Signals::new().map_err(RunError::Signals)?;
         let front = front(&config);
         let proxy = Proxy::new(config).map_err(RunError::Start)?;
-        let links = path.map(|path| format!(" links='mtg access {}'", path.display())).unwrap_or_default();
+        let links = match path {
+            Some(path) => format!("mtg access {}", path.display()),
+            None => "put the secret and bind-to into a FILE, then: mtg access FILE".to_owned(),
+        };
         match proxy.local_addr() {
             Ok(address) => {
                 let version = env!("CARGO_PKG_VERSION");
-                notice(format_args!("listening bind-to={address} version={version} front={front}{links}"));
+                notice(format_args!("listening bind-to={address} version={version} front={front} links='{links}'"));
             }
             Err(error) => log::warn!("listening at an unknown address error={error}"),
         }
@@ -97,10 +100,15 @@ fn front(config: &Config) -> String {
     }
 }
 
-/// Tells the owner of a file that everybody on the machine can read: who has the secret can use and find the proxy.
-pub(crate) fn warn_of_readers(path: &Path) {
+/// Whether everybody on the machine can read a file: who has the secret in it can use and find the proxy.
+pub(crate) fn is_open_to_all(path: &Path) -> bool {
     const OTHERS: u32 = 0o004;
-    if std::fs::metadata(path).is_ok_and(|file| file.mode() & OTHERS != 0) {
+    std::fs::metadata(path).is_ok_and(|file| file.mode() & OTHERS != 0)
+}
+
+/// Tells the owner of such a configuration.
+pub(crate) fn warn_of_readers(path: &Path) {
+    if is_open_to_all(path) {
         log::warn!(
             "every user of this machine can read the configuration and the secret in it: chmod o-r {0} file={0}",
             path.display()

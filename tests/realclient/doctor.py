@@ -69,6 +69,7 @@ class Doctor:
     def __init__(self, binary: Path, work: Path) -> None:
         self._binary = binary
         self._config = work / "doctor.conf"
+        self.mode = 0o600
 
     def findings(self, settings: dict[str, str], prefix: tuple[str, ...] = ()) -> dict[str, tuple[str, str]]:
         """What it finds: grade and text by subject. Fails if a private thing is in it, or the exit code is wrong."""
@@ -114,6 +115,7 @@ class Doctor:
     def _write(self, settings: dict[str, str]) -> None:
         lines = [f"{key} = {value}" for key, value in settings.items()]
         self._config.write_text("\n".join(lines) + "\n", "utf-8")
+        self._config.chmod(self.mode)
 
     def seen_in_a_terminal(self) -> str:
         """What it writes when stdout is a terminal, with the configuration of the last run."""
@@ -159,6 +161,10 @@ class Checks:
         blind = {"port": "fail", "public address": "fail"}
         ahead = ("faketime", "-f", "+3600s")
         self._check("the clock is off", {}, wrong, tolerated=blind, prefix=ahead)
+        self._doctor.mode = 0o644
+        readers = {"configuration": ("warn", "every user of this machine can read the file and the secret in it")}
+        self._check("the file with the secret is open to all", {}, readers)
+        self._doctor.mode = 0o600
         dead = {mock_dc.overrides()[1][0]: "127.0.0.99:9000"}
         self._check("a DC is dead", dead, {"DC 2": ("fail", "cannot be reached: ")})
         foreign = {mock_dc.overrides()[2][0]: f"{FRONT[0]}:{FRONT[1]}"}

@@ -5,12 +5,20 @@ use std::sync::Arc;
 use rustix::process::{Resource, getrlimit};
 
 use super::{Case, Finding};
+use crate::daemon;
 
 pub(super) async fn configuration(case: Arc<Case>) -> Vec<Finding> {
     const SUBJECT: &str = "configuration";
     const ADVICE: &str = "change that line, or leave it if it is meant so; 'mtg run --help' explains every key";
     let warnings = case.warnings.iter();
-    let findings: Vec<_> = warnings.map(|warning| Finding::warn(SUBJECT, &warning.to_string(), ADVICE)).collect();
+    let mut findings: Vec<_> = warnings.map(|warning| Finding::warn(SUBJECT, &warning.to_string(), ADVICE)).collect();
+    if daemon::is_open_to_all(&case.path) {
+        findings.push(Finding::warn(
+            SUBJECT,
+            "every user of this machine can read the file and the secret in it",
+            &format!("chmod o-r {}", case.path.display()),
+        ));
+    }
     if findings.is_empty() { vec![Finding::ok(SUBJECT, "the file has no mistake")] } else { findings }
 }
 

@@ -60,6 +60,8 @@ const LIMIT: Duration = Duration::from_secs(15);
 
 /// What all checks know.
 struct Case {
+    /// The file of the configuration.
+    path: PathBuf,
     config: Config,
     warnings: Warnings,
     time_server: Option<String>,
@@ -108,11 +110,13 @@ fn act(mut words: Words) -> Result<(), Failure> {
         let hosts = fronts.iter().flat_map(|hosts| hosts.split(',')).map(str::trim);
         return report(&candidates::grade_all(hosts, config.map(PathBuf::from).as_deref())?, as_json);
     }
-    let (config, warnings) = Config::load(&config_path(config))?;
+    let path = config_path(config);
+    let (config, warnings) = Config::load(&path)?;
     let network = &config.network;
     let dialer = Dialer::new(Some(keep_alive(network)), (network.bind_ipv4, network.bind_ipv6));
     let resolver = names::resolver(&config);
     let case = Arc::new(Case {
+        path,
         config,
         warnings,
         time_server,

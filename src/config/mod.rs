@@ -135,6 +135,16 @@ impl Config {
         self.web.host.as_deref().unwrap_or(self.secret.host())
     }
 
+    /// Where strangers go, for people to read: host and port.
+    pub(crate) fn front(&self) -> String {
+        let DomainFronting { host, port, .. } = &self.domain_fronting;
+        match host {
+            None => format!("{}:{port}", self.secret.host()),
+            Some(Host::Name(name)) => format!("{name}:{port}"),
+            Some(Host::Ip(ip)) => SocketAddr::new(*ip, *port).to_string(),
+        }
+    }
+
     /// Reads a file: `key = value` lines, or mtg v2's `config.toml`.
     ///
     /// # Errors

@@ -7,7 +7,6 @@ mod signals;
 pub(crate) mod status;
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
@@ -16,7 +15,7 @@ use futures_lite::future::pending;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::set_no_new_privs;
 
-use crate::config::{Config, DomainFronting, Host};
+use crate::config::Config;
 use crate::log::notice;
 use crate::net::sockopts::CONGESTION_CONTROL;
 use crate::proxy::{Proxy, StartError};
@@ -45,7 +44,7 @@ pub fn run(config: Config, path: Option<&Path>, lock: Option<&Path>) -> Result<(
     let supervisor = Supervisor::from_env();
     async_io::block_on(async {
         let mut signals = Signals::new().map_err(RunError::Signals)?;
-        let front = front(&config);
+        let front = config.front();
         let proxy = Proxy::new(config).map_err(RunError::Start)?;
         let links = match path {
             Some(path) => format!("mtg access {}", path.display()),
@@ -87,16 +86,6 @@ fn note_congestion_control(control: &str) {
         log::info!(
             "clients get congestion control {control}, which is slow on bad lines; 'mtg doctor' tells how to get {CONGESTION_CONTROL}"
         );
-    }
-}
-
-/// Where strangers go.
-fn front(config: &Config) -> String {
-    let DomainFronting { host, port, .. } = &config.domain_fronting;
-    match host {
-        None => format!("{}:{port}", config.secret.host()),
-        Some(Host::Name(name)) => format!("{name}:{port}"),
-        Some(Host::Ip(ip)) => SocketAddr::new(*ip, *port).to_string(),
     }
 }
 

@@ -112,10 +112,9 @@ pub(super) fn warn_unreachable(shared: &Shared, error: &io::Error) {
         return;
     }
     if let Some(left_out) = WARNINGS.pass(Instant::now()) {
-        let config = shared.config();
-        let host = config.secret.host();
+        let front = shared.config().front();
         log::warn!(
-            "the front cannot be reached, whoever probes this proxy finds nothing there host={host} error={error}{left_out}"
+            "the front cannot be reached, whoever probes this proxy finds nothing there front={front} error={error}{left_out}"
         );
     }
 }
@@ -124,11 +123,10 @@ pub(super) fn warn_unreachable(shared: &Shared, error: &io::Error) {
 pub(super) fn loop_found(shared: &Shared) {
     if shared.loops.set_found(true) {
         shared.front_changes.send();
-        let config = shared.config();
-        let host = config.secret.host();
+        let front = shared.config().front();
         log::warn!(
             "the front leads back to this proxy, whoever probes it is refused; set domain-fronting.host to the address \
-             of the web server itself host={host}"
+             of the web server itself front={front}"
         );
     }
 }

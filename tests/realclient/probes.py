@@ -81,25 +81,34 @@ def probe(name: str) -> Callable[[Probe], Probe]:
     return add
 
 
-def sent(name: str, *parts: bytes | float | str | Callable[[], bytes]) -> None:
-    """Add a probe of bytes, pauses, "half-close" and "reset"; a callable makes bytes anew for each connection."""
+# Bytes, seconds to wait, "half-close" and "reset"; a callable makes bytes anew for each connection.
+Part = bytes | float | str | Callable[[], bytes]
+
+
+def play_parts(line: Line, parts: tuple[Part, ...], inner: TlsLine | None = None) -> bool:
+    """Do what a probe consists of, within TLS if there is an inner line, and say whether there is more to see."""
+    for part in parts:
+        match part:
+            case bytes():
+                (inner or line).send(part)
+            case float():
+                (inner or line).wait(part)
+            case "half-close":
+                line.half_close()
+            case "reset":
+                line.reset()
+                return False
+            case _:
+                line.send(part())
+    return True
+
+
+def sent(name: str, *parts: Part) -> None:
+    """Add a probe in plain."""
 
     def play(target: Target) -> Seen:
         line = Line(target.address)
-        for part in parts:
-            match part:
-                case bytes():
-                    line.send(part)
-                case float():
-                    line.wait(part)
-                case "half-close":
-                    line.half_close()
-                case "reset":
-                    line.reset()
-                    return Seen("", "ours", 0)
-                case _:
-                    line.send(part())
-        return watched(target, line)
+        return watched(target, line) if play_parts(line, parts) else Seen("", "ours", 0)
 
     PROBES.append((name, play))
 
@@ -303,31 +312,22 @@ def _too_slow(target: Target) -> Seen:
     return watched(target, line)
 
 
-def tls(name: str, *parts: bytes | float | str, host: str | None = HOST, version: str = "TLSv1_3") -> None:
-    """Add a probe that speaks TLS: a handshake, then requests, pauses, "half-close" or "reset"."""
+def tls(name: str, *parts: Part, host: str | None = HOST, version: str = "TLSv1_3") -> None:
+    """Add a probe that speaks TLS: a handshake, then the parts."""
 
     def play(target: Target) -> Seen:
         line = Line(target.address)
         inner = TlsLine(line, host, ssl.TLSVersion[version])
         inner.handshake()
-        for part in parts:
-            match part:
-                case bytes():
-                    inner.send(part)
-                case float():
-                    inner.wait(part)
-                case "half-close":
-                    line.half_close()
-                case "reset":
-                    line.reset()
-                    return Seen(text(inner.plain), "ours", 0)
+        if not play_parts(line, parts, inner):
+            return Seen(text(inner.plain), "ours", 0)
         inner.wait(target.watch_secs)
         return watched(target, line, inner.plain)
 
     PROBES.append((name, play))
 
 
-def after_flight(name: str, *parts: bytes | float | str) -> None:
+def after_flight(name: str, *parts: Part) -> None:
     """Add a probe that goes on wrongly after the answer to a hello: nginx's own flight, mtg's reply to a client."""
 
     def play(target: Target) -> Seen:
@@ -336,14 +336,7 @@ def after_flight(name: str, *parts: bytes | float | str) -> None:
         line.read(5)
         line.wait(0.5)
         flight = len(line.received)
-        for part in parts:
-            match part:
-                case bytes():
-                    line.send(part)
-                case float():
-                    line.wait(part)
-                case "half-close":
-                    line.half_close()
+        play_parts(line, parts)
         line.wait(target.watch_secs)
         seen = Seen(shown(line.received[flight:]), line.end, line.ended_at, line.poke())
         line.close()

@@ -2,15 +2,15 @@
 
 mod support;
 
-use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use support::client::{greeted, session};
 use support::dc::{BlackHole, EchoDc, FakeDc};
+use support::front::{FLIGHT, bytes, front_of_patience};
 use support::obfuscated2::PADDED;
-use support::proxy::Setup;
+use support::proxy::{Proxy, Setup};
 use support::socket;
 
 #[test]
@@ -130,22 +130,17 @@ fn frame_with_another_tag_closes_the_connection() {
     dc.assert_undialled(Duration::ZERO);
 }
 
+/// Waits until the front's patience has been measured, or was none.
+fn wait_for_patience(proxy: &Proxy, seconds: &str) {
+    let line = format!("patience of the front seconds={seconds}");
+    socket::wait_for(&line, Duration::from_secs(60), || proxy.log().contains(&line).then_some(()));
+}
+
 #[test]
 fn client_without_a_frame_is_closed_when_the_front_would_close() {
-    let (dc, front) = (FakeDc::listen(), TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
-    let setup = Setup::new().dc(2, dc.address).front(front.local_addr().unwrap());
-    let proxy = setup.set("network.timeout.handshake", "1s").start();
-    thread::spawn(move || {
-        for mut visit in front.incoming().flatten() {
-            thread::spawn(move || {
-                let _ = visit.read(&mut [0; 4096]);
-                let _ = visit.write_all(b"no flight, but an answer");
-                thread::sleep(Duration::from_secs(3));
-            });
-        }
-    });
-    let is_measured = || proxy.log().contains("patience of the front seconds=Some(3)").then_some(());
-    socket::wait_for("the measurement", Duration::from_secs(60), is_measured);
+    let (dc, front) = (FakeDc::listen(), front_of_patience(bytes(FLIGHT), Duration::from_secs(3)));
+    let proxy = Setup::new().dc(2, dc.address).front(front).set("network.timeout.handshake", "1s").start();
+    wait_for_patience(&proxy, "Some(3)");
     let started = Instant::now();
     let mut silent = greeted(proxy.address).unwrap();
     assert_eq!(socket::read_to_end(&mut silent.stream).0, b"");
@@ -154,19 +149,21 @@ fn client_without_a_frame_is_closed_when_the_front_would_close() {
 }
 
 #[test]
-fn front_without_patience_costs_no_client_its_time() {
-    let (dc, front) = (EchoDc::listen(), TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
-    let proxy = Setup::new().dc(2, dc.address).front(front.local_addr().unwrap()).start();
-    thread::spawn(move || {
-        for mut visit in front.incoming().flatten() {
-            let _ = visit.read(&mut [0; 4096]);
-            let _ = visit.write_all(b"no flight, but an answer, and the end");
-        }
-    });
-    let is_measured = || proxy.log().contains("patience of the front seconds=Some(0)").then_some(());
-    socket::wait_for("the measurement", Duration::from_secs(60), is_measured);
+fn front_without_tls_1_3_or_without_patience_shows_none() {
+    let cases = [(b"no flight, but an answer".to_vec(), Duration::from_secs(2)), (bytes(FLIGHT), Duration::ZERO)];
+    for (answer, patience) in cases {
+        let proxy = Setup::new().front(front_of_patience(answer, patience)).start();
+        wait_for_patience(&proxy, "None");
+    }
+}
+
+#[test]
+fn front_of_less_patience_than_clients_have_costs_none_its_time() {
+    let (dc, front) = (EchoDc::listen(), front_of_patience(bytes(FLIGHT), Duration::from_secs(1)));
+    let proxy = Setup::new().dc(2, dc.address).front(front).start();
+    wait_for_patience(&proxy, "Some(1)");
     let client = greeted(proxy.address).unwrap();
-    thread::sleep(Duration::from_millis(1500));
+    thread::sleep(Duration::from_millis(2500));
     client.open(PADDED, 2).ping(100, 1);
 }
 

@@ -2,8 +2,8 @@
 
 mod support;
 
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::io::Write;
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use support::client::{greeted_over, session};
 use support::dc::{EchoDc, FakeDc};
-use support::front::FakeFront;
+use support::front::{FLIGHT, FakeFront, bytes, front_of_patience};
 use support::hello::Hello;
 use support::obfuscated2::PADDED;
 use support::proxy::{Proxy, Setup};
@@ -231,31 +231,15 @@ fn the_tail_of_a_relay_survives_a_reload() {
     assert_eq!(client.download.receive(4).unwrap(), b"late");
 }
 
-/// A front that answers and closes after that time.
-fn front_of_patience(patience: Duration) -> SocketAddr {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let address = listener.local_addr().unwrap();
-    thread::spawn(move || {
-        for mut visit in listener.incoming().flatten() {
-            thread::spawn(move || {
-                let _ = visit.read(&mut [0; 4096]);
-                let _ = visit.write_all(b"no flight, but an answer");
-                thread::sleep(patience);
-            });
-        }
-    });
-    address
-}
-
 #[test]
 fn the_patience_of_another_front_is_measured_soon() {
-    let setup = Setup::new().front(front_of_patience(Duration::from_secs(3600)));
+    let setup = Setup::new().front(front_of_patience(bytes(FLIGHT), Duration::from_secs(3600)));
     let proxy = setup.start();
     let log_has = |text: &str| {
         let has_it = || proxy.log().contains(text).then_some(());
         socket::wait_for(text, Duration::from_secs(60), has_it);
     };
     log_has("measuring the patience of the front");
-    reload(&proxy, &setup.front(front_of_patience(Duration::from_secs(1))));
+    reload(&proxy, &setup.front(front_of_patience(bytes(FLIGHT), Duration::from_secs(1))));
     log_has("patience of the front seconds=Some(1)");
 }

@@ -11,14 +11,10 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use support::client::session;
 use support::dc::EchoDc;
+use support::front::{FLIGHT, bytes};
 use support::proxy::{Proxy, Setup};
 use support::{DEADLINE, socket};
 
-/// A TLS 1.3 server's first flight (specification of mtg v2, appendix A.2).
-const FLIGHT: &str = "160303007a0200007603036f79deae078beb61e612a40c0537d02f724afd8851f4ba281fe1c74130f8a582\
-    20404142434445464748494a4b4c4d4e4f505152535455565758595a5b5c5d5e5f130100002e002b0002030400330024001d0020\
-    808182838485868788898a8b8c8d8e8f909192939495969798999a9b9c9d9e9f1403030001011703030010\
-    c0c1c2c3c4c5c6c7c8c9cacbcccdcecf";
 /// The start of a TLS 1.2 server's.
 const OLD_FLIGHT: &str =
     "160303002c0200002803036f79deae078beb61e612a40c0537d02f724afd8851f4ba281fe1c74130f8a58200c02f000000";
@@ -32,10 +28,6 @@ fn quiet() -> Setup {
 
 fn wait_for_log(proxy: &Proxy, part: &str) -> String {
     socket::wait_for(part, DEADLINE, || Some(proxy.log()).filter(|log| log.contains(part)))
-}
-
-fn bytes(hex: &str) -> Vec<u8> {
-    (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
 }
 
 /// A front that says the same to everybody; one that `wants_header` hangs up on whoever has none, one that `minds` it on

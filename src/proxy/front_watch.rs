@@ -36,6 +36,8 @@ const FAULT_EACH: u32 = 12;
 const EVERY: (Duration, Duration) = (Duration::from_secs(5 * 60 * 60), Duration::from_secs(7 * 60 * 60));
 /// Time before the first one; the samples of a new front are wanted first.
 const LATER: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(10));
+/// A front that goes sooner has not waited at all.
+const AT_LEAST: Duration = Duration::from_secs(1);
 /// Time for one answer.
 const ANSWER: Duration = Duration::from_secs(10);
 /// Time for a sample, which is more than a silent front is waited for.
@@ -255,23 +257,34 @@ async fn watch_patience(shared: &Shared) {
         let measure = async {
             Timer::after(random::between(LATER)).await;
             log::debug!("measuring the patience of the front");
-            let patience = measure_patience(shared).await.ok().filter(|_| !shared.loops.is_found());
-            log::debug!("patience of the front seconds={:?}", patience.map(|patience| patience.as_secs()));
-            if patience.is_some() {
+            let measured = measure_patience(shared).await.ok().filter(|_| !shared.loops.is_found());
+            log::debug!("patience of the front seconds={:?}", measured.flatten().map(|patience| patience.as_secs()));
+            if let Some(patience) = measured {
                 shared.lock_front_profile().patience = patience;
             }
-            Timer::after(random::between(if patience.is_some() { EVERY } else { RETRY })).await;
+            Timer::after(random::between(if measured.is_some() { EVERY } else { RETRY })).await;
         };
         // That of another front is measured as soon as it is configured.
         measure.or(shared.patience_changes.wait()).await;
     }
 }
 
-/// Says nothing to the front behind its flight, to see how long it bears that.
-async fn measure_patience(shared: &Shared) -> io::Result<Duration> {
-    let Answer { mut socket, connected, _path, .. } = ask(shared, Offer::Hybrid, sends_header(shared)).await?;
+/// Says nothing to the front behind its flight, to see how long it bears that. One that does not answer as a server of
+/// TLS 1.3, or goes as soon as it has, shows none: nobody could talk with it.
+async fn measure_patience(shared: &Shared) -> io::Result<Option<Duration>> {
+    let Answer { mut socket, mut arrived, connected, _path, .. } =
+        ask(shared, Offer::Hybrid, sends_header(shared)).await?;
     let mut chunk = vec![0; CHUNK];
+    let mut has_answered = FirstFlight::parse(&arrived).is_ok();
     // Whether it ends with FIN or RST.
-    let ended = async { while matches!(turn::take(socket.read(&mut chunk)).await, Ok(1..)) {} };
-    Ok(deadline::within(front::IDLE, ended).await.map_or(front::IDLE, |()| connected.elapsed()))
+    let ended = async {
+        while let Ok(received @ 1..) = turn::take(socket.read(&mut chunk)).await {
+            if !has_answered && arrived.len() < FLIGHT_MAX {
+                arrived.extend_from_slice(chunk.get(..received).unwrap_or_default());
+                has_answered = FirstFlight::parse(&arrived).is_ok();
+            }
+        }
+    };
+    let patience = deadline::within(front::IDLE, ended).await.map_or(front::IDLE, |()| connected.elapsed());
+    Ok(Some(patience).filter(|patience| has_answered && *patience >= AT_LEAST))
 }

@@ -4,7 +4,7 @@
 //! that it begins with.
 
 use std::collections::VecDeque;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -13,6 +13,34 @@ use std::time::Duration;
 
 use super::DEADLINE;
 use super::socket::{self, End};
+
+/// A TLS 1.3 server's first flight (specification of mtg v2, appendix A.2).
+pub const FLIGHT: &str = "160303007a0200007603036f79deae078beb61e612a40c0537d02f724afd8851f4ba281fe1c74130f8a582\
+    20404142434445464748494a4b4c4d4e4f505152535455565758595a5b5c5d5e5f130100002e002b0002030400330024001d0020\
+    808182838485868788898a8b8c8d8e8f909192939495969798999a9b9c9d9e9f1403030001011703030010\
+    c0c1c2c3c4c5c6c7c8c9cacbcccdcecf";
+
+/// What hexadecimal digits stand for.
+pub fn bytes(hex: &str) -> Vec<u8> {
+    (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
+}
+
+/// The address of a front that answers everybody with `answer` and closes after that time.
+pub fn front_of_patience(answer: Vec<u8>, patience: Duration) -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for mut visit in listener.incoming().flatten() {
+            let answer = answer.clone();
+            std::thread::spawn(move || {
+                let _ = visit.read(&mut [0; 4096]);
+                let _ = visit.write_all(&answer);
+                std::thread::sleep(patience);
+            });
+        }
+    });
+    address
+}
 
 /// A listener whose connections the test takes by what they send.
 pub struct FakeFront {

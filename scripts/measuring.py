@@ -1,9 +1,11 @@
-"""What the measuring scripts share: a network of their own, our configuration, a relay that listens, and the load."""
+"""What the measuring scripts share: a network of their own, our configuration, a relay that listens, load and strangers."""
+import contextlib
 import os
 import re
 import socket
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +15,8 @@ TARGET = ROOT / 'target'
 LOAD = TARGET / 'load/examples/load'
 INSIDE = 'MTG_MEASURING_INSIDE'
 RELAY, DC = '127.0.0.1:4430', '127.0.0.1:4431'
+# What our configuration below makes of the secret's host.
+FRONT = ('127.0.0.1', 443)
 SECRET = 'ee' + bytes(range(16)).hex() + b'front.example'.hex()
 
 OURS = f"""
@@ -36,10 +40,10 @@ class Relay:
     program: list
     cpu: int | None = None
 
-    def start(self, folder):
+    def start(self, folder, is_urgent=False):
         file = folder / f'{self.name}.conf'
         file.write_text(self.config)
-        process = subprocess.Popen([*self.program, file], preexec_fn=pin(self.cpu), stdout=subprocess.DEVNULL)
+        process = subprocess.Popen([*self.program, file], preexec_fn=pin(self.cpu, is_urgent), stdout=subprocess.DEVNULL)
         port = int(RELAY.split(':')[1])
         for _ in range(1000):
             # A connection would count as a client, so the table of listeners is read.
@@ -51,9 +55,17 @@ class Relay:
         sys.exit(f'{self.name} does not listen on {RELAY}')
 
 
-def pin(cpu):
-    """What a child does first: it stays on that CPU."""
-    return (lambda: os.sched_setaffinity(0, {cpu})) if cpu is not None else None
+def pin(cpu, is_urgent=False):
+    """What a child does first: it stays on that CPU, before all others there if it is urgent and that is allowed."""
+
+    def begin():
+        if cpu is not None:
+            os.sched_setaffinity(0, {cpu})
+        if is_urgent:
+            with contextlib.suppress(PermissionError):
+                os.setpriority(os.PRIO_PROCESS, 0, -20)
+
+    return begin
 
 
 class Load:
@@ -73,6 +85,47 @@ class Load:
         if self.process.returncode != 0:
             sys.exit(f'the load failed: {output}')
         return output
+
+
+class Strangers:
+    """A visitor of the front, and the front, which answers at once; how long that takes until the `with` block ends."""
+
+    PAUSE_SECS = 0.005
+
+    def __init__(self, cpu):
+        self.cpu = cpu
+        self.millis = []
+        self.stop = threading.Event()
+        self.front = socket.create_server(FRONT)
+        self.thread = threading.Thread(target=self.visit)
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.stop.set()
+        self.thread.join()
+        self.front.close()
+
+    def visit(self):
+        # It shares the load's processor, and the relay is what is measured.
+        pin(self.cpu, is_urgent=True)()
+        host, port = RELAY.split(':')
+        visitor = socket.create_connection((host, int(port)))
+        visitor.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        visitor.sendall(b'GET /')
+        link, _ = self.front.accept()
+        # The proxy looks at the front as well.
+        while link.recv(64) != b'GET /':
+            link, _ = self.front.accept()
+        link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        while not self.stop.wait(self.PAUSE_SECS):
+            asked = time.monotonic()
+            visitor.sendall(bytes(100))
+            link.sendall(link.recv(100))
+            visitor.recv(100)
+            self.millis.append((time.monotonic() - asked) * 1e3)
 
 
 def build_load():

@@ -12,10 +12,12 @@ use super::seat::Seat;
 use super::{Cause, Farewells, Job, Watch};
 use crate::event::Traffic;
 use crate::net::sockopts;
-use crate::proto::transcode::{ClientToDc, DcToClient, RecordError};
+use crate::proto::transcode::{ClientToDc, DcToClient, RECORD_PAYLOAD_MAX, RecordError};
 
 /// From when on an end that takes no bytes is more than slow, milliseconds.
 const STUCK: u32 = 5_000;
+/// Whoever weighs no more has little to say, bytes.
+const MESSAGE: u64 = RECORD_PAYLOAD_MAX as u64;
 
 /// What is done to the bytes.
 #[expect(
@@ -72,6 +74,10 @@ pub(super) struct Conn {
     is_quiet: bool,
     /// The address that it is counted for.
     source: IpAddr,
+    /// Bytes that its last turn has moved.
+    pub(super) last_turn: u64,
+    /// The same of its heaviest turn; each turn since then counts for half of the one before.
+    weight: u64,
     /// It stands in one of the engine's queues.
     pub(super) is_queued: bool,
     /// When it is looked at again, if it stands among those that wait for their time; milliseconds.
@@ -84,7 +90,7 @@ pub(super) struct Conn {
 
 impl Conn {
     pub(super) fn new(job: Job, pool: &mut Pool, now: u64) -> Self {
-        let mut room = Room::new(pool, job.codec.owner(), now);
+        let mut room = Room::new(pool, job.codec.owner(), now, 0);
         let conn = Self {
             client: job.client,
             remote: job.remote,
@@ -96,6 +102,8 @@ impl Conn {
             delivery: job.delivery,
             is_quiet: false,
             source: job.source,
+            last_turn: 0,
+            weight: 0,
             is_queued: false,
             delayed_until: None,
             seat: job.seat,
@@ -184,13 +192,19 @@ impl Conn {
         inbound.writable |= readiness.writable;
     }
 
-    /// Moves bytes both ways until both have to wait or have had their turn.
+    /// Says whether it is somebody whom others do not have to wait long for.
+    pub(super) fn goes_first(&self) -> bool {
+        self.owner() == Owner::Stranger || self.weight <= MESSAGE
+    }
+
+    /// Moves bytes, up to `most` each way, until both ways have to wait or have had their turn.
     ///
     /// # Errors
     /// The cause of the connection's end.
-    pub(super) fn take_turn(&mut self, pool: &mut Pool, now: u64) -> Result<Turn, Cause> {
+    pub(super) fn take_turn(&mut self, pool: &mut Pool, now: u64, most: u64) -> Result<Turn, Cause> {
         let Self { client, remote, codec, to_remote, to_client, .. } = self;
-        let mut room = Room::new(pool, codec.owner(), now);
+        let before = to_remote.payload + to_client.payload;
+        let mut room = Room::new(pool, codec.owner(), now, most);
         let due = |codec: &Codec| match codec {
             Codec::Splice => None,
             Codec::Telegram(_, dc_to_client, _) => dc_to_client.due(),
@@ -210,6 +224,8 @@ impl Conn {
                 Codec::Telegram(client_to_dc, ..) => receive_records(source, buffer, client_to_dc),
             })
             .map_err(|failure| cause(failure, Side::Client))?;
+        self.last_turn = to_remote.payload + to_client.payload - before;
+        self.weight = self.last_turn.max(self.weight / 2);
         if std::mem::take(&mut to_remote.has_moved) | std::mem::take(&mut to_client.has_moved) {
             self.last_active = now;
             if std::mem::take(&mut self.is_quiet) {

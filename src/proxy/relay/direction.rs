@@ -10,9 +10,8 @@ use super::pool::{Account, Owner, Pool};
 use crate::net::sockopts;
 use crate::proto::transcode::{self, RECORD_PAYLOAD_MAX};
 
-/// Receive and send pairs, and payload bytes, before the other connections have their turn.
-const TURN: usize = 8;
-const TURN_BYTES: u64 = 1 << 20;
+/// Receive and send pairs in a turn at most.
+const PAIRS: usize = 8;
 
 /// Memory of the kernel for a byte that it has received, roughly.
 const OVERHEAD: usize = 2;
@@ -148,13 +147,15 @@ pub(super) struct Room<'a> {
     scratch: &'a mut [u8],
     account: &'a mut Account,
     now: u32,
+    most: u64,
 }
 
 impl<'a> Room<'a> {
-    /// `now` is the engine's clock in milliseconds.
-    pub(super) fn new(pool: &'a mut Pool, owner: Owner, now: u64) -> Self {
+    /// `now` is the engine's clock in milliseconds, `most` what a turn may move, bytes, and no more than what makes the
+    /// last record a whole one.
+    pub(super) fn new(pool: &'a mut Pool, owner: Owner, now: u64, most: u64) -> Self {
         let (scratch, account) = pool.split(owner);
-        Self { scratch, account, now: wrapped(now) }
+        Self { scratch, account, now: wrapped(now), most }
     }
 }
 
@@ -181,8 +182,8 @@ impl Direction {
         room: &mut Room<'_>,
         mut receive: impl FnMut(&TcpStream, &mut [u8]) -> Result<Received, Failure>,
     ) -> Result<Turn, Failure> {
-        let enough = self.payload + TURN_BYTES;
-        for _ in 0..TURN {
+        let enough = self.payload + room.most;
+        for _ in 0..PAIRS {
             if !self.send_rest(sink, room)? {
                 return Ok(Turn::Waiting);
             }
@@ -200,7 +201,9 @@ impl Direction {
                 }
                 return Ok(Turn::Waiting);
             }
-            let most = (RECORD_PAYLOAD_MAX << self.swift).min(room.account.allowance());
+            let left = usize::try_from(enough - self.payload).unwrap_or(usize::MAX);
+            let left = left.div_ceil(RECORD_PAYLOAD_MAX).saturating_mul(RECORD_PAYLOAD_MAX);
+            let most = (RECORD_PAYLOAD_MAX << self.swift).min(room.account.allowance()).min(left);
             let length = transcode::buffer_len(most).min(room.scratch.len());
             let buffer = room.scratch.get_mut(..length).unwrap_or_default();
             match receive(source, buffer)? {
@@ -334,7 +337,7 @@ mod tests {
     fn full_buffer_arrives(next: Received) -> bool {
         let ((_source, near_source), (mut client, near_client)) = (pair(), pair());
         let mut pool = Pool::new(Budget::new(16 << 20, 0));
-        let mut room = Room::new(&mut pool, Owner::Client, 0);
+        let mut room = Room::new(&mut pool, Owner::Client, 0, 1 << 20);
         let mut direction = Direction { readable: true, writable: true, ..Direction::default() };
         let full = Received::Bytes { to_send: 16_389, payload: 16_384, is_full: true, tail_waits: true };
         let mut received = vec![next, full];

@@ -3,7 +3,6 @@
 //! Each socket is registered once and never touched again at the poller; what it said is kept as flags in the
 //! connection until a system call says otherwise.
 
-use std::collections::VecDeque;
 use std::io;
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
@@ -20,10 +19,13 @@ use super::conn::{Conn, Readiness, Side};
 use super::direction::Turn;
 use super::pool::{self, Budget, Holder, Pool};
 use super::seat::Seat;
+use super::turns::{Share, Turns};
 use super::{Cause, Job};
 
 /// Events taken from the kernel at once.
 const EVENTS: usize = 128;
+/// How often they are taken before anybody is served.
+const LOOKS: usize = 16;
 /// The token of the eventfd.
 const WAKE: u64 = u64::MAX;
 /// Bounds of the time between two looks for idle connections and for traffic to report.
@@ -97,7 +99,7 @@ pub(super) struct Engine {
     /// What the kernel may keep for connections that are stuck, bytes.
     kernel_max: usize,
     /// Connections that have something to do.
-    queue: VecDeque<usize>,
+    turns: Turns,
     /// Connections that have something to do at a time of the engine's clock, milliseconds. An entry may be stale.
     delayed: Vec<(u64, usize)>,
     started: Instant,
@@ -121,7 +123,7 @@ impl Engine {
             conns: Slab::new(),
             pool: Pool::new(budget),
             kernel_max: budget.kernel,
-            queue: VecDeque::new(),
+            turns: Turns::default(),
             delayed: Vec::new(),
             started: now,
             scan_every: SCAN.1,
@@ -135,17 +137,13 @@ impl Engine {
     pub(super) fn run(mut self) {
         let mut events = Vec::with_capacity(EVENTS);
         loop {
-            events.clear();
-            if let Err(error) = epoll::wait(&self.poller, spare_capacity(&mut events), self.timeout().as_ref())
-                && error != rustix::io::Errno::INTR
-            {
-                log::error!("the relay cannot wait for its sockets: {error}");
-                std::thread::sleep(SCAN.0);
-            }
-            let mut must_stop = false;
-            for event in &events {
-                let (flags, data) = (event.flags, event.data.u64());
-                if data == WAKE { must_stop = self.open_letters() } else { self.wake(data, flags) }
+            let mut must_stop = self.look(&mut events, self.timeout());
+            // Whoever stands far behind in the poller's queue is to be seen before the others are served.
+            for _ in 1..LOOKS {
+                if events.len() < EVENTS {
+                    break;
+                }
+                must_stop |= self.look(&mut events, Some(Timespec::default()));
             }
             if must_stop {
                 return self.close_all();
@@ -154,7 +152,7 @@ impl Engine {
             if !self.delayed.is_empty() {
                 self.wake_delayed(now);
             }
-            self.serve_queue(now);
+            self.serve_round(now);
             if now >= self.next_scan {
                 self.scan(now);
             }
@@ -162,9 +160,26 @@ impl Engine {
         }
     }
 
+    /// Asks the poller what has happened, takes note of it and says whether to stop.
+    fn look(&mut self, events: &mut Vec<epoll::Event>, timeout: Option<Timespec>) -> bool {
+        events.clear();
+        if let Err(error) = epoll::wait(&self.poller, spare_capacity(events), timeout.as_ref())
+            && error != rustix::io::Errno::INTR
+        {
+            log::error!("the relay cannot wait for its sockets: {error}");
+            std::thread::sleep(SCAN.0);
+        }
+        let mut must_stop = false;
+        for event in events.iter() {
+            let (flags, data) = (event.flags, event.data.u64());
+            if data == WAKE { must_stop |= self.open_letters() } else { self.wake(data, flags) }
+        }
+        must_stop
+    }
+
     /// How long nothing has to be done.
     fn timeout(&self) -> Option<Timespec> {
-        let wait = if !self.queue.is_empty() {
+        let wait = if !self.turns.is_empty() {
             Duration::ZERO
         } else if self.conns.is_empty() {
             return None;
@@ -237,7 +252,7 @@ impl Engine {
             failed: flags.contains(EventFlags::ERR),
         };
         conn.wake(if token & 1 == 0 { Side::Client } else { Side::Remote }, readiness);
-        enqueue(&mut self.queue, conn, key);
+        enqueue(&mut self.turns, conn, key, conn.goes_first());
     }
 
     /// Queues those whose time has come.
@@ -248,28 +263,30 @@ impl Engine {
                 && let Some(conn) = self.conns.get_mut(key).filter(|conn| conn.delayed_until == Some(due))
             {
                 conn.delayed_until = None;
-                enqueue(&mut self.queue, conn, key);
+                enqueue(&mut self.turns, conn, key, false);
             }
             due > now
         });
     }
 
-    /// Gives every connection that has something to do its turn, once.
-    fn serve_queue(&mut self, now: Instant) {
+    /// Gives connections that have something to do their turns, for one round.
+    fn serve_round(&mut self, now: Instant) {
         let now = self.millis(now);
-        for _ in 0..self.queue.len() {
-            let Some(key) = self.queue.pop_front() else { break };
-            self.serve(key, now);
+        self.turns.begin();
+        while let Some((key, share)) = self.turns.next() {
+            self.serve(key, share, now);
         }
     }
 
-    fn serve(&mut self, key: usize, now: u64) {
+    fn serve(&mut self, key: usize, share: Share, now: u64) {
         let Some(conn) = self.conns.get_mut(key) else { return };
         conn.is_queued = false;
         let owner = conn.owner();
-        match conn.take_turn(&mut self.pool, now) {
+        let told = conn.take_turn(&mut self.pool, now, share.most);
+        self.turns.moved(share, conn.last_turn);
+        match told {
             Ok(Turn::Waiting) => {}
-            Ok(Turn::Unfinished) => enqueue(&mut self.queue, conn, key),
+            Ok(Turn::Unfinished) => enqueue(&mut self.turns, conn, key, false),
             Ok(Turn::Later(due)) if conn.delayed_until.is_none_or(|until| due < until) => {
                 conn.delayed_until = Some(due);
                 self.delayed.push((due, key));
@@ -335,7 +352,7 @@ impl Engine {
     fn shrink(&mut self) {
         let is_sparse = self.conns.len() < self.conns.capacity() / SPARSE && self.conns.capacity() > SMALL;
         // Keys in the queues would go stale.
-        if !is_sparse || !self.queue.is_empty() || !self.delayed.is_empty() {
+        if !is_sparse || !self.turns.is_empty() || !self.delayed.is_empty() {
             return;
         }
         // The poller reports again what it has reported under the old key. To change what it says needs no memory
@@ -345,7 +362,7 @@ impl Engine {
             watch(conn, key, |socket, token| epoll::modify(&self.poller, socket, token, INTEREST)).is_ok()
         });
         self.conns.shrink_to_fit();
-        self.queue.shrink_to_fit();
+        self.turns.shrink();
     }
 
     fn close_all(mut self) {
@@ -363,9 +380,9 @@ fn watch(conn: &Conn, key: usize, tell: impl Fn(&TcpStream, EventData) -> rustix
     Ok(())
 }
 
-fn enqueue(queue: &mut VecDeque<usize>, conn: &mut Conn, key: usize) {
+fn enqueue(turns: &mut Turns, conn: &mut Conn, key: usize, goes_first: bool) {
     if !conn.is_queued {
         conn.is_queued = true;
-        queue.push_back(key);
+        turns.add(key, goes_first);
     }
 }

@@ -10,6 +10,7 @@ mod direction;
 mod engine;
 mod pool;
 mod seat;
+mod turns;
 
 use std::io;
 use std::net::{IpAddr, TcpStream};

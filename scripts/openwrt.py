@@ -1,7 +1,8 @@
 """The packages for OpenWrt: what they hold and what they say of themselves, out of the Makefiles below openwrt/.
 
 For scripts/ipk and scripts/apk; a folder openwrt/NAME/ with a Makefile is one more package or more. A Makefile of
-LuCI's kind (LUCI_TITLE) makes a package for all architectures of what lies below its folders root/ and htdocs/.
+LuCI's kind (LUCI_TITLE) makes a package for all architectures of what lies below its folders root/ and htdocs/, with the
+translations of po/.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from lmo import lmo, translations
 from packing import PRODUCTS, ROOT, File, binary_of, gz, version
 
 RECIPES = ROOT / "openwrt"
@@ -161,8 +163,12 @@ def _luci(folder: Path, text: str) -> Package:
     fields = _settings(text)
 
     def payload(_triple: str) -> list[File]:
-        """The tree as it lies there; a file that can be run stays one."""
-        return [
+        """The tree as it lies there; a file that can be run stays one. Translations are small enough to come along."""
+        texts = [
+            File(f"usr/lib/lua/luci/i18n/{folder.name.removeprefix('luci-app-')}.{language}.lmo", lmo(po))
+            for language, po in translations(folder).items()
+        ]
+        return texts + [
             File(f"{place}{path.relative_to(folder / source)}", path.read_bytes(), 0o755 if path.stat().st_mode & 0o100 else 0o644)
             for source, place in (("root", ""), ("htdocs", "www/"))
             for path in sorted((folder / source).rglob("*"))

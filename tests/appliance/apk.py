@@ -9,6 +9,7 @@ import base64
 import hashlib
 import shutil
 import sys
+import tarfile
 import zlib
 from functools import partial
 from importlib.machinery import SourceFileLoader
@@ -123,11 +124,14 @@ def reader_finds_faults() -> None:
 
 
 def package_fits(path: Path) -> None:
-    """Files, modes, lists, scripts, and what it says of itself."""
+    """Signature, files, modes, lists, scripts, and what it says of itself."""
     apk = Apk(path.read_bytes())
+    apk.verify(path.parents[1] / "mtg.pem")
     name, architecture = apk.about["name"], path.parent.name
     equal(path.name, f"{name}-{apk.about['version']}.apk", "file name")
     if apk.about["arch"] == "noarch":
+        wanted = {path.removeprefix("./"): mode for path, mode in ipk.LUCI_FILES.items()} | {f"lib/apk/packages/{name}.list": 0o644}
+        equal(({file.path: file.mode for file in apk.files}, apk.about["depends"]), (wanted, ["luci-base", "mtg"]), "files; depends")
         return
     equal(apk.about["arch"], architecture, "architecture")
     equal(apk.about.get("provides", []), [f"mtg={apk.about['version']}"] if name == "mtg-tls" else [], "provides")
@@ -149,8 +153,6 @@ def package_fits(path: Path) -> None:
 def same_as_for_opkg(path: Path) -> None:
     """Both kinds put the same bytes onto the router."""
     apk = Apk(path.read_bytes())
-    if apk.about["arch"] == "noarch":
-        return
     (other,) = path.parent.glob(f"{apk.about['name']}_*.ipk")
     data = ipk.contents(other)
     equal({file.path: file.content for file in apk.files if not file.path.startswith("lib/apk/")}, data, "files")
@@ -167,6 +169,15 @@ def index_fits(folder: Path, public: Path) -> None:
         apk = Apk(content)
         wanted = {**apk.about, "hashes": hashlib.sha256(apk.payload).digest(), "file-size": len(content)}
         equal(package, wanted, f"entry of {name}")
+
+
+def key_archive_fits(feed: Path) -> None:
+    """LuCI restores it as a backup, which puts the key where apk looks, and nothing else anywhere."""
+    with tarfile.open(feed / "mtg-key.tar.gz") as archive:
+        (member,) = archive
+        found = archive.extractfile(member)
+        equal((member.name, member.mode, member.uid), ("etc/apk/keys/mtg.pem", 0o644, 0), "member")
+        equal(found.read() if found else None, (feed / "mtg.pem").read_bytes(), "key")
 
 
 class Life:
@@ -219,6 +230,7 @@ def main(feed: str, architecture: str) -> int:
     for folder in sorted({path.parent for path in packages}):
         claim = f"{folder.name}: the index is signed and leads to its packages"
         score.check(claim, partial(index_fits, folder, Path(feed) / "mtg.pem"))
+    score.check("the key comes as a backup for LuCI, too", partial(key_archive_fits, Path(feed)))
     (own,) = (path for path in packages if path.parent.name == architecture and path.name.startswith("mtg-0"))
     loopback_only.enter()
     work = ROOT / "target/appliance/routers-apk"

@@ -34,6 +34,15 @@ FILES = {
     "./usr/lib/mtg/watch-port": 0o755,
     "./usr/share/mtg/mtg.conf": 0o644,
 }
+LUCI_FILES = {
+    "./etc/uci-defaults/luci-app-mtg": 0o644,
+    **{f"./usr/lib/lua/luci/i18n/mtg.{language}.lmo": 0o644 for language in ("fa", "ru", "zh-cn")},
+    "./usr/libexec/mtg-luci": 0o755,
+    "./usr/share/luci/menu.d/luci-app-mtg.json": 0o644,
+    "./usr/share/rpcd/acl.d/luci-app-mtg.json": 0o644,
+    "./www/luci-static/resources/mtg/conf.js": 0o644,
+    "./www/luci-static/resources/view/mtg/overview.js": 0o644,
+}
 CONTROL = {"./control": 0o644, "./conffiles": 0o644, "./preinst": 0o755, "./postinst": 0o755, "./prerm": 0o755}
 EXCLUDES = {"mtg": "mtg-tls", "mtg-tls": "mtg"}
 
@@ -61,7 +70,8 @@ class Package:
         equal(_read(content, "./debian-binary"), b"2.0\n", "debian-binary")
         files, control = (_listing(_read(content, f"./{name}.tar.gz")) for name in ("data", "control"))
         if self._is_for_all:
-            equal((not files, "./preinst" in control), (False, True), "no files; preinst")
+            equal(files, LUCI_FILES, "files and modes")
+            equal(control, {name: mode for name, mode in CONTROL.items() if name != "./conffiles"}, "control files and modes")
         else:
             equal(files, FILES, "files and modes")
             equal(control, CONTROL, "control files and modes")

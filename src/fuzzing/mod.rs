@@ -1,17 +1,19 @@
 //! What the fuzzer runs (`fuzz/`, `scripts/fuzz`), shared with the test that replays seeds and finds.
 //!
 //! An entry panics when something is wrong; an input that is merely invalid is none of that. `parsers` has one entry for
-//! each parser, `signed` gets past the digest of a hello, `models` compares what guards the door with a naive oracle.
+//! each parser, `signed` gets past the digest of a hello, `web` has what comes to the WEB proxy, `models` compares what guards the
+//! door with a naive oracle.
 
 mod models;
 mod parsers;
 mod signed;
+mod web;
 
 /// An entry, by name; the name is that of the fuzzer's target and of the folder with its seeds.
 pub type Entry = (&'static str, fn(&[u8]));
 
 /// All entries.
-pub const ENTRIES: [Entry; 16] = [
+pub const ENTRIES: [Entry; 20] = [
     ("handshake", parsers::handshake),
     ("signed_hello", signed::signed_hello),
     ("records", parsers::records),
@@ -28,6 +30,10 @@ pub const ENTRIES: [Entry; 16] = [
     ("mtproto", parsers::mtproto),
     ("secret", parsers::secret),
     ("config", parsers::config),
+    ("url", parsers::url),
+    ("web_request", web::request),
+    ("web_socket", web::socket),
+    ("web_frames", web::frames),
 ];
 
 /// Runs the entry of a target of the fuzzer.
@@ -37,6 +43,11 @@ pub const ENTRIES: [Entry; 16] = [
 pub fn run(name: &str, input: &[u8]) {
     let entry = ENTRIES.iter().find(|entry| entry.0 == name);
     entry.unwrap_or_else(|| panic!("no entry is called {name}")).1(input);
+}
+
+/// What two ways to read an input have found is the same.
+fn assert_same<T: PartialEq + std::fmt::Debug>(one: &T, other: &T, input: &[u8]) {
+    assert!(one == other, "{one:?} is not {other:?}: {}", input.escape_ascii());
 }
 
 /// Bytes that look random and are the same at each run. A constant byte will not do: who draws until a point is on its

@@ -145,6 +145,25 @@ pub(super) fn secret(input: &[u8]) {
     assert_eq!(secret.to_base64().parse(), Ok(secret));
 }
 
+/// A URL: what is shown of it is the same URL, without user name and password; a redirect leads to another.
+pub(super) fn url(input: &[u8]) {
+    use crate::proto::url::Url;
+    let Some((text, location)) =
+        std::str::from_utf8(input).ok().map(|text| text.split_once('\n').unwrap_or((text, "/")))
+    else {
+        return;
+    };
+    let Ok(url) = text.parse::<Url>() else { return };
+    let without = Url { authorization: None, ..url.clone() };
+    assert_eq!(url.to_string().parse(), Ok(without));
+    if let Some(other) = url.join(location) {
+        assert!(other.target.starts_with('/') && other.to_string().parse::<Url>().is_ok(), "{other}");
+        // Unless it has a password of its own, it gets ours only where it leads back.
+        let is_same = other.host == url.host && other.port == url.port && other.is_https == url.is_https;
+        assert!(other.authorization.is_none() || is_same || location.contains('@'), "{other}");
+    }
+}
+
 /// A configuration file.
 pub(super) fn config(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else { return };

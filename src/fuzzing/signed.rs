@@ -23,13 +23,17 @@ const NOW: i64 = 1_800_000_000;
 type Verdict = Result<(i16, Vec<u8>), &'static str>;
 
 /// A hello as one record; then one byte for the frame's tag, one for the size of pieces, 64 bytes of a frame and records as
-/// they are: whole, in pieces and byte by byte the verdict is the same.
+/// they are: whole, in pieces and byte by byte the verdict is the same. Only a broken record behind others is seen the
+/// earlier the more comes at once: before the frame is looked at, or not until the relay has the connection.
 pub(super) fn signed_hello(input: &[u8]) {
     let Some([whole, pieces, bytes]) = verdicts(input) else { return };
     // In pieces the early payload may still be on its way when the client is known.
     let known = |verdict: &Option<Verdict>| verdict.clone().map(|verdict| verdict.map(|(dc, _)| dc));
-    assert_eq!(known(&whole), known(&bytes));
-    assert_eq!(known(&whole), known(&pieces));
+    for (larger, smaller) in [(&whole, &pieces), (&pieces, &bytes), (&whole, &bytes)] {
+        let (larger, smaller) = (known(larger), known(smaller));
+        let is_early = larger == Some(Err("bad_record")) && matches!(smaller, Some(Ok(_) | Err("bad_frame")));
+        assert!(larger == smaller || is_early, "{larger:?} is not {smaller:?}");
+    }
     if let (Some(Ok((_, whole))), Some(Ok((_, pieces)))) = (&whole, &pieces) {
         assert!(whole.starts_with(pieces), "payload is lost or made up");
     }

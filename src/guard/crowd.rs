@@ -2,8 +2,10 @@
 //!
 //! An attacker with one address must not keep out anybody else, nor one with all addresses of a line or of a server.
 //! So whoever is most gives way: the address with most connections or, if that is more, a network with its connections
-//! divided by the number of addresses that it counts as. Of that crowd the oldest goes that has not said yet what it
-//! wants, and only then the one at the front that has been idle for longest.
+//! divided by the number of addresses that it counts as. Of that crowd whatever there is more of gives way: the oldest
+//! that has not said yet what it wants, or the one at the front that has been idle for longest. If it always were the
+//! former, somebody who keeps visits of the site open would keep out every client behind the same address, for a client
+//! has not said what it wants either while its hello is on the way.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -108,8 +110,9 @@ impl Crowd {
     /// Who gives way to a newcomer.
     pub(super) fn first_to_go(&self) -> Option<u32> {
         let group = self.all.worst().or_else(|| self.everybody())?;
-        let group = self.groups.get(group as usize)?;
-        group.undecided.queue.first().or_else(|| group.fronted.queue.first())
+        let Group { undecided, fronted, .. } = self.groups.get(group as usize)?;
+        let more = if undecided.count > fronted.count { undecided } else { fronted };
+        more.queue.first()
     }
 
     /// Who of those at the front gives way first.

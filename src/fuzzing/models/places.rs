@@ -122,7 +122,7 @@ impl World {
     }
 
     /// One of these kinds was told to leave, by the rules: of the address or network that is most, for what it counts
-    /// as, the oldest that is undecided, else the one at the front that has been idle for longest.
+    /// as, the first of whatever it has more of.
     fn expect_leave(&mut self, kinds: &[Kind]) {
         let told = self.limits.next_told();
         let mut victims = Vec::new();
@@ -161,8 +161,11 @@ impl World {
     }
 }
 
+/// Of what the crowd has more of, the first that came or moved bytes.
 fn first(crowd: &[&Guest]) -> Ticket {
-    let first = crowd.iter().min_by_key(|guest| (guest.kind == Kind::Fronted, guest.since));
+    let fronted = crowd.iter().filter(|guest| guest.kind == Kind::Fronted).count();
+    let kind = if crowd.len() - fronted > fronted { Kind::Undecided } else { Kind::Fronted };
+    let first = crowd.iter().filter(|guest| guest.kind == kind).min_by_key(|guest| guest.since);
     first.map(|guest| guest.ticket).unwrap_or_else(|| panic!("an empty crowd"))
 }
 

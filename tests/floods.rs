@@ -1,19 +1,240 @@
-//! Scanners in numbers: clients do not notice them, and they cost little.
+//! Floods of every kind: clients do not notice them, and they cost little.
+//!
+//! [`FLOODS`] is the table: who comes, how many, what of the set-up is theirs, what each does. What must hold in each is in
+//! [`withstand`]. `tests/places.rs` says who gives way, `tests/never_freezes.rs` has the peers that are fast.
 
 mod support;
 
+use std::any::Any;
 use std::io::Write;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use support::client::session;
+use support::client::{Session, greeted_over, session};
+use support::crowd::{allow_open_files, endless_server, patient_server, stuff};
 use support::dc::EchoDc;
-use support::hello::Hello;
-use support::proxy::Setup;
+use support::hello::{Hello, Shape, Signed};
+use support::obfuscated2::PADDED;
+use support::proxy::{Proxy, Setup};
 use support::socket::{self, End};
+
+/// What the process may occupy beside its own file with `memory = 8MB`, KiB.
+const BUDGET_KIB: u64 = 12 << 10;
+/// Clients that come in during a flood, and those that were there before.
+const NEWCOMERS: u64 = 20;
+const BEFORE: usize = 5;
+/// Files that come and go without any visitor: looks at the front, lists.
+const OWN_FILES: usize = 4;
+
+/// What there is around a proxy.
+struct Ground {
+    proxy: SocketAddr,
+    /// What a balancer says first, if one is expected.
+    header: &'static [u8],
+    /// A hello that has been answered.
+    known: Signed,
+}
+
+/// A connection of a flood, whatever it takes to keep it.
+type Visitor = Option<Box<dyn Any>>;
+
+/// A flood.
+struct Flood {
+    name: &'static str,
+    /// How many connections.
+    size: usize,
+    /// How many of them come from one address.
+    each: usize,
+    /// The address is that of a server that sends without end.
+    setup: fn(Setup, SocketAddr) -> Setup,
+    visit: fn(&Ground, Ipv4Addr) -> Visitor,
+}
+
+const FLOODS: [Flood; 13] = [
+    Flood {
+        name: "silence",
+        size: 900,
+        each: 250,
+        setup: |setup, _| setup,
+        visit: |ground, from| keep(socket::connect_from(from, ground.proxy)),
+    },
+    Flood {
+        name: "visits of the site that the front keeps open",
+        size: 900,
+        each: 250,
+        setup: |setup, _| setup,
+        visit: |ground, from| says(ground, from, b"GET / HTTP/1.1\r\nHost: front.example\r\n\r\n"),
+    },
+    Flood {
+        name: "strangers who read nothing of what the front sends",
+        size: 500,
+        each: 100,
+        setup: |setup, endless| setup.front(endless),
+        visit: |ground, from| says(ground, from, b"GET / HTTP/1.1\r\n\r\n"),
+    },
+    Flood {
+        name: "strangers who send more than the front reads",
+        size: 300,
+        each: 100,
+        setup: |setup, _| setup,
+        visit: |ground, from| {
+            let mut stream = socket::connect_from(from, ground.proxy);
+            stuff(&mut stream, 1 << 20);
+            keep(stream)
+        },
+    },
+    Flood {
+        name: "half hellos",
+        size: 900,
+        each: 250,
+        setup: |setup, _| setup,
+        visit: |ground, from| says(ground, from, &Hello::default().sign().wire[..300]),
+    },
+    Flood {
+        name: "half hellos behind the address of the clients",
+        size: 400,
+        each: 400,
+        setup: |setup, _| setup,
+        visit: |ground, _| says(ground, Ipv4Addr::LOCALHOST, &Hello::default().sign().wire[..300]),
+    },
+    Flood {
+        name: "hellos of 16 KB that are not whole",
+        size: 500,
+        each: 100,
+        setup: |setup, _| setup,
+        visit: |ground, from| {
+            let hello = Hello { shape: Shape::Huge, ..Hello::default() }.sign().wire;
+            says(ground, from, &hello[..15_900])
+        },
+    },
+    Flood {
+        name: "copies of one hello",
+        size: 500,
+        each: 100,
+        setup: |setup, _| setup,
+        visit: |ground, from| says(ground, from, &ground.known.wire),
+    },
+    Flood {
+        name: "connections of a balancer without a header",
+        size: 1200,
+        each: 1200,
+        setup: |setup, _| setup.set("proxy-protocol-listener", "true").set("proxy-protocol-trusted", "127.0.0.0/8"),
+        visit: |ground, _| keep(socket::connect(ground.proxy)),
+    },
+    Flood {
+        name: "visits that end with a reset",
+        size: 1500,
+        each: 250,
+        setup: |setup, _| setup,
+        visit: |ground, from| {
+            socket::reset(socket::connect_from(from, ground.proxy));
+            None
+        },
+    },
+    Flood {
+        name: "a fast list server",
+        size: 0,
+        each: 1,
+        setup: |setup, endless| {
+            setup
+                .set("defense.blocklist.enabled", "true")
+                .set("defense.blocklist.urls", &format!("http://{}/", endless))
+        },
+        visit: |_, _| None,
+    },
+    Flood {
+        name: "clients who read nothing",
+        size: 300,
+        each: 100,
+        setup: |setup, _| setup,
+        visit: |ground, from| keep(client(ground, from, 3)?),
+    },
+    Flood {
+        name: "clients who send more than their DC reads",
+        size: 300,
+        each: 100,
+        setup: |setup, _| setup,
+        visit: |ground, from| {
+            let mut session = client(ground, from, 4)?;
+            let _ = session.upload.try_send(&vec![0x55; 100_000]);
+            keep(session)
+        },
+    },
+];
+
+fn keep<T: 'static>(connection: T) -> Visitor {
+    Some(Box::new(connection))
+}
+
+fn says(ground: &Ground, from: Ipv4Addr, words: &[u8]) -> Visitor {
+    let mut stream = socket::connect_from(from, ground.proxy);
+    // It may have had to give way already.
+    let _ = stream.write_all(words);
+    keep(stream)
+}
+
+/// A client of that DC; none if it has to give way.
+fn client(ground: &Ground, from: Ipv4Addr, dc: i16) -> Option<Session> {
+    let mut stream = socket::connect_from(from, ground.proxy);
+    stream.write_all(ground.header).ok()?;
+    Some(greeted_over(stream, &Hello::default()).ok()?.open(PADDED, dc))
+}
+
+/// In a flood clients come in and stay, memory stays within the budget, nothing is said but what the owner should know;
+/// and when the flood is over, nothing of it is left.
+fn withstand(flood: &Flood) {
+    let started = Instant::now();
+    let (dc, (patient, kept), (endless, _)) = (EchoDc::listen(), patient_server(), endless_server());
+    // DC 2 echoes, 3 sends without end, 4 reads nothing.
+    let setup = Setup::new().front(patient).dc(2, dc.address).dc(3, endless).dc(4, patient).set("memory", "8MB");
+    let setup = (flood.setup)(setup, endless);
+    let header: &[u8] = match setup.value("proxy-protocol-listener") {
+        Some("true") => b"PROXY TCP4 192.0.2.1 192.0.2.2 40000 443\r\n",
+        _ => b"",
+    };
+    let proxy = setup.start();
+    let ground = Ground { proxy: proxy.address, header, known: known(&proxy, header) };
+    let mut before: Vec<_> = (0..BEFORE).map(|_| client(&ground, Ipv4Addr::LOCALHOST, 2).unwrap()).collect();
+    let files = proxy.open_files();
+
+    let address = |number: usize| Ipv4Addr::new(127, 0, 5, 1 + (number / flood.each) as u8);
+    let visitors: Vec<_> = (0..flood.size).map(|number| (flood.visit)(&ground, address(number))).collect();
+    for round in 0..NEWCOMERS {
+        // Who gives way keeps its place until it has been told, so a newcomer may have to try again.
+        socket::wait_for("a newcomer to be served", support::DEADLINE, || {
+            client(&ground, Ipv4Addr::LOCALHOST, 2)?.try_ping(1000, round).ok()
+        });
+    }
+    before.iter_mut().zip(0..).for_each(|(client, number)| client.ping(20_000, number));
+    let memory = proxy.own_memory_kib();
+    assert!(memory < BUDGET_KIB, "{}: {memory} KiB", flood.name);
+
+    drop(visitors);
+    socket::wait_for(&format!("{} to leave nothing open", flood.name), support::DEADLINE * 3, || {
+        kept.lock().unwrap().clear();
+        (proxy.open_files() <= files + OWN_FILES).then_some(())
+    });
+    before.iter_mut().zip(0..).for_each(|(client, number)| client.ping(1000, number));
+    let warnings: Vec<String> = proxy.log().lines().filter(|line| line.contains("WARN")).map(String::from).collect();
+    assert!(warnings.len() <= 4, "{}: {warnings:#?}", flood.name);
+    println!("{}: {} visitors, {memory} KiB, {:?}", flood.name, flood.size, started.elapsed());
+}
+
+/// A hello that has been answered.
+fn known(proxy: &Proxy, header: &[u8]) -> Signed {
+    let hello = Hello::default().sign();
+    let mut stream = socket::connect(proxy.address);
+    stream.write_all(&[header, &hello.wire].concat()).unwrap();
+    assert_eq!(socket::read_exactly(&mut stream, 3).unwrap(), [0x16, 3, 3]);
+    hello
+}
+
+#[test]
+fn clients_do_not_notice_any_flood_of_the_table() {
+    FLOODS.iter().for_each(withstand);
+}
 
 const PROBES: usize = 1000;
 const CLIENTS: usize = 200;
@@ -21,17 +242,6 @@ const CLIENTS: usize = 200;
 const EACH: usize = 200;
 /// What the proxy may occupy with all of them connected, KiB.
 const MEMORY_KIB: u64 = 32 << 10;
-
-/// A front that takes every connection and never says a word.
-fn patient_front() -> (SocketAddr, Arc<Mutex<Vec<TcpStream>>>) {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let (address, kept) = (listener.local_addr().unwrap(), <Arc<Mutex<Vec<TcpStream>>>>::default());
-    thread::spawn({
-        let kept = kept.clone();
-        move || listener.incoming().for_each(|stream| kept.lock().unwrap().push(stream.unwrap()))
-    });
-    (address, kept)
-}
 
 /// How many connections have got exactly `count` bytes.
 fn with_bytes(streams: &Mutex<Vec<TcpStream>>, count: usize) -> usize {
@@ -46,9 +256,8 @@ fn with_bytes(streams: &Mutex<Vec<TcpStream>>, count: usize) -> usize {
 
 #[test]
 fn a_thousand_half_open_probes_leave_clients_unaffected() {
-    let wanted = Rlimit { current: Some(8192), ..getrlimit(Resource::Nofile) };
-    setrlimit(Resource::Nofile, wanted).unwrap();
-    let (dc, (front, at_the_front)) = (EchoDc::listen(), patient_front());
+    allow_open_files(8192);
+    let (dc, (front, at_the_front)) = (EchoDc::listen(), patient_server());
     let proxy = Setup::new().front(front).dc(2, dc.address).start();
 
     let half = Hello::default().sign().wire[..300].to_vec();

@@ -7,14 +7,12 @@ mod support;
 
 use std::fmt::Write as _;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::Duration;
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use support::client::{Session, greeted, greeted_over};
+use support::crowd::endless_server;
 use support::dc::EchoDc;
 use support::hello::Hello;
 use support::obfuscated2::PADDED;
@@ -27,36 +25,6 @@ const EACH: usize = 500;
 const OF_ADDRESS: usize = 100;
 /// What the process may occupy with `memory = 8MB`, KiB.
 const MEMORY_KIB: u64 = 12 << 10;
-
-/// A server that sends as much as is taken to whoever has sent it something, on one thread.
-fn endless_server() -> (SocketAddr, Arc<AtomicUsize>) {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let (address, served) = (listener.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
-    listener.set_nonblocking(true).unwrap();
-    let count = served.clone();
-    thread::spawn(move || {
-        let (mut silent, mut served, block) = (Vec::new(), Vec::<TcpStream>::new(), vec![0x55; 64 << 10]);
-        loop {
-            while let Ok((stream, _)) = listener.accept() {
-                stream.set_nonblocking(true).unwrap();
-                silent.push(stream);
-            }
-            let (spoken, left): (Vec<_>, Vec<_>) =
-                silent.into_iter().partition(|stream: &TcpStream| stream.peek(&mut [0]).is_ok_and(|count| count > 0));
-            (silent, served) = (left, served.into_iter().chain(spoken).collect());
-            let is_there = |stream: &mut TcpStream| {
-                let _ = stream.read(&mut [0; 4096]);
-                // How much of it is written does not matter.
-                let Err(error) = stream.write_all(&block) else { return true };
-                error.kind() == std::io::ErrorKind::WouldBlock
-            };
-            served.retain_mut(is_there);
-            count.fetch_max(served.len(), Ordering::SeqCst);
-            thread::sleep(Duration::from_millis(5));
-        }
-    });
-    (address, served)
-}
 
 /// A list of four million networks that do not touch each other.
 fn endless_list() -> SocketAddr {
@@ -94,8 +62,6 @@ fn slow_client(proxy: SocketAddr, number: usize) -> Option<Session> {
 
 #[test]
 fn eight_megabytes_are_enough_for_slow_readers_stalled_hellos_and_a_list_that_is_too_long() {
-    let wanted = Rlimit { current: Some(16_384), ..getrlimit(Resource::Nofile) };
-    setrlimit(Resource::Nofile, wanted).unwrap();
     let (dc, (endless_dc, to_clients), (front, to_strangers)) = (EchoDc::listen(), endless_server(), endless_server());
     let proxy = Setup::new()
         .set("memory", "8MB")

@@ -4,13 +4,11 @@
 mod support;
 
 use std::io::Write;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex};
-use std::thread;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use support::client::{Session, greeted_over, session};
+use support::crowd::patient_server;
 use support::dc::EchoDc;
 use support::hello::{Hello, Shape};
 use support::obfuscated2::PADDED;
@@ -20,19 +18,6 @@ use support::socket::{self, End};
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: front.example\r\n\r\n";
 /// What `handshakes-per-ip` lets one address have.
 const EACH: usize = 256;
-
-/// A front that takes every connection and never says a word, and what it has taken.
-fn patient_front() -> (SocketAddr, Arc<Mutex<Vec<TcpStream>>>) {
-    let wanted = Rlimit { current: Some(8192), ..getrlimit(Resource::Nofile) };
-    setrlimit(Resource::Nofile, wanted).unwrap();
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let (address, kept) = (listener.local_addr().unwrap(), <Arc<Mutex<Vec<TcpStream>>>>::default());
-    thread::spawn({
-        let kept = kept.clone();
-        move || listener.incoming().for_each(|stream| kept.lock().unwrap().push(stream.unwrap()))
-    });
-    (address, kept)
-}
 
 /// A router of 64 MB: 392 places for strangers.
 fn small_router(front: SocketAddr, dc: &EchoDc) -> Setup {
@@ -65,7 +50,7 @@ fn assert_served(proxy: &Proxy, clients: &mut [Session]) {
 
 #[test]
 fn visits_that_two_addresses_keep_open_at_the_front_keep_nobody_out() {
-    let (dc, (front, _kept)) = (EchoDc::listen(), patient_front());
+    let (dc, (front, _kept)) = (EchoDc::listen(), patient_server());
     let proxy = small_router(front, &dc).start();
     let mut before: Vec<_> = (0..3).map(|_| session(proxy.address, 2)).collect();
     let mut bystander = fronted(&proxy, 1, |_| Ipv4Addr::new(127, 9, 9, 9));
@@ -82,7 +67,7 @@ fn visits_that_two_addresses_keep_open_at_the_front_keep_nobody_out() {
 
 #[test]
 fn visits_of_sixteen_networks_of_one_line_keep_nobody_out() {
-    let (dc, (front, _kept)) = (EchoDc::listen(), patient_front());
+    let (dc, (front, _kept)) = (EchoDc::listen(), patient_server());
     let proxy = small_router(front, &dc).set("proxy-protocol-listener", "true").start();
     let connect = |source: &str, first: &[u8]| {
         let mut stream = socket::connect(proxy.address);
@@ -104,7 +89,7 @@ fn visits_of_sixteen_networks_of_one_line_keep_nobody_out() {
 
 #[test]
 fn connections_without_a_proxy_header_keep_nobody_out() {
-    let (dc, (front, _kept)) = (EchoDc::listen(), patient_front());
+    let (dc, (front, _kept)) = (EchoDc::listen(), patient_server());
     let proxy = small_router(front, &dc)
         .set("proxy-protocol-listener", "true")
         .set("proxy-protocol-trusted", "127.0.0.0/8")
@@ -121,7 +106,7 @@ fn connections_without_a_proxy_header_keep_nobody_out() {
 
 #[test]
 fn half_hellos_behind_one_address_keep_nobody_out_and_go_to_the_front() {
-    let (dc, (front, kept)) = (EchoDc::listen(), patient_front());
+    let (dc, (front, kept)) = (EchoDc::listen(), patient_server());
     let proxy = Setup::new().front(front).dc(2, dc.address).start();
     let half = &Hello::default().sign().wire[..300];
     let open = |_| {
@@ -140,7 +125,7 @@ fn half_hellos_behind_one_address_keep_nobody_out_and_go_to_the_front() {
 
 #[test]
 fn visitors_of_the_site_behind_one_address_keep_nobody_out() {
-    let (dc, (front, _kept)) = (EchoDc::listen(), patient_front());
+    let (dc, (front, _kept)) = (EchoDc::listen(), patient_server());
     let proxy = Setup::new().front(front).dc(2, dc.address).start();
     let visitors = fronted(&proxy, EACH + 44, |_| Ipv4Addr::LOCALHOST);
     assert_served(&proxy, &mut []);
@@ -160,7 +145,7 @@ fn an_address_over_its_cap_loses_its_oldest_if_the_owner_prefers_that() {
 
 #[test]
 fn stalled_hellos_of_16_kib_take_a_bounded_part_of_the_memory() {
-    let (dc, (front, kept)) = (EchoDc::listen(), patient_front());
+    let (dc, (front, kept)) = (EchoDc::listen(), patient_server());
     let proxy = small_router(front, &dc).start();
     let mut hello = Hello { shape: Shape::Huge, ..Hello::default() }.sign().wire;
     hello.truncate(15_900);

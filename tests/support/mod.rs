@@ -5,6 +5,7 @@
 
 mod basics;
 pub mod client;
+pub mod crowd;
 pub mod dc;
 pub mod front;
 pub mod hello;

@@ -67,6 +67,11 @@ impl Setup {
         self
     }
 
+    /// What a key is set to.
+    pub fn value(&self, key: &str) -> Option<&str> {
+        self.lines.iter().find(|(known, _)| known == key).map(|(_, value)| value.as_str())
+    }
+
     /// Sets a variable of the environment.
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));

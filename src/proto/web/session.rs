@@ -19,6 +19,10 @@ use super::{FRAMES_MAX, STREAMS_MAX, Violation};
 const WAITING_MAX: usize = 1024;
 /// Credit that is worth a message of its own, bytes; less goes with what is sent anyway.
 const CREDIT_MIN: u32 = WINDOW / 16;
+/// Streams of which the app has not heard that they were refused: one that never listens makes no more of them.
+const REFUSED_MAX: usize = 4096;
+/// What a frame that waits takes beside its bytes.
+const ITEM: usize = 64;
 /// What a stream may always have waiting: one download must not starve the chats, and what memory there is left must
 /// not stop anybody for good.
 const ALWAYS: usize = 4 << 10;
@@ -63,6 +67,10 @@ pub(crate) struct Session {
     closed: Closed,
     waiting: VecDeque<Item>,
     waiting_len: usize,
+    /// Streams that were closed here and have nothing on its way: that they are, goes before everything else.
+    refused: Vec<u32>,
+    /// Bytes that wait for DCs.
+    upload_len: usize,
     /// Some stream is owed enough credit to be told.
     is_credit_due: bool,
     /// The number of the batch that was applied last, and what tells it from others.
@@ -88,6 +96,8 @@ impl Session {
             closed: Closed::default(),
             waiting: VecDeque::new(),
             waiting_len: 0,
+            refused: Vec::new(),
+            upload_len: 0,
             is_credit_due: false,
             applied: (0, 0),
             cursor: 0,
@@ -102,12 +112,17 @@ impl Session {
 
     /// Bytes that are held for it.
     pub(crate) fn held(&self) -> usize {
-        self.waiting_len + self.last_len + self.upload_len()
+        let small = self.closed.held() + self.refused.len() * size_of::<u32>() + self.waiting.len() * ITEM;
+        self.waiting_len + self.last_len + self.upload_len + small
     }
 
     /// Bytes that wait for DCs.
     pub(crate) fn upload_len(&self) -> usize {
-        self.streams.iter().map(|(_, stream)| stream.upload_len()).sum()
+        self.upload_len
+    }
+
+    pub(crate) fn has_streams(&self) -> bool {
+        !self.streams.is_empty()
     }
 
     pub(crate) fn is_over(&self) -> bool {
@@ -141,23 +156,21 @@ impl Session {
     /// # Errors
     /// [`Violation`]; the session is of no use any more then.
     pub(crate) fn apply(&mut self, batch: &[u8]) -> Result<Vec<u32>, Violation> {
-        if self.is_over {
+        if self.is_over || self.refused.len() > REFUSED_MAX {
             return Err(Violation);
         }
-        let mut opened = Vec::new();
+        let (mut opened, mut closed) = (Vec::new(), Vec::new());
         for frame in Frames::new(batch) {
             match frame? {
                 Frame::Open(id) => {
-                    if self.closed.contains(id) {
-                        return Err(Violation);
+                    if self.open(id)? {
+                        opened.push(id);
                     }
-                    let place = self.place(id).err().ok_or(Violation)?;
-                    self.streams.insert(place, (id, Stream::new()));
-                    if self.streams.len() > STREAMS_MAX { self.refuse(id) } else { opened.push(id) }
                 }
                 Frame::Data(id, payload) => {
                     if let Some(stream) = self.known(id)? {
                         stream.receive(payload)?;
+                        self.upload_len += payload.len();
                     }
                 }
                 Frame::Window(id, credit) => {
@@ -168,18 +181,19 @@ impl Session {
                 Frame::Close(id) => {
                     self.known(id)?;
                     self.forget(id);
-                    self.drop_waiting(id);
+                    closed.push(id);
                 }
                 Frame::Pong => {}
             }
         }
+        self.drop_waiting(closed);
         // One that was opened and closed in the same batch.
         opened.retain(|id| self.place(*id).is_ok());
         Ok(opened)
     }
 
     /// The next bytes for a stream's DC; none when the stream is over.
-    pub(crate) fn poll_upload(&mut self, id: u32, context: &mut Context<'_>) -> Poll<Option<Box<[u8]>>> {
+    pub(crate) fn poll_upload(&mut self, id: u32, context: &mut Context<'_>) -> Poll<Option<Vec<u8>>> {
         let Some(stream) = self.stream(id) else { return Poll::Ready(None) };
         stream.next_upload(context.waker()).map_or(Poll::Pending, |bytes| Poll::Ready(Some(bytes)))
     }
@@ -193,7 +207,12 @@ impl Session {
 
     /// A stream's DC has taken bytes.
     pub(crate) fn took(&mut self, id: u32, length: usize) {
-        if self.stream(id).is_some_and(|stream| stream.took(length) >= CREDIT_MIN) {
+        let Some(stream) = self.stream(id) else { return };
+        let before = stream.upload_len();
+        let owed = stream.took(length);
+        let taken = before - stream.upload_len();
+        self.upload_len -= taken;
+        if owed >= CREDIT_MIN {
             self.is_credit_due = true;
             wake(&mut self.poll);
         }
@@ -227,8 +246,13 @@ impl Session {
 
     /// A stream's DC is done, or there is none: the app learns that after what was sent before.
     pub(crate) fn refuse(&mut self, id: u32) {
-        if self.forget(id) {
-            self.push(id, frame::close(id).into());
+        match self.forget(id) {
+            Some(0) => {
+                self.refused.push(id);
+                wake(&mut self.poll);
+            }
+            Some(_) => self.push(id, frame::close(id).into()),
+            None => {}
         }
     }
 
@@ -271,7 +295,7 @@ impl Session {
         if ticket != self.ticket {
             return Poll::Ready(Answer::Replaced);
         }
-        if self.waiting.is_empty() && !self.is_credit_due {
+        if self.waiting.is_empty() && self.refused.is_empty() && !self.is_credit_due {
             keep(&mut self.poll, context.waker());
             return Poll::Pending;
         }
@@ -288,20 +312,25 @@ impl Session {
         self.is_over = true;
         self.streams.drain(..).for_each(|(_, stream)| stream.end());
         self.waiting = VecDeque::new();
-        self.waiting_len = 0;
+        self.refused = Vec::new();
+        (self.waiting_len, self.upload_len) = (0, 0);
+        self.closed = Closed::default();
         self.acknowledge();
         wake(&mut self.poll);
     }
 
-    /// The credit that is due, and frames as far as a batch goes, the first always.
+    /// The credit that is due, the ends of streams that have nothing on its way, and frames as far as a batch goes,
+    /// the first always.
     fn take(&mut self) -> Batch {
         let credits = self.streams.iter_mut().filter_map(|(id, stream)| Some(frame::window(*id, stream.settle()?)));
-        let credits: Vec<Vec<u8>> = credits.collect();
+        let mut first: Vec<Vec<u8>> = credits.collect();
         self.is_credit_due = false;
-        let (mut frames, mut length) = (credits.len(), credits.iter().map(Vec::len).sum::<usize>());
+        let room = FRAMES_MAX - first.len();
+        first.extend(self.refused.drain(..room.min(self.refused.len())).map(|id| frame::close(id).into()));
+        let (mut frames, mut length) = (first.len(), first.iter().map(Vec::len).sum::<usize>());
         let mut batch = Batch::new();
-        if !credits.is_empty() {
-            batch.push(credits.concat().into());
+        if !first.is_empty() {
+            batch.push(first.concat().into());
         }
         while let Some(item) = self.waiting.front() {
             if frames > 0 && (length + item.frame.len() > self.batch_len || frames == FRAMES_MAX) {
@@ -327,10 +356,16 @@ impl Session {
         wake(&mut self.poll);
     }
 
-    /// Takes back what waits for a stream that the app has closed: it would not know what to do with it.
-    fn drop_waiting(&mut self, id: u32) {
-        self.waiting.retain(|item| item.id != id);
+    /// Takes back what waits for streams that the app has closed: it would not know what to do with it.
+    fn drop_waiting(&mut self, mut closed: Vec<u32>) {
+        if closed.is_empty() {
+            return;
+        }
+        closed.sort_unstable();
+        self.refused.retain(|id| closed.binary_search(id).is_err());
+        self.waiting.retain(|item| closed.binary_search(&item.id).is_err());
         self.waiting_len = self.waiting.iter().map(|item| item.frame.len()).sum();
+        self.wake_for_room();
     }
 
     fn wake_for_room(&mut self) {
@@ -355,12 +390,29 @@ impl Session {
         self.streams.binary_search_by_key(&id, |(id, _)| *id)
     }
 
-    /// Closes a stream, if it is open.
-    fn forget(&mut self, id: u32) -> bool {
-        let Ok(place) = self.place(id) else { return false };
-        self.streams.remove(place).1.end();
+    /// Opens a stream; says whether there is room for it, else it is closed at once.
+    fn open(&mut self, id: u32) -> Result<bool, Violation> {
+        let place = self.place(id).err().filter(|_| !self.closed.contains(id)).ok_or(Violation)?;
+        let has_room = self.streams.len() < STREAMS_MAX;
+        if has_room {
+            self.streams.insert(place, (id, Stream::new()));
+        } else {
+            self.closed.add(id);
+            self.refused.push(id);
+            wake(&mut self.poll);
+        }
+        Ok(has_room)
+    }
+
+    /// Closes a stream, if it is open; says what of it waits for the app, bytes.
+    fn forget(&mut self, id: u32) -> Option<usize> {
+        let place = self.place(id).ok()?;
+        let (_, stream) = self.streams.remove(place);
+        let waiting = stream.waiting;
+        self.upload_len -= stream.upload_len();
+        stream.end();
         self.closed.add(id);
-        true
+        Some(waiting)
     }
 }
 

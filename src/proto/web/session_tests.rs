@@ -62,14 +62,13 @@ fn bytes_go_both_ways_and_credit_only_for_what_the_dc_took() {
     let mut session = session(&[5, 3]);
     session.apply(&[data(3, b"one"), data(5, b"five"), data(3, b"two")].concat()).unwrap();
     assert_eq!(session.held(), 10);
-    assert_eq!(upload(&mut session, 3).unwrap(), b"one");
+    assert_eq!(upload(&mut session, 3).unwrap(), b"onetwo");
     assert_eq!(received(&mut session), b"");
     session.took(3, 3);
     // Too little for a message of its own, but it goes with the next.
     assert_eq!(received(&mut session), b"");
     session.send(5, frame_of(5, 2));
     assert_eq!(received(&mut session), [window(3, 3), data(5, &[7, 7])].concat());
-    assert_eq!(upload(&mut session, 3).unwrap(), b"two");
     assert_eq!(upload(&mut session, 3).unwrap(), b"");
     assert_eq!(upload(&mut session, 5).unwrap(), b"five");
     session.took(3, 3);
@@ -110,7 +109,7 @@ fn frames_for_a_stream_closed_lately_are_ignored() {
     session.refuse(2);
     let late = [data(1, b"x"), window(1, 1), frame::close(1).to_vec(), data(2, b"y"), frame::close(2).to_vec()];
     assert_eq!(session.apply(&late.concat()), Ok(vec![]));
-    assert_eq!((received(&mut session), session.held()), (vec![], 0));
+    assert_eq!((received(&mut session), session.held()), (vec![], 8));
     assert_eq!(upload(&mut session, 1), None);
 }
 
@@ -140,6 +139,61 @@ fn streams_beyond_the_limit_are_refused_alone() {
 }
 
 #[test]
+fn an_app_that_never_hears_of_refusals_is_not_refused_for_ever() {
+    let mut session = session(&[]);
+    let mut ids = 1..;
+    let mut flood = || -> Vec<u8> { ids.by_ref().take(1000).flat_map(open).collect() };
+    for _ in 0..5 {
+        session.apply(&flood()).unwrap();
+    }
+    assert!(session.held() < 100_000, "{}", session.held());
+    assert_eq!(session.apply(&flood()), Err(Violation));
+}
+
+#[test]
+fn one_that_hears_of_them_goes_on_and_is_bounded() {
+    let mut session = session(&[]);
+    let mut ids = 1..;
+    for round in 0..50 {
+        let flood: Vec<u8> = ids.by_ref().take(FRAMES_MAX).flat_map(open).collect();
+        session.apply(&flood).unwrap();
+        let refused = received(&mut session).len() / HEADER;
+        assert_eq!(refused, if round == 0 { FRAMES_MAX - STREAMS_MAX } else { FRAMES_MAX });
+        assert!(session.held() < 50_000, "{}", session.held());
+    }
+}
+
+#[test]
+fn many_small_payloads_take_no_more_than_they_count() {
+    let mut session = session(&[1]);
+    session.apply(&data(1, b"x").repeat(4000)).unwrap();
+    assert_eq!(upload(&mut session, 1).unwrap().len(), 4000);
+    session.took(1, 4000);
+    assert_eq!(session.held(), 0);
+}
+
+#[test]
+fn the_end_of_a_download_makes_room_for_the_others() {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    struct Count(AtomicUsize);
+    impl std::task::Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    let count = Arc::new(Count(AtomicUsize::new(0)));
+    let waker = Waker::from(count.clone());
+    let mut session = session(&[1, 2]);
+    while room(&mut session, 1) > 0 {
+        session.send(1, frame_of(1, DATA_MAX));
+    }
+    session.send(2, frame_of(2, 10));
+    assert!(session.poll_room(2, usize::MAX, &mut Context::from_waker(&waker)).is_pending());
+    session.apply(&frame::close(1)).unwrap();
+    assert_eq!(count.0.load(Ordering::Relaxed), 1, "stream 2 waits although there is room");
+}
+
+#[test]
 fn a_batch_counts_once_and_its_number_cannot_be_another() {
     let mut session = session(&[1]);
     let batch = data(1, b"x");
@@ -164,7 +218,7 @@ fn a_lost_answer_is_given_again_until_it_is_acknowledged() {
     let Ok(Asked::Again(again)) = session.ask(0) else { panic!() };
     assert_eq!(first, again);
     let Ok(Asked::Next(ticket)) = session.ask(1) else { panic!() };
-    assert_eq!(session.held(), 13);
+    assert_eq!(session.held(), 13 + ITEM);
     assert!(session.ask(0).is_err() && session.ask(2).is_err() && session.ask(u64::MAX).is_err());
     let Poll::Ready(Answer::Batch(second)) = session.poll_batch(ticket, &mut context()) else { panic!() };
     assert_eq!((second.concat(), session.cursor), (data(1, &[7; 5]), 2));

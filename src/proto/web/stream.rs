@@ -7,6 +7,10 @@ use super::Violation;
 
 /// What each side may send at first, and what a client may have on its way at most, bytes.
 pub(crate) const WINDOW: u32 = 4 << 20;
+/// Payload for the DC is kept in pieces: what is longer is cut, so that nobody ciphers a mebibyte in one go.
+const PIECE_MAX: usize = 64 << 10;
+/// What is shorter is joined, up to this length: thousands of frames of one byte must not take more than they count.
+const JOINED_MAX: usize = 8 << 10;
 
 /// A stream that is open.
 pub(crate) struct Stream {
@@ -17,7 +21,7 @@ pub(crate) struct Stream {
     /// What the DC has taken and the client has not been told of.
     owed: u32,
     /// Payload for the DC.
-    upload: VecDeque<Box<[u8]>>,
+    upload: VecDeque<Vec<u8>>,
     /// Bytes that the DC has not taken, in this queue or on their way from it.
     upload_len: usize,
     /// Bytes of this stream that wait for the client.
@@ -44,14 +48,19 @@ impl Stream {
     pub(crate) fn receive(&mut self, payload: &[u8]) -> Result<(), Violation> {
         let length = u32::try_from(payload.len()).map_err(|_| Violation)?;
         self.allowed = self.allowed.checked_sub(length).ok_or(Violation)?;
-        self.upload.push_back(payload.into());
+        for piece in payload.chunks(PIECE_MAX) {
+            match self.upload.back_mut().filter(|last| last.len() + piece.len() <= JOINED_MAX) {
+                Some(last) => last.extend_from_slice(piece),
+                None => self.upload.push_back(piece.to_vec()),
+            }
+        }
         self.upload_len += payload.len();
         wake(&mut self.upload_waiter);
         Ok(())
     }
 
     /// The next bytes for the DC, if there are any; else who waits for them is kept.
-    pub(crate) fn next_upload(&mut self, waiter: &Waker) -> Option<Box<[u8]>> {
+    pub(crate) fn next_upload(&mut self, waiter: &Waker) -> Option<Vec<u8>> {
         let next = self.upload.pop_front();
         if next.is_none() {
             // Nothing is held while nothing comes.
@@ -148,6 +157,18 @@ mod tests {
         assert_eq!(stream.settle(), Some(WINDOW));
         assert_eq!(stream.settle(), None);
         stream.receive(&half).unwrap();
+    }
+
+    #[test]
+    fn small_payloads_are_joined_and_large_ones_cut() {
+        let mut stream = Stream::new();
+        for _ in 0..20_000 {
+            stream.receive(b"x").unwrap();
+        }
+        assert_eq!(stream.upload.iter().map(Vec::len).collect::<Vec<_>>(), [8192, 8192, 3616]);
+        stream.receive(&[0; 150_000]).unwrap();
+        assert_eq!(stream.upload.iter().skip(3).map(Vec::len).collect::<Vec<_>>(), [65_536, 65_536, 18_928]);
+        assert_eq!(stream.upload_len(), 170_000);
     }
 
     #[test]

@@ -138,11 +138,11 @@ async fn create(
         Some(link) if link.lock().is_over() => return Reply::Nothing("session"),
         Some(link) => link.clone(),
         None => {
-            if links.len() >= web.sessions_max {
-                return Reply::Busy("sessions");
-            }
             if !web.may(|rates| &mut rates.sessions) {
                 return Reply::Busy("rate");
+            }
+            if links.len() >= web.sessions_max && !web.make_room(&mut links) {
+                return Reply::Busy("sessions");
             }
             let mut bytes = [0; 32];
             random::fill(&mut bytes);

@@ -142,6 +142,14 @@ impl Web {
         }
     }
 
+    /// Forgets the session that has been without a stream and without a request for longest, if there is one: so many
+    /// are made by somebody who does not use them, and an app that is at rest makes another.
+    fn make_room(&self, links: &mut BTreeMap<Name, Arc<Link>>) -> bool {
+        let unused = links.iter().filter(|(_, link)| !link.lock().has_streams());
+        let oldest = unused.min_by_key(|(_, link)| link.last_seen()).map(|(name, _)| *name);
+        oldest.and_then(|name| links.remove(&name)).map(|link| link.end()).is_some()
+    }
+
     /// Ends the sessions that nobody has asked for lately, and forgets those that ended long ago.
     fn sweep(&self) {
         let now = self.now();

@@ -70,10 +70,11 @@ async fn read(
             match messages.take(&mut input) {
                 Ok(Said::Nothing) => {}
                 Ok(Said::Message(batch)) => {
-                    memory.release();
+                    // What waits for room is held.
                     if !apply(shared, link, &batch).await {
                         return Some(PROTOCOL_ERROR);
                     }
+                    memory.release();
                 }
                 // One that waits to be answered is enough.
                 Ok(Said::Ping(payload)) => drop(pongs.try_send(protocol::pong(&payload))),

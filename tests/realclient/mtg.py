@@ -102,10 +102,15 @@ class Mtg:
         self.alive()
         assert self._process is not None
         self._process.terminate()
+        self.ends(STOP_SECS)
+
+    def ends(self, secs: float) -> None:
+        """Wait for the end after a SIGTERM; fail if that takes longer or does not give exit code 0."""
+        assert self._process is not None
         try:
-            code = self._process.wait(STOP_SECS)
+            code = self._process.wait(secs)
         except subprocess.TimeoutExpired:
-            raise Failed(f"mtg still runs {STOP_SECS} s after SIGTERM; {self.log_tail()}") from None
+            raise Failed(f"mtg still runs {secs} s after SIGTERM; {self.log_tail()}") from None
         if code != 0:
             raise Failed(f"SIGTERM gave exit code {code}; {self.log_tail()}")
 

@@ -44,10 +44,12 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @contextmanager
-def web_server(name: str, work: Path, with_proxy_header: bool = False) -> Iterator[None]:
+def web_server(name: str, work: Path, with_proxy_header: bool = False, path: str = PATH) -> Iterator[None]:
     """nginx or Caddy with the owner's site and the blocks of `image/`, up for the length of the `with` block."""
     config = work / f"{name}.conf"
     block = (ROOT / f"image/web/{name}.conf").read_text("utf-8")
+    if not path:
+        block = at_the_root(name, block)
     block = block.replace("proxy.example.com", HOST).replace("PATH", PATH).replace("/srv/www", str(work / "html"))
     block = block.replace("/etc/ssl/site.pem", f"{work}/{HOST}.pem").replace("/etc/ssl/site.key", f"{work}/{HOST}.key")
     if name == "nginx":
@@ -80,6 +82,15 @@ def web_server(name: str, work: Path, with_proxy_header: bool = False) -> Iterat
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait(START_SECS)
+
+
+def at_the_root(name: str, block: str) -> str:
+    """The block of `image/` without a path, changed as it says itself."""
+    if name == "caddy":
+        return block.replace("handle /PATH/* {", "@mtg path / /api/v1/*\n\thandle @mtg {")
+    own = re.search(r"(?ms)^    location \^~ /PATH/ \{.*?^    \}\n", block)[0]
+    both = own.replace("^~ /PATH/", "= /") + own.replace("^~ /PATH/", "^~ /api/v1/")
+    return block.replace(own, both)
 
 
 def _wait_for(process: subprocess.Popen[bytes], log: Path) -> None:

@@ -60,7 +60,8 @@ class Dc:
             while data := await reader.read(256 << 10):
                 writer.write(streams.encrypt.update(streams.decrypt.update(data)))
                 await writer.drain()
-        except (OSError, asyncio.IncompleteReadError, obfuscated2.BadFrame):
+        except (OSError, asyncio.CancelledError, asyncio.IncompleteReadError, obfuscated2.BadFrame):
+            # A task of a server that is cancelled at the end must not say so.
             pass
         finally:
             self.open -= 1
@@ -179,6 +180,7 @@ class App:
         self.news = asyncio.Event()
         # Streams whose bytes it takes for no credit.
         self.unread: set[int] = set()
+        self._sending = asyncio.Lock()
 
     async def start(self) -> App:
         """Load the page, make the session. Raises `Refused`."""
@@ -230,6 +232,10 @@ class App:
             self.down.writer.write(masked(0x82, batch))
             await self.down.writer.drain()
             return
+        async with self._sending:
+            await self._upload(batch)
+
+    async def _upload(self, batch: bytes) -> None:
         while True:
             fields = {**self.bearer, "X-Up-Seq": str(self._number)}
             status, answer, _ = await self.up.ask(f"POST {self._site.base}api/v1/up", fields, batch)

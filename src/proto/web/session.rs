@@ -218,9 +218,11 @@ impl Session {
         }
     }
 
-    /// How much may be read from a stream's DC; none when the stream is over. `memory` is what there is for this.
+    /// How much may be read from a stream's DC; none when the stream is over. `memory` is what the
+    /// session may have waiting.
     pub(crate) fn poll_room(&mut self, id: u32, memory: usize, context: &mut Context<'_>) -> Poll<Option<usize>> {
         let (length, frames) = (self.waiting_len, self.waiting.len());
+        let memory = memory.saturating_sub(length + self.last_len);
         let batch_len = self.batch_len;
         let Some(stream) = self.stream(id) else { return Poll::Ready(None) };
         let room = if length < batch_len && frames < WAITING_MAX { memory.min(DATA_MAX) } else { 0 };

@@ -41,7 +41,7 @@ fn received(session: &mut Session) -> Vec<u8> {
 
 fn upload(session: &mut Session, id: u32) -> Option<Vec<u8>> {
     match session.poll_upload(id, &mut context()) {
-        Poll::Ready(bytes) => Some(bytes?.into()),
+        Poll::Ready(bytes) => bytes,
         Poll::Pending => Some(Vec::new()),
     }
 }

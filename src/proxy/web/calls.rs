@@ -195,7 +195,11 @@ async fn up(
     let mut memory = Reservation::new(&shared.web.account);
     let body = match connection.body(head, &mut memory).await {
         Ok(body) => body,
-        Err(NoBody::NoRoom) => return Reply::Busy("memory"),
+        Err(NoBody::NoRoom) => {
+            // A web server that is cut off while it sends would show an error of its own in place of our answer.
+            *is_read = connection.skip(head).await;
+            return if *is_read { Reply::Busy("memory") } else { Reply::Gone };
+        }
         Err(NoBody::Bad) => return Reply::Nothing("body"),
         Err(NoBody::Gone) => return Reply::Gone,
     };
@@ -221,7 +225,7 @@ pub(super) enum Applied {
 
 /// Applies a batch and starts the streams that it opens; a numbered one counts once.
 pub(super) fn apply(shared: &Arc<Shared>, link: &Arc<Link>, batch: &[u8], number: Option<(u64, u64)>) -> Applied {
-    let room = link.upload_room();
+    let room = link.allowance();
     let mut session = link.lock();
     let is_new = number.map_or(Ok(true), |(number, print)| session.number(number, print));
     let applied = match (is_new, frame::check(batch)) {

@@ -135,6 +135,21 @@ impl Connection {
         Ok(())
     }
 
+    /// Reads the body of a request and keeps none of it; says whether it is at its end.
+    pub(super) async fn skip(&mut self, head: &Head) -> bool {
+        let Body::Length(length) = head.body else { return false };
+        let skipped = async {
+            let mut left = usize::try_from(length).ok()?;
+            while left > 0 {
+                let count = left.min(CHUNK);
+                self.take(count, &mut Vec::new()).await.ok()?;
+                left -= count;
+            }
+            Some(())
+        };
+        deadline::within(BODY_LIMIT, skipped).await.flatten().is_some()
+    }
+
     async fn chunks(&mut self, memory: &mut Reservation) -> Result<Vec<u8>, NoBody> {
         let mut body = Vec::new();
         loop {

@@ -9,20 +9,23 @@ use crate::config::Carrier;
 use crate::event::Event;
 use crate::proto::web::session::Session;
 
-/// One attempt to receive brings at most this part of what is left.
-const RECEIVE_PART: usize = 16;
-/// What one session may have waiting for its DCs: this part of what is left.
-const UPLOAD_PART: usize = 4;
+/// What one session may have waiting for its app, and as much for its DCs: this part of what is left. So however many
+/// take nothing, something is left for one more.
+const SESSION_PART: usize = 4;
+/// What one body may take: this part of what is left.
+const BODY_PART: usize = 2;
 
 /// The bytes that all sessions together hold.
 pub(super) struct Account {
     held: AtomicUsize,
     cap: usize,
+    /// One body is being received for which there was no room.
+    is_overdrawn: AtomicBool,
 }
 
 impl Account {
     pub(super) fn new(cap: usize) -> Self {
-        Self { held: AtomicUsize::new(0), cap }
+        Self { held: AtomicUsize::new(0), cap, is_overdrawn: AtomicBool::new(false) }
     }
 
     fn left(&self) -> usize {
@@ -42,18 +45,23 @@ impl Account {
 pub(super) struct Reservation {
     account: Arc<Account>,
     bytes: usize,
+    overdraws: bool,
 }
 
 impl Reservation {
     pub(super) fn new(account: &Arc<Account>) -> Self {
-        Self { account: account.clone(), bytes: 0 }
+        Self { account: account.clone(), bytes: 0, overdraws: false }
     }
 
-    /// Says whether there is memory for so many bytes in all, and takes it.
+    /// Says whether there is memory for so many bytes in all, and takes it. One body at a time has it whatever there
+    /// is: else an app whose batch is longer than what is ever left would try for good.
     pub(super) fn grow_to(&mut self, bytes: usize) -> bool {
         let more = bytes.saturating_sub(self.bytes);
-        if more > self.account.left() {
-            return false;
+        if more > self.account.left() / BODY_PART && !self.overdraws {
+            if self.account.is_overdrawn.swap(true, Ordering::Relaxed) {
+                return false;
+            }
+            self.overdraws = true;
         }
         self.account.note(0, more);
         self.bytes += more;
@@ -62,6 +70,9 @@ impl Reservation {
 
     pub(super) fn release(&mut self) {
         self.account.note(std::mem::take(&mut self.bytes), 0);
+        if std::mem::take(&mut self.overdraws) {
+            self.account.is_overdrawn.store(false, Ordering::Relaxed);
+        }
     }
 }
 
@@ -121,14 +132,9 @@ impl Link {
         Locked { held: session.held(), account: &self.account, session }
     }
 
-    /// Bytes that may be received for it at once.
+    /// Bytes that may wait for its app, and as many for its DCs.
     pub(super) fn allowance(&self) -> usize {
-        self.account.left() / RECEIVE_PART
-    }
-
-    /// Bytes that may wait for its DCs.
-    pub(super) fn upload_room(&self) -> usize {
-        self.account.left() / UPLOAD_PART
+        self.account.left() / SESSION_PART
     }
 
     pub(super) fn see(&self, now: u32) {
@@ -174,5 +180,23 @@ impl std::ops::DerefMut for Locked<'_> {
 impl Drop for Locked<'_> {
     fn drop(&mut self) {
         self.account.note(self.held, self.session.held());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_body_at_a_time_has_room_whatever_is_left() {
+        let account = Arc::new(Account::new(1000));
+        let mut bodies: Vec<_> = (0..3).map(|_| Reservation::new(&account)).collect();
+        assert!(bodies[0].grow_to(500) && bodies[1].grow_to(5000));
+        assert!(!bodies[2].grow_to(1));
+        assert!(bodies[1].grow_to(6000));
+        bodies[1].release();
+        assert!(bodies[2].grow_to(1000));
+        drop(bodies);
+        assert_eq!((account.left(), account.is_overdrawn.load(Ordering::Relaxed)), (1000, false));
     }
 }

@@ -132,6 +132,22 @@ impl DcFrame {
     /// Makes a frame. With `from_dc` the DC is made to encrypt with that key stream, which is how fast mode
     /// passes its bytes to the client untouched; without it, all keys are fresh.
     pub(crate) fn new(tag: Tag, dc: DcId, from_dc: Option<&StreamKey>, fill: &mut dyn FnMut(&mut [u8])) -> Self {
+        Self::make(tag, dc, from_dc, fill, |key| key)
+    }
+
+    /// A client's frame to a proxy that has the secret, with fresh keys.
+    #[cfg(feature = "web")]
+    pub(crate) fn to_proxy(tag: Tag, dc: DcId, secret_key: &[u8; KEY_LEN], fill: &mut dyn FnMut(&mut [u8])) -> Self {
+        Self::make(tag, dc, None, fill, |key| key.mixed_with(secret_key))
+    }
+
+    fn make(
+        tag: Tag,
+        dc: DcId,
+        from_dc: Option<&StreamKey>,
+        fill: &mut dyn FnMut(&mut [u8]),
+        derive: impl Fn(StreamKey) -> StreamKey,
+    ) -> Self {
         let mut bytes = [0; FRAME_LEN];
         loop {
             fill(&mut bytes);
@@ -145,9 +161,9 @@ impl DcFrame {
             place.copy_from_slice(&material);
         }
         let mut material = key_material(&bytes);
-        let mut to_dc = StreamKey::from_material(&material).stream();
+        let mut to_dc = derive(StreamKey::from_material(&material)).stream();
         material.reverse();
-        let from_dc = StreamKey::from_material(&material);
+        let from_dc = derive(StreamKey::from_material(&material));
 
         let [dc_low, dc_high] = dc.number().to_le_bytes();
         let tag_and_dc = [tag.byte(), tag.byte(), tag.byte(), tag.byte(), dc_low, dc_high];
@@ -216,6 +232,18 @@ pub(crate) mod tests {
         pub(crate) fn open_without_secret(frame: &[u8; FRAME_LEN]) -> Option<Self> {
             Self::open_with(frame, |key| key)
         }
+    }
+
+    #[test]
+    #[cfg(feature = "web")]
+    fn a_frame_to_a_proxy_opens_there() {
+        let mut made = DcFrame::to_proxy(Tag::Intermediate, DcId::new(-2), &KEY, &mut counting());
+        let mut opened = ClientFrame::open(&made.bytes, &KEY).unwrap();
+        assert_eq!((opened.tag, opened.dc), (Tag::Intermediate, DcId::new(-2)));
+        let mut bytes = *b"question";
+        made.to_dc.apply_keystream(&mut bytes);
+        opened.from_client.apply_keystream(&mut bytes);
+        assert_eq!((&bytes, key_stream(made.from_dc.stream())), (b"question", key_stream(opened.to_client.stream())));
     }
 
     #[test]

@@ -11,6 +11,10 @@ mod greeting;
 mod lines;
 mod machine;
 mod telegram;
+#[cfg(feature = "web")]
+mod web;
+#[cfg(feature = "web")]
+mod web_visitor;
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::PathBuf;
@@ -165,6 +169,10 @@ fn checks(case: &Arc<Case>) -> Vec<Check> {
         check(case, "public address", entrance::public_address),
         check(case, "front", front::check),
     ];
+    #[cfg(feature = "web")]
+    if case.config.web.bind_to.is_some() {
+        checks.push(check(case, web::SUBJECT, web::chain));
+    }
     checks.extend(telegram::checks(case));
     checks
 }

@@ -113,6 +113,25 @@ pub(crate) fn close(id: u32) -> [u8; HEADER] {
     header(CLOSE, id, 0)
 }
 
+/// What an app sends for a new stream: OPEN, and DATA behind it.
+pub(crate) fn opening(id: u32, payload: &[u8]) -> Vec<u8> {
+    [header(OPEN, id, 0).as_slice(), &data_header(id, payload.len()), payload].concat()
+}
+
+/// What an app reads of one stream in a batch: its bytes, and whether it was closed.
+pub(crate) fn of_stream(mut batch: &[u8], id: u32) -> (Vec<u8>, bool) {
+    let (mut bytes, mut is_closed) = (Vec::new(), false);
+    while let Ok((frame, rest)) = parse(batch) {
+        match frame {
+            Frame::Data(of, payload) if of == id => bytes.extend_from_slice(payload),
+            Frame::Close(of) if of == id => is_closed = true,
+            _ => {}
+        }
+        batch = rest;
+    }
+    (bytes, is_closed)
+}
+
 /// A WINDOW frame.
 pub(crate) fn window(id: u32, credit: u32) -> Vec<u8> {
     [header(WINDOW, id, 4).as_slice(), &credit.to_be_bytes()].concat()

@@ -50,6 +50,12 @@ impl Site {
         &self.base
     }
 
+    /// The target of the page, as apps ask for it.
+    pub(crate) fn page(&self) -> String {
+        let [capability, _] = &self.capabilities;
+        format!("{}?bridge={capability}", self.base)
+    }
+
     /// Says whether somebody knows the secret. All candidates are compared, each in the same time.
     pub(crate) fn accepts(&self, capability: &str) -> bool {
         self.capabilities.iter().fold(false, |found, known| found | is_equal(known.as_bytes(), capability.as_bytes()))

@@ -82,7 +82,9 @@ fn unreachable(host: &str, error: &io::Error) -> Broken {
             &format!("nobody listens on port 443 of {host}"),
             "start the web server (or mtg, if mtg has port 443), and let the router forward port 443 to it",
         ),
-        ErrorKind::InvalidData if text.contains("certificate") => Finding::fail("WEB certificate", &text, certificate(&text)),
+        ErrorKind::InvalidData if text.contains("certificate") => {
+            Finding::fail("WEB certificate", &text, certificate(&text))
+        }
         ErrorKind::InvalidData | ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset => Finding::fail(
             "WEB certificate",
             &format!("port 443 of {host} does not answer as a web server with TLS: {text}"),
@@ -172,7 +174,10 @@ async fn strangers(visitor: &Visitor<'_>, site: &Site) -> Finding {
     let elsewhere = match site.base() {
         "/" => "/".to_owned(),
         // As long as the path, for a site may show the address in its answer.
-        base => format!("/{}/", base64url::encode(&random::<96>()).replace(['-', '_'], "x").get(2..base.len()).unwrap_or("x")),
+        base => format!(
+            "/{}/",
+            base64url::encode(&random::<96>()).replace(['-', '_'], "x").get(2..base.len()).unwrap_or("x")
+        ),
     };
     let hidden = visitor.ask(&format!("GET {}?bridge={wrong}", site.base()), &[], None).await;
     let plain = visitor.ask(&format!("GET {elsewhere}?bridge={wrong}"), &[], None).await;
@@ -199,7 +204,11 @@ async fn strangers(visitor: &Visitor<'_>, site: &Site) -> Finding {
 }
 
 fn broken(subject: &str, what: &str, error: &io::Error) -> Broken {
-    Finding::fail(subject, &format!("{what} does not come: {error}"), "see what the web server writes into its error log")
+    Finding::fail(
+        subject,
+        &format!("{what} does not come: {error}"),
+        "see what the web server writes into its error log",
+    )
 }
 
 fn random<const N: usize>() -> [u8; N] {
@@ -219,7 +228,8 @@ struct Session<'a> {
 impl<'a> Session<'a> {
     async fn begin(visitor: &'a Visitor<'a>, site: &'a Site, page: &str) -> Result<Self, Broken> {
         const SUBJECT: &str = "WEB session";
-        let bootstrap = page.split_once("bootstrap=\"").and_then(|(_, rest)| rest.split_once('"')).map_or("", |it| it.0);
+        let bootstrap =
+            page.split_once("bootstrap=\"").and_then(|(_, rest)| rest.split_once('"')).map_or("", |it| it.0);
         let base = site.base();
         let line = format!("POST {base}api/v1/session");
         let fields = [format!("Authorization: Bearer {bootstrap}")];
@@ -270,7 +280,8 @@ impl<'a> Session<'a> {
         if is_answer {
             return Ok(());
         }
-        let text = if is_closed { "mtg ends the stream: it does not reach Telegram" } else { "Telegram does not answer" };
+        let text =
+            if is_closed { "mtg ends the stream: it does not reach Telegram" } else { "Telegram does not answer" };
         Err(Finding::fail("WEB session", text, "see what is said about 'DC 2' here"))
     }
 

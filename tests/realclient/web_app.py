@@ -238,7 +238,7 @@ class App:
     async def _upload(self, batch: bytes) -> None:
         while True:
             fields = {**self.bearer, "X-Up-Seq": str(self._number)}
-            status, answer, _ = await self.up.ask(f"POST {self._site.base}api/v1/up", fields, batch)
+            self.up, (status, answer, _) = await self._again(self.up, f"POST {self._site.base}api/v1/up", fields, batch)
             if status == 503:
                 await asyncio.sleep(0.2)
                 continue
@@ -318,9 +318,20 @@ class App:
             await self.send(credit)
         self.news.set()
 
+    async def _again(
+        self, http: Http, line: str, fields: dict[str, str], body: bytes | None = None
+    ) -> tuple[Http, tuple[int, dict[str, str], bytes]]:
+        """Ask, once more over a new connection if the web server has closed this one: nginx does after 1000 requests."""
+        try:
+            return http, await http.ask(line, fields, body)
+        except (OSError, asyncio.IncompleteReadError):
+            http.close()
+            http = await Http.connect(self._site)
+            return http, await http.ask(line, fields, body)
+
     async def _poll(self) -> bytes:
         fields = {**self.bearer, "X-Down-Cursor": str(self._cursor), "Content-Length": "0"}
-        status, answer, body = await self.down.ask(f"POST {self._site.base}api/v1/down", fields)
+        self.down, (status, answer, body) = await self._again(self.down, f"POST {self._site.base}api/v1/down", fields)
         if status == 204:
             return b""
         if status != 200 or int(answer["x-down-cursor"]) != self._cursor + 1:

@@ -114,11 +114,13 @@ pub(crate) fn close(id: u32) -> [u8; HEADER] {
 }
 
 /// What an app sends for a new stream: OPEN, and DATA behind it.
+#[cfg(feature = "web")]
 pub(crate) fn opening(id: u32, payload: &[u8]) -> Vec<u8> {
     [header(OPEN, id, 0).as_slice(), &data_header(id, payload.len()), payload].concat()
 }
 
 /// What an app reads of one stream in a batch: its bytes, and whether it was closed.
+#[cfg(feature = "web")]
 pub(crate) fn of_stream(mut batch: &[u8], id: u32) -> (Vec<u8>, bool) {
     let (mut bytes, mut is_closed) = (Vec::new(), false);
     while let Ok((frame, rest)) = parse(batch) {

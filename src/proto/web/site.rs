@@ -51,6 +51,7 @@ impl Site {
     }
 
     /// The target of the page, as apps ask for it.
+    #[cfg(feature = "web")]
     pub(crate) fn page(&self) -> String {
         let [capability, _] = &self.capabilities;
         format!("{}?bridge={capability}", self.base)

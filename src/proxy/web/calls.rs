@@ -83,7 +83,7 @@ pub(super) async fn answer(shared: &Arc<Shared>, connection: &mut Connection, re
     done && keeps_alive
 }
 
-fn refused(shared: &Shared, client: IpAddr, reason: &'static str) {
+pub(super) fn refused(shared: &Shared, client: IpAddr, reason: &'static str) {
     shared.recorder.record(&Event::WebRefused { client, reason });
     log::debug!("request refused ip={client} reason={reason}");
 }

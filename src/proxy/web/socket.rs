@@ -48,6 +48,9 @@ pub(super) async fn serve(
         let write = write(shared, connection, link, to_send);
         let code = read.or(write).await;
         if let Some(code) = code {
+            if code != NORMAL {
+                calls::refused(shared, link.client, "violation");
+            }
             let last = protocol::close(code);
             let _ = deadline::within(LAST, write_all(&connection.socket, &[&last])).await;
         }

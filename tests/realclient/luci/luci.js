@@ -11,8 +11,7 @@ const dom = {
 
 	append(node, children) {
 		if (Array.isArray(children))
-			children.forEach((child) => dom.append(node, child instanceof Node || Array.isArray(child) ? child
-				: document.createTextNode(child ?? '')));
+			children.forEach((child) => child != null && node.append(child));
 		else if (children instanceof Node)
 			node.appendChild(children);
 		else if (children != null)

@@ -38,7 +38,7 @@ function bytesOf(secret) {
 return baseclass.extend({
 	/* Whether all of it is "key = value" and comments; of TOML, sections and lists of several lines are left to people. */
 	isPlain(text) {
-		return text.split('\n').every((each) => /^\s*(#|$)/.test(each) || (keyOf(each) && !/=\s*\[/.test(each)));
+		return text.split('\n').every((each) => (/^\s*(#|$)/.test(each) || (keyOf(each) && !/=\s*\[/.test(each))));
 	},
 
 	/* All values of a key. */

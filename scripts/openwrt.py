@@ -77,6 +77,8 @@ class Package:
     conflicts: tuple[str, ...]
     recommends: tuple[str, ...]
     conffiles: tuple[str, ...]
+    # A script of its own, or nothing.
+    preinst: str
     # Among packages that provide the same, for apk.
     priority: int
     is_for_all: bool
@@ -95,6 +97,14 @@ class Package:
         if refused:
             return (script.replace("@OUTCOME@", "nothing was installed") + "exit 1\n").encode()
         return script.replace("@OUTCOME@", "the installation will most likely fail").encode()
+
+    def before(self, triple: str) -> bytes:
+        """opkg's preinst: only where there is room, what the recipe wants done first."""
+        room = self.room(triple, True).decode()
+        if not self.preinst:
+            return room.encode()
+        start = "#!/bin/sh\n"
+        return f"{start}(\n{room.removeprefix(start)}) || exit 1\n{self.preinst.removeprefix(start)}".encode()
 
 
 def packages(names: list[str]) -> list[Package]:
@@ -153,6 +163,7 @@ def _package(folder: Path, text: str, blocks: dict[str, str], name: str) -> Pack
         conflicts=tuple(fields.get("CONFLICTS", "").split()),
         recommends=tuple(fields.get("RECOMMENDS", "").split()),
         conffiles=tuple(block("conffiles").split()),
+        preinst=block("preinst").replace("$$", "$"),
         priority=100 if "DEFAULT_VARIANT" in fields else 0,
         is_for_all=False,
         payload=payload,
@@ -190,6 +201,7 @@ def _luci(folder: Path, text: str) -> Package:
         conflicts=(),
         recommends=(),
         conffiles=(),
+        preinst="",
         priority=0,
         is_for_all=True,
         payload=payload,

@@ -86,6 +86,7 @@ def sample() -> Package:
         conflicts=("hello",),
         recommends=(),
         conffiles=("/etc/config/hello",),
+        preinst="",
         priority=100,
         is_for_all=True,
         payload=lambda _triple: files,

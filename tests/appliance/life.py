@@ -10,6 +10,7 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
+from command import run
 from router import Router
 from service import INIT, Service, answers, is_gone, wait_for
 from visits import SECRET, Visits, settings
@@ -41,6 +42,8 @@ class Life:
         checks: tuple[tuple[str, Callable[[], None]], ...] = (
             ("an image builder gets a service that is enabled, and no secret", self._offline),
             ("where there is no room nothing is installed, and the figures are named", self._no_room),
+            ("small packets are on where the way out is narrow, and off elsewhere", self._small_segments),
+            ("an upgrade from a package that had the configuration in it keeps the secret", self._from_conffile),
             ("an installation makes a secret, prints the link and starts the service", self._install),
             ("the service runs as a user of its own, with many descriptors", self._is_unprivileged),
             ("its port is open in the firewall, which is told so", self._firewall),
@@ -67,6 +70,7 @@ class Life:
         for claim, check in checks:
             self._score.check(claim, check)
         visits.all(self._score, loop, "on the router")
+        self._score.check("what was answered before a restart is not answered after it", lambda: self._replays(visits, loop))
         self._score.check("stop ends the process and closes the port, start brings both back", self._stop)
         self._score.check("a stopped service with a mistake is not started, and start fails", self._bad_first_start)
         self._score.check("a removal leaves no process and no links, and the configuration", self._remove)
@@ -92,6 +96,43 @@ class Life:
         if not found or int(found[1]) < SMALL_KB or int(found[2]) > SMALL_KB:
             raise Failed(said)
         equal((small.root / "usr/bin/mtg").exists(), False, "half a package")
+
+    def _small_segments(self) -> None:
+        """PPPoE, a cable, and a tunnel that is not the way out."""
+        for mtu, is_way_out, is_on in ((1492, True, True), (1500, True, False), (1280, False, False)):
+            router = Router(self._work / f"mtu-{mtu}")
+            router.opkg_unpack(self._package)
+            (router.root / "sys").mkdir()
+            run(["mount", "-t", "sysfs", "sysfs", router.root / "sys"])
+            run(["ip", "link", "add", "wan", "mtu", str(mtu), "type", "veth", "peer", "name", "far"])
+            run(["ip", "address", "add", "192.0.2.1/24", "dev", "wan"])
+            run(["ip", "link", "set", "wan", "up"])
+            try:
+                if is_way_out:
+                    run(["ip", "route", "add", "default", "via", "192.0.2.2", "dev", "wan"])
+                router.run(f"{INIT} first_conf")
+            finally:
+                run(["ip", "link", "delete", "wan"])
+            lines = [line for line in router.read("/etc/mtg.conf").splitlines() if "client-mss" in line]
+            equal(lines, ["network.client-mss = 1200" if is_on else "#network.client-mss = 1200"], f"{mtu} bytes")
+
+    def _from_conffile(self) -> None:
+        """Up to November 2026 packages did; opkg deletes what the new one has not."""
+        older = Router(self._work / "older")
+        older.opkg_install(self._package)
+        service = Service(older)
+        wait_for("the port", lambda: answers(PORT))
+        secret, info = service.secret(), older.root / "usr/lib/opkg/info"
+        for file, line in (("mtg.list", "/etc/mtg.conf\n"), ("mtg.hashes", f"/etc/mtg.conf {64 * '0'}\n")):
+            (info / file).write_text((info / file).read_text("ascii") + line, "ascii")
+        try:
+            older.opkg_install(self._package)
+            left = sorted(path.name for path in (older.root / "etc").glob("mtg.conf*"))
+            conf = (older.root / "etc/mtg.conf").stat()
+            found = (service.secret(), left, conf.st_mode & 0o777, conf.st_gid)
+            equal(found, (secret, ["mtg.conf"], 0o640, 32768), "secret, files, mode and group")
+        finally:
+            service.ask("stop")
 
     def _install(self) -> None:
         printed = self._router.opkg_install(self._package)
@@ -299,6 +340,17 @@ class Life:
         equal(self._service.conf(), conf, "configuration")
         equal(self._service.pid() == before, False, "same process")
         self._service.wait_for_log(f"listening bind-to=0.0.0.0:{TEST_PORT}")
+
+    def _replays(self, visits: Visits, loop: LoopThread) -> None:
+        """With the line of the sample, which every first configuration has."""
+        lines = self._router.read("/usr/share/mtg/mtg.conf").splitlines()
+        (line,) = (line for line in lines if line.startswith("defense.anti-replay.file"))
+        self._service.write_conf(self._service.conf() + line + "\n")
+        self._service.ask("restart")
+        before = self._service.pid()
+        visits.forgets_nothing(loop, lambda: self._service.ask("restart"))
+        equal(self._service.pid() == before, False, "same process")
+        equal((self._router.root / "var/run/mtg/replays").stat().st_uid, 32768, "owner of the file")
 
     def _stop(self) -> None:
         process = self._service.pid()

@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 import os
 import time
+from collections.abc import Callable
 
 import borrowed  # noqa: F401
 
@@ -56,6 +57,7 @@ class Visits:
         self._pace = Pace(NO_LIMIT)
         self._dc = SoakDc(self._pace)
         self._front = FixedFront(IDLE_SECS)
+        self._answered = b""
 
     async def listen(self, host: str) -> None:
         """Start the DC and the front."""
@@ -109,9 +111,16 @@ class Visits:
         try:
             writer.write(hello)
             await faketls.read_answer(reader, SECRET, hello)
+            self._answered = hello
             await self._is_fronted(hello)
         finally:
             writer.transport.abort()
+
+    def forgets_nothing(self, loop: LoopThread, restart: Callable[[], object]) -> None:
+        """What was answered before a restart is fronted after it."""
+        loop.run(self._replay(), PATIENCE_SECS)
+        restart()
+        loop.run(self._is_fronted(self._answered), PATIENCE_SECS)
 
     async def _cut_hello(self) -> None:
         await self._is_fronted(faketls.client_hello(SECRET, hybrid=True)[:-1])

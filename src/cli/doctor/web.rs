@@ -85,6 +85,11 @@ fn unreachable(host: &str, error: &io::Error) -> Broken {
         ErrorKind::InvalidData if text.contains("certificate") => {
             Finding::fail("WEB certificate", &text, certificate(&text))
         }
+        ErrorKind::InvalidData if text.contains("ProtocolVersion") => Finding::fail(
+            "WEB certificate",
+            &format!("port 443 of {host} answers in an older TLS than 1.3, which no site of today does"),
+            "let the web server speak TLS 1.3, too (nginx: ssl_protocols TLSv1.2 TLSv1.3)",
+        ),
         ErrorKind::InvalidData | ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset => Finding::fail(
             "WEB certificate",
             &format!("port 443 of {host} does not answer as a web server with TLS: {text}"),

@@ -12,8 +12,8 @@ endef
 
 define Package/$(PKG_NAME)/install
 	install -d $(1)/www
-	cp -pR $(CURDIR)/htdocs/. $(1)/www/
-	cp -pR $(CURDIR)/root/. $(1)/
+	cp -pR htdocs/. $(1)/www/
+	cp -pR root/. $(1)/
 endef
 
 $(eval $(call BuildPackage,$(PKG_NAME)))

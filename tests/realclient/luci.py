@@ -98,6 +98,7 @@ class Page:
             ("a port that somebody else has is told", self._taken_port),
             ("the text tells of its mistake with the line, and is saved when it is good", self._text),
             ("what the form cannot show stays text", self._sections),
+            ("what somebody else has changed meanwhile is not overwritten; a router that does not answer is not down", self._meanwhile),
             ("a zone of none closes the port", self._no_zone),
             ("links come with a code that a phone reads", self._links),
             ("a new secret warns, refuses nonsense, and replaces the old one", self._secret),
@@ -275,6 +276,22 @@ class Page:
         await browser.value(f"document.querySelector('textarea').value = {before!r}")
         await browser.press("Check and save")
         await browser.message()
+
+    async def _meanwhile(self) -> None:
+        """From the terminal, while the page is open."""
+        await self._visit()
+        other = self._service.conf() + "# of somebody else\n"
+        self._service.write_conf(other)
+        await self._browser.fill("host", "mine.example.org")
+        await self._browser.press("Check and save")
+        if "somebody else has changed the file meanwhile" not in await self._browser.message():
+            raise Failed("no word about it")
+        equal(self._service.conf(), other, "configuration")
+        # What the router does not answer is no news of mtg.
+        await self._browser.value("void (fs.exec = () => Promise.reject(new Error('gone')))")
+        await self._browser.value("modules['view.mtg.overview'].refresh()")
+        if "running since" not in await self._browser.text("#mtg-facts"):
+            raise Failed("it is shown as stopped")
 
     async def _no_zone(self) -> None:
         await self._visit()

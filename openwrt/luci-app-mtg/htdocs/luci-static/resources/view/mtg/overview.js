@@ -114,13 +114,16 @@ return view.extend({
 		]);
 	},
 
-	/* How the service fares. */
+	/* How the service fares; null if the router does not answer, which does not mean that mtg is down. */
 	async look() {
 		const [ status, enabled ] = await Promise.all([
-			L.resolveDefault(fs.exec(MTG, [ 'status', '--json', STARTED ]), {}),
-			L.resolveDefault(fs.exec(INIT, [ 'enabled' ]), {})
+			L.resolveDefault(fs.exec(MTG, [ 'status', '--json', STARTED ]), null),
+			L.resolveDefault(fs.exec(INIT, [ 'enabled' ]), null)
 		]);
 		let state = {};
+
+		if (!status || !enabled)
+			return null;
 
 		try { state = JSON.parse(status.stdout); } catch (e) {}
 
@@ -128,7 +131,7 @@ return view.extend({
 	},
 
 	render([ text, , , state ]) {
-		this.text = text;
+		this.text = this.saved = text;
 		this.facts = E('dl', { 'class': 'mtg-facts', 'id': 'mtg-facts' });
 		this.actions = E('div', { 'class': 'mtg-buttons' });
 		this.links = E('div', { 'id': 'mtg-links' });
@@ -136,7 +139,7 @@ return view.extend({
 		this.log = E('div', { 'id': 'mtg-log' });
 		this.editor = E('div', { 'id': 'mtg-editor' });
 		this.show(state);
-		poll.add(() => this.look().then((news) => this.show(news)), 5);
+		poll.add(() => this.refresh(), 5);
 
 		return Promise.resolve(this.edit(conf.isPlain(text) ? 'form' : 'text')).then(() => E('div', { 'class': 'cbi-map' }, [
 			E('style', {}, [ STYLE ]),
@@ -170,6 +173,9 @@ return view.extend({
 	},
 
 	show(state) {
+		if (!state)
+			return;
+
 		const facts = [ [ _('Service'), state.running
 			? _('running since %s').replace('%s', `\u2068${moment(state.since)}\u2069`)
 			: _('not running') ] ];
@@ -434,6 +440,12 @@ return view.extend({
 		const zone = this.zone ?? uci.get('mtg', 'main', 'zone') ?? '';
 
 		try {
+			if (await L.resolveDefault(fs.read(CONF), '') != this.saved) {
+				report(_('Nothing was saved: somebody else has changed the file meanwhile. Load this page again.'), 'danger');
+
+				return false;
+			}
+
 			await fs.write(CANDIDATE, text, PRIVATE);
 
 			const result = await fs.exec('/usr/libexec/mtg-luci', [ 'save', zone ]);
@@ -446,7 +458,7 @@ return view.extend({
 
 			report([ result.code ? _('Saved, but the service does not work with it:') : _('Saved.'), said(result) ].join('\n').trim(),
 				result.code ? 'danger' : 'info');
-			this.text = text;
+			this.text = this.saved = text;
 			dom.content(this.links, []);
 			await this.refresh();
 
@@ -486,12 +498,10 @@ return view.extend({
 		if (result.code)
 			return report(said(result) || _('That did not work. The log may tell why.'), 'danger');
 
-		/* What is being edited is not saved along. */
-		const saved = await fs.read(CONF);
-
 		const secret = [ result.stdout.trim() ];
 
-		if (await this.save(conf.change(saved, 'secret', secret))) {
+		/* What is being edited is not saved along. */
+		if (await this.save(conf.change(this.saved, 'secret', secret))) {
 			ui.hideModal();
 			this.text = conf.change(edited, 'secret', secret);
 			await this.edit(this.kind);

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import ipk
 from apk_reader import Apk, Index
+from life import learns_of_page
 from router import Router, be_alone
 from service import INIT, Service, answers, is_gone, wait_for
 
@@ -205,6 +206,10 @@ class Life:
         equal((left, self.service.conf()), ([], before), "what is left; configuration")
         self.service.ask("running")
 
+    def page(self, package: Path) -> None:
+        """As with opkg."""
+        learns_of_page(self._router, lambda: self._router.apk_add(package))
+
     def remove(self) -> None:
         """No process, no open port."""
         process = self.service.pid()
@@ -240,6 +245,8 @@ def main(feed: str, architecture: str) -> int:
     score.check("an installation makes a secret, prints the link and serves", life.install)
     score.check("an upgrade of what nobody has edited asks and leaves nothing", life.upgrade)
     score.check("a removal leaves no process and no open port", life.remove)
+    (page,) = (path for path in packages if path.parent.name == architecture and path.name.startswith("luci-app-mtg-"))
+    score.check("the page for LuCI is there at once", lambda: life.page(page))
     life.end()
     return score.finish()
 

@@ -147,12 +147,12 @@ def main(feed: str, architecture: str) -> int:
     for path in packages:
         Package(path).all(score)
     own = {path.name.partition("_")[0]: path for path in packages if path.parent.name == architecture}
-    equal({"mtg", "mtg-tls"} - own.keys(), set(), f"packages missing for {architecture}")
+    equal({"mtg", "mtg-tls", "luci-app-mtg"} - own.keys(), set(), f"packages missing for {architecture}")
     loopback_only.enter()
     work = ROOT / "target/appliance/routers"
     shutil.rmtree(work, ignore_errors=True)
     with LoopThread() as loop:
-        life = Life(own["mtg"], own["mtg-tls"], work, score)
+        life = Life(own, work, score)
         try:
             life.all(loop)
         finally:

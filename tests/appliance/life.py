@@ -27,9 +27,10 @@ SMALL_KB = 300
 class Life:
     """The checks build on one another."""
 
-    def __init__(self, package: Path, with_tls: Path, work: Path, score: Score) -> None:
-        self._package = package
-        self._with_tls = with_tls
+    def __init__(self, packages: dict[str, Path], work: Path, score: Score) -> None:
+        self._package = packages["mtg"]
+        self._with_tls = packages["mtg-tls"]
+        self._page = packages["luci-app-mtg"]
         self._work = work
         self._score = score
         self._router = Router(work / "router")
@@ -50,6 +51,7 @@ class Life:
             ("the port is closed when mtg dies, and open when it is back", self._crash),
             ("a second start changes nothing", self._second_start),
             ("every router has another secret", self._other_secret),
+            ("the page for LuCI is there at once: no old menu, and rpcd has read what it may do", self._luci),
             ("an upgrade of what nobody has edited asks and leaves nothing", self._quiet_upgrade),
             ("mtg-tls over mtg is refused and leaves the service alone", self._conflict),
             ("reload with a mistake is refused and leaves the service alone", self._bad_reload),
@@ -186,6 +188,13 @@ class Life:
         other.run(f"{INIT} first_conf")
         if Service(other).secret() == self._service.secret():
             raise Failed("both have the same")
+
+    def _luci(self) -> None:
+        before = self._service.pid()
+        learns_of_page(self._router, lambda: self._router.opkg_install(self._page))
+        self._router.opkg_remove("luci-app-mtg")
+        equal((self._router.root / "usr/libexec/mtg-luci").exists(), False, "left behind")
+        equal(self._service.pid(), before, "process")
 
     def _quiet_upgrade(self) -> None:
         before = self._service.conf()
@@ -388,6 +397,21 @@ class Life:
             self._router.run(f"[ ! -x {INIT} ] || {INIT} stop")
         except Failed as fault:
             print(fault)
+
+
+def learns_of_page(router: Router, install: Callable[[], object]) -> None:
+    """What LuCI and rpcd have in memory is of before; afterwards it is not."""
+    stale = [router.root / "tmp" / name for name in ("luci-indexcache.0123abcd.json", "luci-modulecache/page")]
+    stale[1].parent.mkdir()
+    for file in stale:
+        file.touch()
+    rpcd = router.root / "etc/init.d/rpcd"
+    rpcd.write_text("#!/bin/sh\necho $1 >>/tmp/rpcd\n", "ascii")
+    rpcd.chmod(0o755)
+    install()
+    equal([file for file in stale if file.exists()], [], "old menus")
+    equal(router.read("/tmp/rpcd"), "reload\n", "what rpcd was told")
+    equal((router.root / "etc/uci-defaults/luci-app-mtg").exists(), False, "defaults to run again")
 
 
 def _in_links(secret: str) -> str:

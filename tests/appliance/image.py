@@ -135,6 +135,7 @@ def serves(podman: Podman, score: Score, loop: LoopThread, visits: Visits) -> No
         visits.all(score, loop, "in a container")
         score.check("in a container: it is nobody", partial(is_nobody, podman))
         score.check("in a container: it is healthy", partial(is_healthy, podman))
+        score.check("in a container: it tells its status", partial(tells_its_status, podman))
         podman.podman(["kill", "--signal", "TERM", NAME])
         equal(process.wait(COMMAND_SECS), 0, "exit code")
     finally:
@@ -156,6 +157,13 @@ def is_healthy(podman: Podman) -> None:
     """The image's own health check, which the engine runs where its format of images has one."""
     (line,) = re.findall(r"^HEALTHCHECK .* CMD (.*)$", (ROOT / "image/Dockerfile").read_text("utf-8"), re.MULTILINE)
     podman.podman(["exec", NAME, *json.loads(line)])
+
+
+def tells_its_status(podman: Podman) -> None:
+    """Read-only and without a shell, as it is."""
+    told = podman.podman(["exec", NAME, "/mtg", "status"]).stdout
+    if not told.startswith("running "):
+        raise Failed(told)
 
 
 def _wait_for_listening(process: subprocess.Popen[bytes]) -> None:

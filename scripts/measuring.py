@@ -15,6 +15,8 @@ TARGET = ROOT / 'target'
 LOAD = TARGET / 'load/examples/load'
 INSIDE = 'MTG_MEASURING_INSIDE'
 RELAY, DC = '127.0.0.1:4430', '127.0.0.1:4431'
+# Where a web server passes the requests of the WEB proxy to.
+WEB = '127.0.0.1:4432'
 # What our configuration below makes of the secret's host.
 FRONT = ('127.0.0.1', 443)
 SECRET = 'ee' + bytes(range(16)).hex() + b'front.example'.hex()
@@ -71,9 +73,9 @@ def pin(cpu, is_urgent=False):
 class Load:
     """The load generator, with a pause before its work if wanted."""
 
-    def __init__(self, pid, words, pauses=False, cpu=None):
-        options = ['--relay', RELAY, '--dc', DC, '--pid', pid, *(['--pause'] if pauses else [])]
-        command = [str(word) for word in [LOAD, *words, *options]]
+    def __init__(self, pid, words, pauses=False, cpu=None, program=(LOAD,), relay=RELAY):
+        options = ['--relay', relay, '--dc', DC, '--pid', pid, *(['--pause'] if pauses else [])]
+        command = [str(word) for word in [*program, *words, *options]]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
                                         preexec_fn=pin(cpu))
         if pauses and self.process.stdout.readline() != 'ready\n':

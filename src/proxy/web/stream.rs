@@ -42,7 +42,7 @@ pub(super) fn open(shared: &Arc<Shared>, link: &Arc<Link>, id: u32) {
             visit.start();
             shared.web.streams.fetch_add(1, Ordering::Relaxed);
             let counted = Counted(shared.clone());
-            let link = link.clone();
+            let (link, visit) = (link.clone(), Box::new(visit));
             shared.web.spawn(async move { serve(&counted.0, &link, id, visit).await });
         }
         Err(outcome) => {
@@ -61,7 +61,8 @@ impl Drop for Counted {
     }
 }
 
-async fn serve(shared: &Arc<Shared>, link: &Arc<Link>, id: u32, visit: Visit) {
+/// What is large is in boxes: a future has room for everything that is moved into it, once for each time it is moved.
+async fn serve(shared: &Arc<Shared>, link: &Arc<Link>, id: u32, visit: Box<Visit>) {
     // In memory of its own, which is given back before the stream begins.
     match Box::pin(begin(shared, link, id, visit)).await {
         Ok((dc, keys, visit)) => {
@@ -83,8 +84,8 @@ async fn begin(
     shared: &Shared,
     link: &Link,
     id: u32,
-    mut visit: Visit,
-) -> Result<(TcpStream, Keys, Visit), (Visit, Outcome)> {
+    mut visit: Box<Visit>,
+) -> Result<(TcpStream, Box<Keys>, Box<Visit>), (Box<Visit>, Outcome)> {
     let (frame, early) = match deadline::within(FRAME_LIMIT, opening(link, id)).await {
         Some(Some(opening)) => opening,
         _ => return Err((visit, Outcome::HandshakeAborted)),
@@ -102,7 +103,7 @@ async fn begin(
     match dialled.await {
         Ok((dc, number)) => {
             let keys = session.link(number, visit.config.fast_mode, &mut super::random::fill);
-            Ok((dc, keys, visit))
+            Ok((dc, Box::new(keys), visit))
         }
         Err(outcome) => Err((visit, outcome)),
     }
@@ -121,13 +122,13 @@ async fn opening(link: &Link, id: u32) -> Option<([u8; FRAME_LEN], Vec<u8>)> {
 }
 
 /// Moves bytes both ways until one of the ends is done.
-async fn relay(link: &Link, id: u32, (dc, keys): (TcpStream, Keys), (told, idle): (&Told, Duration)) -> Cause {
+async fn relay(link: &Link, id: u32, (dc, mut keys): (TcpStream, Box<Keys>), (told, idle): (&Told, Duration)) -> Cause {
     let Ok(dc) = Async::new_nonblocking(dc) else { return Cause::NoResources };
-    let Keys { mut client_to_dc, mut dc_to_client, opening, opening_payload } = keys;
+    let Keys { client_to_dc, dc_to_client, opening, opening_payload } = &mut *keys;
     let upload = async {
-        turn::write_all(&dc, &opening).await?;
-        drop(opening);
-        link.lock().took(id, opening_payload);
+        turn::write_all(&dc, opening).await?;
+        *opening = Vec::new();
+        link.lock().took(id, *opening_payload);
         while let Some(mut bytes) = poll_fn(|context| link.lock().poll_upload(id, context)).await {
             client_to_dc.recrypt(&mut bytes);
             turn::write_all(&dc, &bytes).await?;

@@ -170,6 +170,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "statistics of 6000 hellos")]
     fn the_length_follows_the_samples_distribution_and_old_ones_go() {
         let mut profile = FrontProfile::default();
         for length in [9999].into_iter().chain([1; 12]).chain([2; 8]).chain([3; 4]) {
@@ -186,6 +187,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "statistics of 2000 draws")]
     fn times_and_farewells_are_the_fronts_once_they_are_known() {
         let (mut profile, mut fill) = (FrontProfile::default(), seeded(4));
         assert_eq!(profile.answer_time(&mut fill), None);

@@ -510,6 +510,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "a list of 100 000 lines take too long")]
     fn a_list_never_takes_more_than_its_limit_while_it_is_read() {
         let (room, limit) = (Room::new(1 << 20), 100_000);
         let mut builder = Builder::new(room.clone(), limit);
@@ -522,6 +523,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "a list of 200 000 lines take too long")]
     fn a_list_whose_networks_join_may_be_of_any_length() {
         let mut builder = Builder::new(Room::new(64 << 10), 64 << 10);
         for n in 0..200_000u32 {
@@ -533,6 +535,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "two lists of 5000 lines take too long")]
     fn lists_that_are_read_at_once_share_the_room_and_give_it_back() {
         let room = Room::new(64 << 10);
         let builders = [(); 2].map(|()| Builder::new(room.clone(), 48 << 10));
@@ -547,6 +550,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "a list of 40 000 lines take too long")]
     fn what_is_merged_piece_by_piece_is_what_sorting_all_would_give() {
         let text = scattered(40_000);
         let (list, _) = read(&text);
@@ -558,6 +562,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "a list of 1000 lines, and 4100 look-ups take too long")]
     fn every_range_of_a_long_list_is_found_and_no_gap() {
         let text: String = (0..1000u32).map(|n| format!("{}/31\n", std::net::Ipv4Addr::from(n * 4 + 4))).collect();
         let (list, _) = read(&text);

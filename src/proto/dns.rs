@@ -266,7 +266,7 @@ impl fmt::Display for Fault {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::testing::{hex, seeded};
+    use crate::proto::testing::{hex, rounds, seeded};
 
     /// `www.Example.com` is an alias of `a.example.com`, which has two addresses; compressed as BIND does.
     const ANSWER: &str = "1234 8180 0001 0003 0000 0000
@@ -384,7 +384,7 @@ mod tests {
     fn mutations_do_no_harm() {
         let question = asked("www.example.com", Family::V4);
         let mut fill = seeded(1);
-        for _ in 0..20_000 {
+        for _ in 0..rounds(20_000) {
             let (mut message, mut change) = (hex(ANSWER), [0; 6]);
             fill(&mut change);
             for pair in change.chunks(2) {

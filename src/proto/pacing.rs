@@ -65,6 +65,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "statistics of 20 000 records")]
     fn bulk_goes_at_the_measured_pace() {
         for (measured, millis) in [(None, 67_554), (Some(vec![200, 400]), 30_000)] {
             let (mut pacing, mut fill, mut now) = (Pacing::new(measured.map(Arc::from)), seeded(1), 1000);

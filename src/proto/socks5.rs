@@ -276,6 +276,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "statistics of 50 000 dialogues")]
     fn no_answer_breaks_the_dialogue() {
         let mut fill = seeded(11);
         let (mut connected, mut refused) = (0, 0);

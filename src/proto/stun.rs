@@ -70,7 +70,7 @@ fn unmasked<const N: usize>(mut bytes: [u8; N], mask: &[u8; 16]) -> [u8; N] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::testing::{hex, seeded};
+    use crate::proto::testing::{hex, rounds, seeded};
 
     /// The transaction of RFC 5769.
     const TRANSACTION: &str = "b7e7a701bc34d686fa87dfae";
@@ -135,7 +135,7 @@ mod tests {
     fn mutations_do_no_harm() {
         let good = response("8022 0003 74657374 0020 0008 0001 a147 e112a643");
         let mut fill = seeded(1);
-        for _ in 0..20_000 {
+        for _ in 0..rounds(20_000) {
             let (mut message, mut change) = (good.clone(), [0; 4]);
             fill(&mut change);
             for pair in change.chunks(2) {

@@ -11,6 +11,14 @@ pub(crate) const VECTOR_TIME: i64 = 1_700_000_000;
 /// The secret of all vectors.
 pub(crate) const VECTOR_SECRET: &str = "ee000102030405060708090a0b0c0d0e0f66726f6e742e6578616d706c65";
 
+/// As many rounds as that, and few of them in Miri, where each takes some thousand times as long.
+pub(crate) const fn rounds(many: u32) -> u32 {
+    if cfg!(miri) { many.div_ceil(200) } else { many }
+}
+
+/// Each of so many places, and few of them in Miri.
+pub(crate) const EACH: usize = if cfg!(miri) { 61 } else { 1 };
+
 /// Decodes hex, white space left out.
 pub(crate) fn hex(text: &str) -> Vec<u8> {
     let digits: Vec<u8> = text.chars().filter_map(|c| c.to_digit(16)).map(|digit| digit as u8).collect();

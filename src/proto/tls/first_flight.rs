@@ -126,7 +126,7 @@ fn parse_server_hello(message: &[u8]) -> Result<FirstFlight, ReadError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::testing::seeded;
+    use crate::proto::testing::{rounds, seeded};
     use crate::proto::tls::group;
     use crate::proto::tls::server_hello::{self, ReplyShape};
 
@@ -215,7 +215,7 @@ mod tests {
     fn no_mutation_of_a_flight_panics() {
         let good = reply(ReplyShape { flight_len: 20, ..SHAPE });
         let mut fill = seeded(3);
-        for _ in 0..20_000 {
+        for _ in 0..rounds(20_000) {
             let (mut flight, mut bytes) = (good.clone(), [0; 6]);
             fill(&mut bytes);
             for pair in bytes.chunks(3).take(2) {

@@ -183,7 +183,7 @@ fn sized16(out: &mut Vec<u8>, bytes: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::testing::{recorded_hellos, seeded};
+    use crate::proto::testing::{recorded_hellos, rounds, seeded};
     use crate::proto::tls::client_hello::{Assembler, ClientHello, Progress};
     use std::collections::BTreeSet;
 
@@ -208,7 +208,7 @@ mod tests {
     #[test]
     fn it_has_the_shape_of_the_recorded_clients() {
         let mut fill = seeded(1);
-        for _ in 0..50 {
+        for _ in 0..rounds(50) {
             let mut record = Vec::new();
             let random = write(&mut record, "front.example", Offer::Hybrid, &mut fill);
             let mut assembler = Assembler::default();

@@ -96,6 +96,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "6658 divisions, twice")]
     fn compression_is_that_of_fips_203() {
         // The nearest integer to x * 2^bits / q, modulo 2^bits.
         for bits in [4, 10] {
@@ -107,6 +108,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "statistics of 200 ciphertexts")]
     fn a_ciphertext_has_the_weights_that_compression_gives() {
         // Of 1024 values, 257 have 4 pre-images and the others 3; random bytes would hit the 257 in a quarter of cases.
         let mut preimages = [0u32; 1024];

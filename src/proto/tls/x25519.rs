@@ -209,14 +209,14 @@ fn to_bytes(mut value: Field) -> [u8; 32] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::testing::seeded;
+    use crate::proto::testing::{rounds, seeded};
     use curve25519_dalek::montgomery::MontgomeryPoint;
     use curve25519_dalek::scalar::Scalar;
 
     #[test]
     fn every_key_is_a_point_of_the_base_points_subgroup() {
         let mut fill = seeded(1);
-        for _ in 0..200 {
+        for _ in 0..rounds(200) {
             let key = random_public_key(&mut fill);
             let point = MontgomeryPoint(key).to_edwards(0).expect("on the curve, not on its twist");
             assert!(point.is_torsion_free());
@@ -225,6 +225,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "statistics of 100 points, and the oracle is slow")]
     fn multiplying_by_eight_agrees_with_the_oracle() {
         let (mut fill, mut points) = (seeded(2), 0);
         for _ in 0..100 {

@@ -42,6 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[cfg_attr(miri, ignore = "60 000 ids")]
     fn the_last_4096_are_known_and_no_more_than_twice_as_many() {
         let mut closed = Closed::default();
         // In an order that is not that of the ids.

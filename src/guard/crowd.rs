@@ -2,10 +2,10 @@
 //!
 //! An attacker with one address must not keep out anybody else, nor one with all addresses of a line or of a server.
 //! So whoever is most gives way: the address with most connections or, if that is more, a network with its connections
-//! divided by the number of addresses that it counts as. Of that crowd whatever there is more of gives way: the oldest
-//! that has not said yet what it wants, or the one at the front that has been idle for longest. If it always were the
-//! former, somebody who keeps visits of the site open would keep out every client behind the same address, for a client
-//! has not said what it wants either while its hello is on the way.
+//! divided by the number of addresses that it counts as. Of that crowd the one at the front goes that has been idle for
+//! longest; the oldest that has not said yet what it wants goes before it if it has been here for longer and the crowd
+//! has more of its kind. If it always went first, somebody who keeps visits of the site open would keep out every client
+//! behind the same address, for a client has not said what it wants either while its hello is on the way.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -44,6 +44,9 @@ pub(super) struct Crowd {
     strangers: [Neighbours; LEVELS],
     all: Rankings,
     fronted: Rankings,
+    /// The number of what each stranger did last: come, or move bytes at the front.
+    since: Vec<u64>,
+    events: u64,
 }
 
 /// A level and the leading bits that count at it.
@@ -111,8 +114,14 @@ impl Crowd {
     pub(super) fn first_to_go(&self) -> Option<u32> {
         let group = self.all.worst().or_else(|| self.everybody())?;
         let Group { undecided, fronted, .. } = self.groups.get(group as usize)?;
-        let more = if undecided.count > fronted.count { undecided } else { fronted };
-        more.queue.first()
+        let since = |stranger: u32| self.since.get(stranger as usize);
+        match (undecided.queue.first(), fronted.queue.first()) {
+            (Some(oldest), Some(idlest)) => {
+                let is_first = undecided.count > fronted.count && since(oldest) < since(idlest);
+                Some(if is_first { oldest } else { idlest })
+            }
+            (oldest, idlest) => oldest.or(idlest),
+        }
     }
 
     /// Who of those at the front gives way first.
@@ -140,6 +149,11 @@ impl Crowd {
     }
 
     fn enter(&mut self, stranger: u32, groups: Groups, kind: Kind) {
+        self.since.resize(self.since.len().max(stranger as usize + 1), 0);
+        self.events += 1;
+        if let Some(since) = self.since.get_mut(stranger as usize) {
+            *since = self.events;
+        }
         for (level, group) in groups.into_iter().enumerate() {
             self.change(level, group, kind, |members, neighbours| {
                 members.count += 1;

@@ -122,7 +122,7 @@ impl World {
     }
 
     /// One of these kinds was told to leave, by the rules: of the address or network that is most, for what it counts
-    /// as, the first of whatever it has more of.
+    /// as, the first of it.
     fn expect_leave(&mut self, kinds: &[Kind]) {
         let told = self.limits.next_told();
         let mut victims = Vec::new();
@@ -161,11 +161,16 @@ impl World {
     }
 }
 
-/// Of what the crowd has more of, the first that came or moved bytes.
+/// The one that has been idle at the front for longest, unless somebody undecided has been here for longer and there are
+/// more of these.
 fn first(crowd: &[&Guest]) -> Ticket {
-    let fronted = crowd.iter().filter(|guest| guest.kind == Kind::Fronted).count();
-    let kind = if crowd.len() - fronted > fronted { Kind::Undecided } else { Kind::Fronted };
-    let first = crowd.iter().filter(|guest| guest.kind == kind).min_by_key(|guest| guest.since);
+    let of = |kind| crowd.iter().filter(move |guest| guest.kind == kind);
+    let [undecided, fronted] = [Kind::Undecided, Kind::Fronted].map(|kind| of(kind).min_by_key(|guest| guest.since));
+    let is_more = of(Kind::Undecided).count() > of(Kind::Fronted).count();
+    let first = match (undecided, fronted) {
+        (Some(oldest), Some(idlest)) => Some(if is_more && oldest.since <= idlest.since { oldest } else { idlest }),
+        (oldest, idlest) => oldest.or(idlest),
+    };
     first.map(|guest| guest.ticket).unwrap_or_else(|| panic!("an empty crowd"))
 }
 

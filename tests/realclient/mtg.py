@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import socket
 import subprocess
 import time
@@ -35,11 +37,24 @@ class Mtg:
 
     def run(self, settings: list[tuple[str, str]]) -> Mtg:
         """`mtg run CONFIG`, with `bind-to` added to the settings."""
-        host, port = self._address
-        config = self._work / "mtg.conf"
-        lines = [f"{key} = {value}" for key, value in [("bind-to", f"{host}:{port}"), *settings]]
-        config.write_text("\n".join(lines) + "\n", "utf-8")
+        return self._start(["run", str(self._write(settings))])
+
+    def run_file(self, config: Path) -> Mtg:
+        """`mtg run CONFIG` with a file as it is; it has to say the address that was given here."""
         return self._start(["run", str(config)])
+
+    def reload(self, settings: list[tuple[str, str]]) -> None:
+        """Other settings, and SIGHUP."""
+        self._write(settings)
+        self.alive()
+        os.kill(self.pid, signal.SIGHUP)
+
+    def _write(self, settings: list[tuple[str, str]]) -> Path:
+        host, port = self._address
+        config, fresh = self._work / "mtg.conf", self._work / "fresh.conf"
+        lines = [f"{key} = {value}" for key, value in [("bind-to", f"{host}:{port}"), *settings]]
+        fresh.write_text("\n".join(lines) + "\n", "utf-8")
+        return fresh.replace(config)
 
     def simple_run(self, secret_or_host: str, settings: list[tuple[str, str]]) -> Mtg:
         """`mtg simple-run BIND SECRET_OR_HOST --set KEY=VALUE …`."""

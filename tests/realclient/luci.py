@@ -177,9 +177,8 @@ class Page:
             await self._browser.press("Check and save")
             if field == "proxies":
                 await self._browser.picture("mistake")
-            equal(await self._browser.message(), "Nothing was saved. Mend what is marked in red first.", field)
-            shown = await self._browser.text(f"[data-name={field}]")
-            if message not in shown:
+            shown = await self._browser.message()
+            if not shown.startswith("Nothing was saved. Mend what is marked in red first.\nOption ") or message not in shown:
                 raise Failed(f"{field}: {shown}")
             # Of a list, the last line that has something.
             await self._visit() if field in ("proxies", "lists") else await self._browser.fill(field, good)

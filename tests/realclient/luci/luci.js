@@ -247,6 +247,7 @@ class Value extends Base {
 	}
 
 	render() {
+		this.drawn = this.cfgvalue();
 		this.note = E('div', { class: 'mistake' });
 
 		const field = E('div', { class: 'cbi-value-field', change: () => this.check(), input: () => this.check() }, [
@@ -262,14 +263,14 @@ class Value extends Base {
 
 	parse() {
 		if (!this.check())
-			throw new TypeError(`Option "${this.title}" contains an invalid input value.`);
+			throw new TypeError(`Option "${this.title}" contains an invalid input value. ${this.note.textContent}`);
 
 		const value = this.formvalue();
 
-		if (value.length || !this.rmempty)
-			this.map.data[this.section][this.name] = value;
-		else
+		if (!value.length && this.rmempty)
 			delete this.map.data[this.section][this.name];
+		else if (this.forcewrite || String(value) != String(this.drawn ?? ''))
+			this.map.data[this.section][this.name] = value;
 	}
 }
 

@@ -36,7 +36,8 @@ const STYLE = `
 .mtg-links { display: flex; flex-wrap: wrap; gap: 1em; margin: .6em 0 }
 .mtg-link { flex: 1 1 17em; max-width: 30em; min-width: 0 }
 .mtg-link img { display: block; width: 100%; max-width: 17em; background: #fff; border-radius: 4px }
-.mtg-link input { width: 100%; max-width: none; box-sizing: border-box }
+.mtg-link input { width: 100%; max-width: none; min-width: 0; box-sizing: border-box }
+.mtg-link .btn { flex: none }
 .mtg-finding { border-inline-start: .3em solid #888; padding-inline-start: .7em; margin: .7em 0; overflow-wrap: anywhere }
 .mtg-finding.success { border-color: #46a546 } .mtg-finding.warning { border-color: #f0a020 }
 .mtg-finding.danger { border-color: #d04040 }
@@ -374,6 +375,9 @@ return view.extend({
 		const option = (type, name, title, description, check) => {
 			const o = s.option(type, name, title, description);
 
+			/* Else only what differs from when the form was drawn would come, and nobody could take a change back. */
+			o.forcewrite = true;
+
 			if (check)
 				o.validate = (section, value) => check(value ?? '');
 
@@ -428,8 +432,8 @@ return view.extend({
 				text = conf.change(text, 'defense.blocklist.enabled', [ now.blocks == '1' ? 'true' : 'false' ]);
 
 			return conf.change(text, 'defense.blocklist.urls', list(now.lists));
-		}, () => {
-			report(_('Nothing was saved. Mend what is marked in red first.'), 'danger');
+		}, (error) => {
+			report(_('Nothing was saved. Mend what is marked in red first.') + '\n' + error.message, 'danger');
 
 			return null;
 		});

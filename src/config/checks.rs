@@ -53,9 +53,15 @@ pub(super) fn is_off(config: &Config, key: &str) -> bool {
     match key.rsplit_once('.') {
         Some(("defense.blocklist", _)) => !defense.blocklist.enabled,
         Some(("defense.allowlist", _)) => !defense.allowlist.enabled,
-        Some(("defense.doppelganger", _)) => !defense.doppelganger.enabled,
+        Some(("defense.doppelganger", _)) => !fetches_pages(config),
         _ => false,
     }
+}
+
+/// Whether the pages of `defense.doppelganger.urls` are of any use: without TLS they are not fetched for `drs`.
+fn fetches_pages(config: &Config) -> bool {
+    let doppelganger = &config.defense.doppelganger;
+    doppelganger.enabled || doppelganger.drs && cfg!(feature = "tls")
 }
 
 fn error(key: &'static str, text: impl Into<String>) -> Finding {
@@ -83,8 +89,12 @@ fn warnings(config: &Config) -> Vec<(&'static str, &'static str)> {
         found.push(("defense.allowlist.enabled", text));
     }
     // Where they need the other build they are not even read, but they are set all the same.
-    if !defense.doppelganger.enabled {
-        let text = "defense.doppelganger.urls has no effect without defense.doppelganger.enabled";
+    if !fetches_pages(config) {
+        let text = if cfg!(feature = "tls") {
+            "defense.doppelganger.urls has no effect without defense.doppelganger.enabled or defense.doppelganger.drs"
+        } else {
+            "defense.doppelganger.urls has no effect without defense.doppelganger.enabled"
+        };
         found.push(("defense.doppelganger.urls", text));
     }
     if let Dns::Https(server) = &config.network.dns

@@ -30,7 +30,7 @@ const ROOTS_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 pub(crate) struct TlsStream {
     socket: Async<TcpStream>,
     connection: ClientConnection,
-    /// The times between the server's records, and when they began to be taken.
+    /// The times between the server's records and their lengths, and when they began to be taken.
     gaps: Option<(RecordGaps, Instant)>,
 }
 
@@ -43,17 +43,21 @@ impl TlsStream {
         Self::handshake(socket, host, None).await
     }
 
-    /// As above; the times between the records of the server's answer are taken.
+    /// As above; the times between the records of the server's answer are taken, and the lengths of these.
     ///
     /// # Errors
     /// See [`TlsStream::connect`].
     pub(crate) async fn measuring(socket: Async<TcpStream>, host: &str) -> io::Result<Self> {
-        Self::handshake(socket, host, Some((RecordGaps::default(), Instant::now()))).await
+        let mut stream = Self::handshake(socket, host, Some((RecordGaps::default(), Instant::now()))).await?;
+        if let Some((gaps, _)) = &mut stream.gaps {
+            gaps.handshake_is_over();
+        }
+        Ok(stream)
     }
 
-    /// What was measured, microseconds.
-    pub(crate) fn into_gaps(self) -> Vec<u32> {
-        self.gaps.map(|(gaps, _)| gaps.into_gaps()).unwrap_or_default()
+    /// What was measured: see [`RecordGaps::into_measured`].
+    pub(crate) fn into_measured(self) -> (Vec<u32>, Vec<u16>) {
+        self.gaps.map(|(gaps, _)| gaps.into_measured()).unwrap_or_default()
     }
 
     async fn handshake(socket: Async<TcpStream>, host: &str, gaps: Option<(RecordGaps, Instant)>) -> io::Result<Self> {

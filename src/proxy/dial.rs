@@ -20,7 +20,7 @@ use crate::outcome::Outcome;
 use crate::proto::dc::DcId;
 use crate::proto::handshake::Session;
 use crate::proto::pacing::Pacing;
-use crate::proto::record_sizer::RecordSizer;
+use crate::proto::record_sizer::{Growth, RecordSizer};
 
 /// Reaches Telegram and the front in place of the proxy's own way, which is TCP as configured.
 ///
@@ -58,7 +58,8 @@ pub(super) async fn to_dc(shared: &Shared, client: Async<TcpStream>, session: Se
     let wanted = &config.defense.doppelganger;
     if wanted.drs || wanted.enabled {
         let pacing = wanted.enabled.then(|| Pacing::new(measured_times(shared)));
-        link.dc_to_client.sizer = Some(Box::new(RecordSizer::new(random::number(), wanted.drs, pacing)));
+        let growth = if wanted.drs { growth(shared) } else { Growth::Largest };
+        link.dc_to_client.sizer = Some(Box::new(RecordSizer::new(random::number(), growth, pacing)));
     }
     shared.relay.add(Job {
         client,
@@ -124,6 +125,18 @@ fn measured_times(shared: &Shared) -> Option<Arc<[u16]>> {
 #[cfg(not(feature = "tls"))]
 fn measured_times(_: &Shared) -> Option<Arc<[u16]>> {
     None
+}
+
+/// How records grow: as those of a page that was measured.
+#[cfg(feature = "tls")]
+fn growth(shared: &Shared) -> Growth {
+    shared.measured.growth(random::number()).unwrap_or(Growth::Go)
+}
+
+/// As above.
+#[cfg(not(feature = "tls"))]
+fn growth(_: &Shared) -> Growth {
+    Growth::Go
 }
 
 async fn reach(

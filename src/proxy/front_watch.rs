@@ -243,7 +243,11 @@ async fn ask(shared: &Shared, offer: Offer, sends_header: bool) -> io::Result<An
 }
 
 /// Connects to the front and says who it is that comes, if it wants to know.
-async fn connect(shared: &Shared, config: &Config, sends_header: bool) -> io::Result<(Async<TcpStream>, Path)> {
+pub(super) async fn connect(
+    shared: &Shared,
+    config: &Config,
+    sends_header: bool,
+) -> io::Result<(Async<TcpStream>, Path)> {
     let front::Link { socket, path, .. } = front::connect(shared, config).await?;
     let header =
         if sends_header { proxy_protocol::v2_header(socket.local_addr()?, socket.peer_addr()?) } else { Vec::new() };

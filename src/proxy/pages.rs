@@ -1,21 +1,24 @@
-//! The pages whose timing is imitated (`defense.doppelganger.urls`): fetched now and then, and the times between the
-//! TLS records of the answer kept. They are drawn from as they are; a fitted curve goes astray where most are zero.
+//! The pages whose records are imitated (`defense.doppelganger.urls`, else the front's first one): fetched now and then,
+//! and the times between the TLS records of the answer and their lengths kept. They are drawn from as they are; a curve
+//! that is fitted to the times goes astray where most are zero.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_io::{Async, Timer};
 use futures_lite::future::pending;
 
-use super::{Shared, random};
+use super::{Shared, front_watch, random};
 use crate::log::Limited;
 use crate::net::deadline;
 use crate::net::http::{self, Request};
 use crate::net::stream::Stream;
 use crate::net::tls::TlsStream;
 use crate::proto::pacing::UNIT;
+use crate::proto::record_sizer::{self, Growth};
 use crate::proto::transcode::RECORD_PAYLOAD_MAX;
 use crate::proto::url::Url;
 
@@ -25,6 +28,9 @@ const GAPS_MAX: usize = 4096;
 const GAPS_MIN: usize = 100;
 /// The longest time that counts, units; beyond it a server has thought, not sent.
 const GAP_MAX: u16 = 30_000;
+/// Downloads whose records' lengths are kept.
+const GROWTHS_MAX: usize = 8;
+const HTTPS: u16 = 443;
 /// Between two pages.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(2));
 /// For one page.
@@ -32,14 +38,39 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// The longest page, bytes.
 const SIZE_MAX: u64 = 8 << 20;
 
-/// What was measured, in units of [`UNIT`].
+/// What was measured.
 #[derive(Default)]
-pub(super) struct Measured(Mutex<Option<Arc<[u16]>>>);
+pub(super) struct Measured(Mutex<Known>);
+
+#[derive(Default)]
+struct Known {
+    /// In units of [`UNIT`].
+    times: Option<Arc<[u16]>>,
+    /// Of the newest downloads.
+    growths: VecDeque<Growth>,
+}
 
 impl Measured {
     /// The times that there are now.
     pub(super) fn times(&self) -> Option<Arc<[u16]>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.lock().times.clone()
+    }
+
+    /// How the records of one of the downloads grew, chosen by any number.
+    pub(super) fn growth(&self, number: u32) -> Option<Growth> {
+        let known = self.lock();
+        known.growths.get(usize::try_from(number).ok()?.checked_rem(known.growths.len())?).cloned()
+    }
+
+    fn add(&self, growth: Growth) {
+        let mut known = self.lock();
+        known.growths.truncate(GROWTHS_MAX - 1);
+        known.growths.push_front(growth);
+    }
+
+    /// What is known is whole whenever the lock is free, so a poisoned lock is as good as any.
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -47,15 +78,24 @@ impl Measured {
 pub(super) async fn keep_measured(shared: &Shared) {
     let config = shared.config();
     let wanted = &config.defense.doppelganger;
-    if !wanted.enabled || wanted.urls.is_empty() {
+    let times = wanted.enabled && !wanted.urls.is_empty();
+    if !times && !wanted.drs {
         return pending().await;
+    }
+    let mut pages = wanted.urls.clone();
+    if pages.is_empty() {
+        pages.extend(format!("https://{}/", config.secret.host()).parse());
     }
     let mut gaps = Vec::new();
     loop {
-        for _ in 0..wanted.repeats_per_raid {
-            for page in &wanted.urls {
+        // Lengths do not vary as times do.
+        for _ in 0..if times { wanted.repeats_per_raid } else { 1 } {
+            for page in &pages {
                 match deadline::within(LIMIT, measure(shared, page)).await {
-                    Some(Ok(measured)) => gaps.extend(measured.into_iter().filter_map(in_units)),
+                    Some(Ok((measured, lengths))) => {
+                        gaps.extend(measured.into_iter().filter_map(in_units));
+                        learn_growth(shared, page, &lengths);
+                    }
                     Some(Err(error)) => warn(page, &error),
                     None => warn(page, "time is over"),
                 }
@@ -63,16 +103,27 @@ pub(super) async fn keep_measured(shared: &Shared) {
             }
             publish(shared, &mut gaps);
         }
-        let enough = if gaps.len() < GAPS_MIN { "too few, the built-in ones serve" } else { "in use" };
-        log::info!("pages measured times={} mbit_per_second={} {enough}", gaps.len(), speed(&gaps));
+        if times {
+            let enough = if gaps.len() < GAPS_MIN { "too few, the built-in ones serve" } else { "in use" };
+            log::info!("pages measured times={} mbit_per_second={} {enough}", gaps.len(), speed(&gaps));
+        }
         Timer::after(wanted.raid_each).await;
+    }
+}
+
+fn learn_growth(shared: &Shared, page: &Url, lengths: &[u16]) {
+    let growth = record_sizer::growth_of(lengths);
+    let enough = if growth.is_some() { "in use" } else { "too few, those of Go's servers serve" };
+    log::info!("sizes of records page={page} records={} {enough}", lengths.len());
+    if let Some(growth) = growth {
+        shared.measured.add(growth);
     }
 }
 
 fn publish(shared: &Shared, gaps: &mut Vec<u16>) {
     gaps.drain(..gaps.len().saturating_sub(GAPS_MAX));
     if gaps.len() >= GAPS_MIN {
-        *shared.measured.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(gaps.as_slice().into());
+        shared.measured.lock().times = Some(gaps.as_slice().into());
     }
 }
 
@@ -88,9 +139,9 @@ fn in_units(micros: u32) -> Option<u16> {
     u16::try_from(micros / UNIT).ok().filter(|gap| *gap <= GAP_MAX)
 }
 
-/// Fetches a page and takes the times between its records, microseconds. It is reached directly: over somebody else's
-/// proxy the times would be others.
-async fn measure(shared: &Shared, url: &Url) -> Result<Vec<u32>, String> {
+/// Fetches a page and takes the times between its records, microseconds, and their lengths. It is reached directly: over
+/// somebody else's proxy the times would be others.
+async fn measure(shared: &Shared, url: &Url) -> Result<(Vec<u32>, Vec<u16>), String> {
     let patience = shared.config().network.timeout.http;
     let stream = open(shared, url).await.map_err(|error| error.to_string())?;
     let mut stream = Stream::Tls(Box::new(stream));
@@ -98,15 +149,21 @@ async fn measure(shared: &Shared, url: &Url) -> Result<Vec<u32>, String> {
     let request = Request { url, fields, body: None, body_max: SIZE_MAX, patience };
     let head = http::exchange(&mut stream, &request, &mut |_| true).await.map_err(|error| error.to_string())?;
     match (head.status, stream) {
-        (200, Stream::Tls(stream)) => Ok(stream.into_gaps()),
+        (200, Stream::Tls(stream)) => Ok(stream.into_measured()),
         (status, _) => Err(format!("the server answers with status {status}")),
     }
 }
 
 async fn open(shared: &Shared, url: &Url) -> io::Result<TlsStream> {
+    let config = shared.config();
+    // The site's name may lead to ourselves, where the front is known to be elsewhere.
+    if url.host == config.secret.host() && url.port == HTTPS {
+        let (socket, _path) = front_watch::connect(shared, &config, config.domain_fronting.proxy_protocol).await?;
+        return TlsStream::measuring(socket, &url.host).await;
+    }
     let ips = shared.resolver.resolve(&url.host).await?;
     let addresses = ips.into_iter().map(|ip| SocketAddr::new(ip, url.port)).collect();
-    let (socket, _) = shared.front_dialer.connect(addresses, shared.config().network.timeout.tcp).await?;
+    let (socket, _) = shared.front_dialer.connect(addresses, config.network.timeout.tcp).await?;
     TlsStream::measuring(Async::new(socket)?, &url.host).await
 }
 

@@ -1,7 +1,8 @@
 """mtg's replies to clients against the first flights of the front that it has learned from.
 
 Each front is asked with hellos of real clients, as they are and without the hybrid key share; then mtg is asked with
-the same hellos, signed. Usage: flights.py [--mtg BINARY] [--work FOLDER]. Needs nginx and openssl.
+the same hellos, signed; a long flight's segments are compared as well. Usage: flights.py [--mtg BINARY] [--work FOLDER].
+Needs nginx, openssl and ip.
 Prints one table; the last line is `N passed, N failed`.
 """
 
@@ -24,9 +25,11 @@ from pathlib import Path
 import faketls
 import loopback_only
 import mtg
+import segments
 from front_nginx import FRONT, HOST, PROXY, SECRET, command, make_certificates, nginx
 from line import Line
-from score import Failed, Score
+from score import Failed, Score, equal
+from segments import Capture
 
 RARE_BYTES = 2
 REPLIES = 100
@@ -198,6 +201,35 @@ def compare(name: str, hybrid: bool, score: Score) -> None:
     score.check(f"{what}: their flights are as long as the front's", lambda: _alike(lengths))
 
 
+def compare_segments(score: Score) -> None:
+    """A flight that OpenSSL writes in two pieces, as a capture shows it: the front's and mtg's replies to clients."""
+    pieces: dict[str, Counter[str]] = {"front": Counter(), "mtg": Counter()}
+    hello = hellos(hybrid=True)[0]
+    with Capture() as capture:
+        for _ in range(REPLIES):
+            for who, address in (("front", FRONT), ("mtg", PROXY)):
+                line = Line(address)
+                line.send(faketls.signed(fresh(hello), SECRET) if who == "mtg" else fresh(hello))
+                line.read(5)
+                while line.read(QUIET_SECS / 10):
+                    pass
+                seen = capture.segments(address[1], line.port, len(line.received))
+                # The last one is as long as the signature, which varies.
+                ends = [f"{segment.length}{'P' * segment.is_pushed}" for segment in seen[:-1]]
+                pieces[who][" ".join([*ends, "…P" if seen[-1].is_pushed else "…"])] += 1
+                line.reset()
+    for who, shapes in pieces.items():
+        print(f"{who:6} {', '.join(f'{shape} ×{count}' for shape, count in shapes.most_common(3))}")
+    usual = {who: shapes.most_common(1)[0][0] for who, shapes in pieces.items()}
+    score.check("a long flight of OpenSSL has more than one push", lambda: _has_pieces(usual["front"]))
+    score.check("mtg's replies have the same segments and pushes", lambda: equal(usual["mtg"], usual["front"], "usual"))
+
+
+def _has_pieces(shape: str) -> None:
+    if shape.count("P") < 2:
+        raise Failed(shape)
+
+
 def fresh(record: bytes) -> bytes:
     """The same hello with another session id, so that it is no replay."""
     return record[:44] + os.urandom(32) + record[76:]
@@ -232,6 +264,7 @@ def main() -> int:
         ("domain-fronting.port", str(FRONT[1])),
         ("log-level", "debug"),
     ]
+    segments.like_ethernet()
     score = Score()
     print(f"{'front':10} {'hello':8} {'who':6} suite group extensions hello records  encrypted bytes × replies")
     for name in ("nginx", "openssl", "boringssl"):
@@ -245,6 +278,14 @@ def main() -> int:
                 proxy.stop()
 
         score.check(f"{name} and mtg start and end well", looks)
+
+    def long_flights() -> None:
+        with nginx(work / "long", chain=3), mtg.Mtg(options.mtg, work / "mtg-long", PROXY).run(settings) as proxy:
+            wait_for_samples(work / "mtg-long", proxy)
+            compare_segments(score)
+            proxy.stop()
+
+    score.check("nginx with a long chain and mtg start and end well", long_flights)
     return score.finish()
 
 

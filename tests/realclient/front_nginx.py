@@ -97,14 +97,24 @@ def make_certificates(work: Path, key: tuple[str, ...] = EC) -> None:
         command("openssl", "req", "-x509", *ca, *key_kind, "-subj", f"/CN={host}", *extensions, *files)
 
 
+def lengthen_chain(work: Path, count: int) -> None:
+    """Put so many certificates of 4096 bits behind the host's, as for a chain that is long."""
+    if count:
+        files = ("-keyout", work / "chain.key", "-out", work / "chain.pem")
+        command("openssl", "req", "-x509", "-newkey", "rsa:4096", "-nodes", "-subj", "/CN=one of a chain", *files)
+        with open(work / f"{HOST}.pem", "a") as certificates:
+            certificates.write((work / "chain.pem").read_text("ascii") * count)
+
+
 @contextmanager
-def nginx(work: Path, key: tuple[str, ...] = EC, directives: str = "") -> Iterator[None]:
-    """nginx with a page and a big file, up for the length of the `with` block."""
+def nginx(work: Path, key: tuple[str, ...] = EC, directives: str = "", chain: int = 0) -> Iterator[None]:
+    """nginx with a page and a big file, up for the length of the `with` block; with more certificates if wanted."""
     html = work / "html"
     html.mkdir(parents=True)
     (html / "index.html").write_text(PAGE, "ascii")
     (html / "big.bin").write_bytes(os.urandom(BIG_BYTES))
     make_certificates(work, key)
+    lengthen_chain(work, chain)
     # As root, nginx would hand the files to a user who cannot read this folder.
     user = "user root;" if os.geteuid() == 0 else ""
     config = work / "nginx.conf"

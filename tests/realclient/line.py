@@ -23,6 +23,11 @@ class Line:
         self.end = "open"
         self.ended_at = 0.0
 
+    @property
+    def port(self) -> int:
+        """Our own; to be asked while it is open."""
+        return self._socket.getsockname()[1]
+
     def send(self, data: bytes) -> None:
         """Send; a reset that this meets is the end."""
         if self.end in ("open", "FIN"):

@@ -96,7 +96,7 @@ pub(super) static KEYS: &[KeySpec] = &[
         "defense.doppelganger.urls",
         HttpsUrls(|c| &mut c.defense.doppelganger.urls),
         Unset("none"),
-        "pages whose timing is imitated; the speed that it leaves is in the log; may be repeated",
+        "pages whose timing (enabled) and record sizes (drs) are imitated; the speed that is left is in the log; may be repeated",
     ),
     key(
         "defense.doppelganger.repeats-per-raid",
@@ -114,6 +114,6 @@ pub(super) static KEYS: &[KeySpec] = &[
         "defense.doppelganger.drs",
         Bool(|c| &mut c.defense.doppelganger.drs),
         Is("false"),
-        "small TLS records at the start of a connection, as web servers do",
+        "sizes of TLS records as those of a download from urls, else from the site (mtg-tls), else as Go's servers",
     ),
 ];

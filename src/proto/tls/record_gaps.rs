@@ -1,6 +1,9 @@
-//! The times between the records that a server sends.
+//! The times between the records that a server sends, and their lengths.
 
 use super::{RECORD_HEADER, content_type};
+
+/// Lengths that are kept; what comes later is as what came before.
+pub(crate) const LENGTHS_MAX: usize = 64;
 
 /// Reads record headers out of a server's byte stream, cut anywhere, and takes the time from each application-data
 /// record to the next.
@@ -16,6 +19,10 @@ pub(crate) struct RecordGaps {
     is_counting: bool,
     /// Microseconds.
     gaps: Vec<u32>,
+    /// The handshake is over.
+    is_after_handshake: bool,
+    /// Payload bytes of the first records since then.
+    lengths: Vec<u16>,
 }
 
 impl RecordGaps {
@@ -40,9 +47,13 @@ impl RecordGaps {
 
     fn begin(&mut self, now: u64) {
         let [kind, _, _, high, low] = self.header;
-        (self.header_len, self.left) = (0, usize::from(u16::from_be_bytes([high, low])));
+        let length = u16::from_be_bytes([high, low]);
+        (self.header_len, self.left) = (0, usize::from(length));
         if kind != content_type::APPLICATION_DATA {
             return;
+        }
+        if self.is_after_handshake && self.lengths.len() < LENGTHS_MAX {
+            self.lengths.push(length);
         }
         if let Some(last) = self.last.replace(now)
             && self.is_counting
@@ -56,9 +67,14 @@ impl RecordGaps {
         self.is_counting = true;
     }
 
-    /// The times between the records of the answer, microseconds.
-    pub(crate) fn into_gaps(self) -> Vec<u32> {
-        self.gaps
+    /// Lengths count from now on: the handshake is over.
+    pub(crate) fn handshake_is_over(&mut self) {
+        self.is_after_handshake = true;
+    }
+
+    /// The times between the records of the answer, microseconds, and the lengths of all that came after the handshake.
+    pub(crate) fn into_measured(self) -> (Vec<u32>, Vec<u16>) {
+        (self.gaps, self.lengths)
     }
 }
 
@@ -78,11 +94,13 @@ mod tests {
                 let mut wire = vec![kind, 3, 3, high, low];
                 wire.resize(wire.len() + length, 0x17);
                 wire.chunks(piece).for_each(|part| gaps.read(part, now));
-                if index == 2 {
-                    gaps.count();
+                match index {
+                    1 => gaps.handshake_is_over(),
+                    2 => gaps.count(),
+                    _ => {}
                 }
             }
-            assert_eq!(gaps.into_gaps(), [30, 60]);
+            assert_eq!(gaps.into_measured(), (vec![30, 60], vec![16_401, 1, 0]));
         }
     }
 }

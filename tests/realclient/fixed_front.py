@@ -7,6 +7,9 @@ import asyncio
 ANSWER = b"HTTP/1.1 400 Bad Request\r\nServer: front\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 KEEP_BYTES = 4096
 PATIENCE_SECS = 60
+# Who begins so gets a page without end.
+ENDLESS = b"GET /endless"
+BLOCK = b"\x55" * 65536
 
 
 class FixedFront:
@@ -35,6 +38,8 @@ class FixedFront:
                     limit.reschedule(asyncio.get_running_loop().time() + PATIENCE_SECS)
                     # Kept before the answer: whoever has that may ask at once what was seen.
                     begin += received[: KEEP_BYTES - len(begin)]
+                    if begin.startswith(ENDLESS):
+                        await self._send_without_end(writer, limit)
                     if is_first:
                         writer.write(ANSWER)
                         writer.write_eof()
@@ -42,3 +47,11 @@ class FixedFront:
             pass
         finally:
             writer.close()
+
+    @staticmethod
+    async def _send_without_end(writer: asyncio.StreamWriter, limit: asyncio.Timeout) -> None:
+        while True:
+            limit.reschedule(asyncio.get_running_loop().time() + PATIENCE_SECS)
+            writer.write(BLOCK)
+            await writer.drain()
+            await asyncio.sleep(0.01)

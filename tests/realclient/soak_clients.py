@@ -25,6 +25,10 @@ ANSWER_SECS = 30
 SMALLEST, LARGEST = 20_000, 300_000
 # A record with an encrypted alert of TLS 1.3.
 ALERT_SIZE = 24
+# Good clients come from so many networks, the first of which a flood comes from, too.
+SOURCES = 20
+FIRST_SOURCE = 100
+SHARED = f"127.{FIRST_SOURCE}.0.1"
 # With this a close is a reset.
 NO_LINGER = struct.pack("ii", 1, 0)
 
@@ -70,7 +74,10 @@ class Clients:
     # Good clients.
 
     async def _session(self, exchanges: list[Callable[[FakeTlsClient], Awaitable[None]]]) -> None:
-        client = await FakeTlsClient.connect(self._proxy, self.SECRET, random.choice((DC, -DC)))
+        source = f"127.{FIRST_SOURCE + random.randrange(SOURCES)}.0.1"
+        client = await FakeTlsClient.connect(self._proxy, self.SECRET, random.choice((DC, -DC)), source)
+        # This DC sends no packets, so the proxy cannot know that more is to come, and waits for a moment only.
+        client.receives = range(1, faketls.RECEIVED.stop)
         try:
             for exchange in exchanges:
                 try:

@@ -127,7 +127,10 @@ class Http:
             head += f"Content-Type: application/octet-stream\r\nContent-Length: {len(body)}\r\n"
         self.writer.write(head.encode() + b"\r\n" + (body or b""))
         await self.writer.drain()
-        answer = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+        answer = ["HTTP/1.1 100"]
+        # Caddy passes on what mtg says to its own `Expect`.
+        while answer[0].split()[1] == "100":
+            answer = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
         found = {key.lower(): value for key, value in (line.split(": ", 1) for line in answer[1:] if line)}
         status = int(answer[0].split()[1])
         if "chunked" in found.get("transfer-encoding", ""):

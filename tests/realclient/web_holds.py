@@ -22,7 +22,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 import faketls
@@ -162,7 +162,9 @@ class Sleeper:
         async with self._stack:
             await asyncio.sleep(max(0, self._since + GRACE_SECS + POLL_SECS + 7 - time.monotonic()))
             for pid in self._browser:
-                os.kill(pid, signal.SIGCONT)
+                # The browser may have ended some of its processes before.
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
             async with asyncio.timeout(WORK_SECS):
                 while self._phone.loads < 2:
                     await asyncio.sleep(0.1)
@@ -356,8 +358,8 @@ class Holds:
             await app.send(frames.frame(frames.CLOSE, 1))
             app._gone.add(1)
             app.streams.pop(1)
-            # Nothing is left to wait for.
-            await asyncio.get_running_loop().run_in_executor(None, proxy.ends, 3)
+            # What apps that left without a word have open counts until the grace is over.
+            await asyncio.get_running_loop().run_in_executor(None, proxy.ends, 10)
 
     async def _root(self, carrier: str, server: str) -> None:
         site = Site(HOST, "", SITE, self._work / "ca.pem")
@@ -382,7 +384,7 @@ class Holds:
             await asyncio.gather(*(app.open(n, ECHO) for app in all_apps for n in range(1, 11)))
             for _ in range(3):
                 await asyncio.gather(*(app.echo(n, 5000) for app in all_apps for n in range(1, 11)))
-            equal(int(_metric("mtg_web_streams")), 200, "streams")
+            equal(_metric("mtg_web_streams") >= 200, True, "200 streams")
             equal(int(_metric("mtg_web_sessions")) >= 20, True, "sessions")
 
     async def _slow(self) -> None:

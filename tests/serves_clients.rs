@@ -255,6 +255,14 @@ fn faults_after_the_hello_end_as_at_a_web_server() {
             assert_eq!((answer.len(), end), (24, End::Fin), "{words:?}");
         }
     }
+    // Of a record that is not whole nobody can tell what it is, and an alert is none yet.
+    for words in [&client::in_records(&[7; 200], 200)[..150], &alert[..5]] {
+        let mut greeted = greeted(proxy.address).unwrap();
+        greeted.stream.write_all(words).unwrap();
+        socket::assert_open_and_silent(&greeted.stream, Duration::from_millis(300));
+    }
+    let many = answer_to(&mut greeted(proxy.address).unwrap().stream, &CHANGE_CIPHER_SPEC.repeat(33));
+    assert_eq!((many.0.len(), many.1), (24, End::Fin));
     let (answer, end) = answer_to(&mut greeted(proxy.address).unwrap().stream, &alert);
     assert_eq!((answer.len(), end), (0, End::Fin));
     dc.assert_undialled(Duration::ZERO);

@@ -8,6 +8,7 @@ use super::faketls::{self, Digest};
 use super::obfuscated2::{ClientFrame, DcFrame, FRAME_LEN};
 use super::packets::Packets;
 use super::secret::Secret;
+use super::tls::CIPHERTEXT_MAX;
 use super::tls::client_hello::{Assembler, ClientHello, Progress};
 use super::tls::record::{Deframer, RecordError};
 use super::tls::server_hello::{self, ReplyShape};
@@ -159,6 +160,8 @@ impl Handshake {
                     return if is_other { other } else { Step::Read };
                 };
                 match ClientFrame::open(frame, secret.key()) {
+                    // Nobody can tell what a record is before it is whole.
+                    None if !deframer.is_between_records() && payload.len() <= CIPHERTEXT_MAX => Step::Read,
                     None => Step::Close { reason: Reason::BadFrame, after_alert: false },
                     Some(frame) => {
                         let (early, mut deframer) = (early.to_vec(), std::mem::take(deframer));

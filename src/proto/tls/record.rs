@@ -5,7 +5,7 @@ use super::{CIPHERTEXT_MAX, RECORD_HEADER, SEALED_MIN, TLS_1_2, content_type};
 /// What a client sent that no TLS client sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RecordError {
-    /// A content type that has no place here.
+    /// A content type that has no place here, or comes too often.
     Type,
     /// An alert in clear, which servers answer in another way than other faults.
     Alert,
@@ -15,13 +15,16 @@ pub(crate) enum RecordError {
     Length,
 }
 
+/// ChangeCipherSpecs in a row that nginx and BoringSSL bear; Go bears half of them.
+const CHANGES_MAX: u8 = 32;
 /// The one byte of a ChangeCipherSpec.
 const CHANGE_CIPHER_SPEC: u8 = 1;
 
 /// Takes the payload of application-data records out of a byte stream that may be cut anywhere.
 ///
 /// It takes what a TLS 1.3 server takes that cannot decrypt: before the session begins a ChangeCipherSpec counts for
-/// nothing (RFC 8446 section 5), and everything else is a fault.
+/// nothing (RFC 8446 section 5), and everything else is a fault. It is judged by the header, as OpenSSL does, but for an
+/// alert, which everybody waits for.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Deframer {
     header: [u8; RECORD_HEADER],
@@ -30,6 +33,8 @@ pub(crate) struct Deframer {
     /// Bytes of the current record's payload that have not arrived.
     left: u16,
     is_in_session: bool,
+    /// ChangeCipherSpecs so far.
+    changes: u8,
 }
 
 impl Deframer {
@@ -52,11 +57,16 @@ impl Deframer {
                 continue;
             }
             let arrived = usize::from(self.left).min(stream.len() - read);
-            if self.header.first() == Some(&content_type::APPLICATION_DATA) {
-                stream.copy_within(read..read + arrived, written);
-                written += arrived;
-            } else if stream.get(read) != Some(&CHANGE_CIPHER_SPEC) {
-                return Err(RecordError::Type);
+            let is_whole = arrived == usize::from(self.left);
+            match self.header.first() {
+                Some(&content_type::APPLICATION_DATA) => {
+                    stream.copy_within(read..read + arrived, written);
+                    written += arrived;
+                }
+                Some(&content_type::ALERT) if is_whole => return Err(RecordError::Alert),
+                Some(&content_type::ALERT) => {}
+                _ if stream.get(read) == Some(&CHANGE_CIPHER_SPEC) && self.changes < CHANGES_MAX => self.changes += 1,
+                _ => return Err(RecordError::Type),
             }
             read += arrived;
             self.left = self.left.saturating_sub(u16::try_from(arrived).unwrap_or(u16::MAX));
@@ -81,9 +91,8 @@ impl Deframer {
 fn check_header([kind, major, minor, high, low]: [u8; RECORD_HEADER], is_in_session: bool) -> Result<u16, RecordError> {
     let length = u16::from_be_bytes([high, low]);
     let longest = match kind {
-        content_type::APPLICATION_DATA => CIPHERTEXT_MAX,
+        content_type::APPLICATION_DATA | content_type::ALERT => CIPHERTEXT_MAX,
         content_type::CHANGE_CIPHER_SPEC if !is_in_session => 1,
-        content_type::ALERT => return Err(RecordError::Alert),
         _ => return Err(RecordError::Type),
     };
     if [major, minor] != TLS_1_2 {
@@ -195,6 +204,10 @@ mod tests {
         assert_eq!(deframe(&record(0x17, b""), &[99]), Err(RecordError::Length));
         assert_eq!(deframe(&record(0x14, &[1, 1]), &[99]), Err(RecordError::Length));
         assert_eq!(deframe(&record(0x14, &[2]), &[1]), Err(RecordError::Type));
+        // One in clear is waited for as long as it lasts.
+        assert_eq!(deframe(&record(0x15, &[2; 40])[..44], &[3]).unwrap(), b"");
+        let changes = |count: usize| deframe(&record(0x14, &[1]).repeat(count), &[4]);
+        assert_eq!((changes(32).unwrap(), changes(33)), (vec![], Err(RecordError::Type)));
         let mut deframer = Deframer::default();
         deframer.begin_session();
         assert_eq!(deframer.deframe(&mut record(0x14, &[1])), Err(RecordError::Type));

@@ -2,8 +2,8 @@
 
 For each front and feature: means of all ways, and the Kolmogorov-Smirnov distances of the control and of mtg to the bare
 front. A difference counts as gone when mtg's distance is no larger than the control's plus 0.1, or the means differ by
-less than 5 ms or bytes. mtg-tls is meant: the other one cannot measure the sizes of a page's records. Usage: wire.py [--mtg BINARY] [--work FOLDER] [--samples N] [--fronts NAME,...]. Needs nginx,
-caddy, haproxy, openssl. Prints one table; the last line is `N passed, N failed`.
+less than 5 ms or bytes. mtg-tls is meant. Needs nginx, caddy, haproxy, openssl.
+Usage: wire.py [--mtg BINARY] [--work FOLDER] [--samples N] [--fronts NAME,...] [--no-page]. Prints one table; the last line is `N passed, N failed`.
 """
 
 from __future__ import annotations
@@ -270,7 +270,9 @@ def observe(name: str, work: Path, options: object, score: Score) -> None:
     ]
     # gRPC has no pages.
     if has_pages := name != "boringssl":
-        settings += [("defense.doppelganger.drs", "true"), ("defense.doppelganger.urls", f"https://{HOST}/big.bin")]
+        settings += [("defense.doppelganger.drs", "true")]
+    if has_page := has_pages and not options.no_page:
+        settings += [("defense.doppelganger.urls", f"https://{HOST}/big.bin")]
     # The authority of the front's certificate, which mtg-tls asks for the page.
     os.environ["SSL_CERT_FILE"] = str(work / "front/ca.pem")
     haproxy = work / "haproxy.cfg"
@@ -285,7 +287,7 @@ def observe(name: str, work: Path, options: object, score: Score) -> None:
         proxy = stack.enter_context(mtg.Mtg(binary, work / "mtg", PROXY).run(settings))
         capture = stack.enter_context(Capture())
         wait_for_samples(work / "mtg", proxy)
-        if has_pages:
+        if has_page:
             wait_for_sizes(proxy)
         found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
         for _ in range(samples):
@@ -306,6 +308,7 @@ def main() -> int:
     """Observe in a network namespace of its own."""
     parser = mtg.arguments("Distances between fronts and mtg as an observer measures them.")
     parser.add_argument("--samples", type=int, default=100, help="of each feature and way")
+    parser.add_argument("--no-page", action="store_true", help="for a build without TLS, which cannot measure one")
     parser.add_argument("--fronts", default="nginx,caddy,boringssl", help="which, separated by commas")
     options = parser.parse_args()
     loopback_only.enter()

@@ -9,8 +9,8 @@ use super::clock::now_secs;
 use super::web_visitor::{Answer, Visitor};
 use super::{Case, Finding};
 use crate::config::Carrier;
-use crate::net::deadline;
 use crate::net::stream::Stream;
+use crate::net::{deadline, turn};
 use crate::proto::base64url;
 use crate::proto::dc::DcId;
 use crate::proto::mtproto::{self, ANSWER_MAX, LENGTH_LEN};
@@ -378,18 +378,18 @@ fn masked(batch: &[u8]) -> Vec<u8> {
 /// The payload of the next message, which is a short one.
 async fn message(stream: &mut Stream) -> io::Result<Vec<u8>> {
     let mut head = [0; 2];
-    stream.read_exact(&mut head).await?;
+    turn::take(stream.read_exact(&mut head)).await?;
     let [first, second] = head;
     let mut length = usize::from(second);
     if length == 126 {
         let mut long = [0; 2];
-        stream.read_exact(&mut long).await?;
+        turn::take(stream.read_exact(&mut long)).await?;
         length = u16::from_be_bytes(long).into();
     }
     if first != 0x82 || length > 4 * ANSWER_MAX {
         return Err(ErrorKind::InvalidData.into());
     }
     let mut payload = vec![0; length];
-    stream.read_exact(&mut payload).await?;
+    turn::take(stream.read_exact(&mut payload)).await?;
     Ok(payload)
 }

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::Case;
-use crate::net::deadline;
 use crate::net::stream::Stream;
+use crate::net::{deadline, turn};
 use crate::proto::web::BATCH_MAX;
 
 /// Time for an answer.
@@ -113,7 +113,7 @@ async fn receive(stream: &mut Stream) -> io::Result<Answer> {
 async fn more(stream: &mut Stream, received: &mut Vec<u8>) -> io::Result<bool> {
     let before = received.len();
     received.resize(before + CHUNK, 0);
-    let read = stream.read(received.get_mut(before..).unwrap_or_default()).await;
+    let read = turn::take(stream.read(received.get_mut(before..).unwrap_or_default())).await;
     let count = match read {
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => 0,
         read => read?,

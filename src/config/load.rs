@@ -508,18 +508,9 @@ mod tests {
     }
 
     #[test]
-    fn thousands_of_unknown_keys_cost_little_more_than_thousands_of_other_errors() {
-        let time = |line: &str| {
-            let text = line.repeat(14_000);
-            let once = || {
-                let started = std::time::Instant::now();
-                assert_eq!(complaints(&text).len(), ERRORS_MAX + 1);
-                started.elapsed()
-            };
-            (0..3).map(|_| once()).min().unwrap()
-        };
-        let (unknown, other) = (time("defence.blocklist.ulrs = 1\n"), time("defence.blocklist.ulrs : 1\n"));
-        assert!(unknown < other * 10 + Duration::from_millis(100), "{unknown:?}, others {other:?}");
+    fn of_thousands_of_unknown_keys_the_nearest_is_sought_for_those_that_are_shown() {
+        assert_eq!(complaints(&"defence.blocklist.ulrs = 1\n".repeat(14_000)).len(), ERRORS_MAX + 1);
+        assert_eq!(suggest::SEARCHES.get(), ERRORS_MAX);
     }
 
     #[test]

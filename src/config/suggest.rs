@@ -3,8 +3,16 @@
 use super::keys;
 use super::spec::Status;
 
+#[cfg(test)]
+thread_local! {
+    /// How often a nearest key was sought, which takes a while.
+    pub(super) static SEARCHES: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
 /// The known key that the owner may have meant.
 pub(super) fn nearest(key: &str) -> Option<&'static str> {
+    #[cfg(test)]
+    SEARCHES.set(SEARCHES.get() + 1);
     let names = || keys::all().filter(|spec| !matches!(spec.status, Status::Deprecated(_))).map(|spec| spec.name);
     // The right key in the wrong section.
     let is_tail = |long: &str, short: &str| long.strip_suffix(short).is_some_and(|head| head.ends_with('.'));

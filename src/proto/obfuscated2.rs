@@ -237,7 +237,7 @@ pub(crate) mod tests {
     #[test]
     #[cfg(feature = "web")]
     fn a_frame_to_a_proxy_opens_there() {
-        let mut made = DcFrame::to_proxy(Tag::Intermediate, DcId::new(-2), &KEY, &mut counting());
+        let mut made = DcFrame::to_proxy(Tag::Intermediate, DcId::new(-2), &KEY, &mut counting(0x60));
         let mut opened = ClientFrame::open(&made.bytes, &KEY).unwrap();
         assert_eq!((opened.tag, opened.dc), (Tag::Intermediate, DcId::new(-2)));
         let mut bytes = *b"question";

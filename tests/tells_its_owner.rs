@@ -165,6 +165,25 @@ fn proxy_headers_that_are_missing_unexpected_or_untrusted_are_told_of() {
 }
 
 #[test]
+fn clients_that_have_all_the_places_are_told_of() {
+    let dc = EchoDc::listen();
+    let proxy = quiet().dc(2, dc.address).set("concurrency", "4").start();
+    let _clients: Vec<_> = (0..4).map(|_| session(proxy.address, 2)).collect();
+    let _others: Vec<_> = (0..3).map(|_| socket::connect(proxy.address)).collect();
+    let log = wait_for_log(&proxy, "WARN all places are taken by clients, so that nobody else can connect");
+    assert_eq!(log.matches("all places are taken").count(), 1, "{log}");
+}
+
+#[test]
+fn an_address_at_its_cap_is_told_of_with_the_likely_cause() {
+    let proxy = quiet().set("handshakes-per-ip", "2").start();
+    let _silent: Vec<_> = (0..6).map(|_| socket::connect(proxy.address)).collect();
+    let log = wait_for_log(&proxy, "WARN one address has as many connections as 'handshakes-per-ip' lets it have");
+    assert!(log.contains("Docker's proxy hides theirs") && log.contains(" ip=127.0.0.1"), "{log}");
+    assert_eq!(log.matches("one address has as many").count(), 1, "{log}");
+}
+
+#[test]
 fn what_a_front_refuses_is_told_with_its_cause() {
     for (answer, wants_header, minds_header, sends_header, part) in [
         (OLD_FLIGHT, false, false, "false", "it answers in an older TLS"),

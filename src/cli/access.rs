@@ -17,7 +17,7 @@ pub(crate) static COMMAND: Command = Command {
     name: "access",
     arguments: &["[CONFIG]"],
     about: "print the links for Telegram clients as JSON",
-    flags: &[&IPV4, &IPV6, &PORT, &HEX, &QR],
+    flags: &[&IPV4, &IPV6, &PORT, &HEX, &QR, &JSON],
     notes,
     act,
 };
@@ -27,6 +27,8 @@ static IPV6: Flag = Flag { short: "-I", long: "--ipv6", value: "IP", about: "the
 static PORT: Flag = Flag { short: "-p", long: "--port", value: "N", about: "the port to put into links" };
 static HEX: Flag = Flag { short: "-x", long: "--hex", value: "", about: "secrets of links in hex, not in base64url" };
 static QR: Flag = Flag { short: "", long: "--qr", value: "", about: "draw QR codes for a terminal, not JSON" };
+
+static JSON: Flag = Flag { short: "", long: "--json", value: "", about: "JSON, as without it" };
 
 /// What goes into links as the server.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -67,6 +69,8 @@ fn act(mut words: Words) -> Result<(), Failure> {
     let port: Option<NonZeroU16> = words.value(&PORT, "a port from 1 to 65535")?;
     let hex = words.switch(&HEX);
     let draws = words.switch(&QR);
+    // What is printed without it, too: who has asked 'status' and 'doctor' for JSON asks for it here.
+    words.switch(&JSON);
     let [config] = words.positionals()?;
     check_threads()?;
     let (config, _) = Config::load(&config_path(config))?;

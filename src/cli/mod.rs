@@ -67,10 +67,11 @@ fn dispatch(args: Vec<OsString>) -> Result<(), Failure> {
     match first.as_str() {
         "--version" | "-v" | "-V" | "version" => match rest.as_slice() {
             [] => print(&version::line()),
+            [word] if word == "--" => print(&version::line()),
             [word] if is_help(word) => print(help::VERSION),
             _ => Err(Failure::usage(format!("{first} takes no arguments"))),
         },
-        "help" if !rest.is_empty() => help_about(&rest),
+        name if (name == "help" || is_help(name)) && !rest.is_empty() => help_about(&rest),
         name if is_help(name) || name == "help" => print(&help::overview()),
         name => {
             let command = find(name)?;
@@ -86,6 +87,8 @@ fn is_help(word: &str) -> bool {
 
 /// Flags may stand before the command they are for, and so may `--`.
 fn put_command_first(args: &mut Vec<String>) {
+    let signs = args.iter().take_while(|word| *word == "--").count();
+    args.drain(..signs);
     let is_command = |word: &String| COMMANDS.iter().any(|command| command.name == word);
     let starts_with_flag = args.first().is_some_and(|first| {
         first.starts_with('-') && !is_help(first) && !matches!(first.as_str(), "--version" | "-v" | "-V")

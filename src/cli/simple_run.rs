@@ -155,7 +155,7 @@ fn parse(mut words: Words) -> Result<SimpleRun, Failure> {
         };
         if !cfg!(feature = "tls") {
             return Err(words.fail(format_args!(
-                "{} asks over HTTPS, which this build cannot: take the mtg-tls build, or ask over UDP with --set network.dns=udp://{server}",
+                "{} asks over HTTPS, which this build cannot: take the mtg-tls build, or ask over UDP: mtg simple-run --set network.dns=udp://{server} BIND SECRET, with your other flags",
                 DOH_IP.long
             )));
         }
@@ -310,7 +310,9 @@ mod tests {
                 continue;
             }
             let Err(Failure::Usage(lines)) = parsed(&flags) else { panic!("{ip}") };
-            let works = lines[0].split_once("or ask over UDP with ").unwrap().1;
+            let command = lines[0].split_once("or ask over UDP: mtg simple-run ").unwrap().1;
+            let (works, rest) = command.split_once(" BIND").unwrap();
+            assert_eq!(rest, " SECRET, with your other flags");
             assert_eq!(works, format!("--set network.dns=udp://{server}"));
             assert_eq!(settings(&works.split(' ').collect::<Vec<_>>()), [format!("network.dns=udp://{server} --set")]);
         }

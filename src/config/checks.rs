@@ -51,8 +51,13 @@ pub(super) fn across_keys(config: &Config, is_set: &dyn Fn(&str) -> bool) -> Vec
 pub(super) fn is_off(config: &Config, key: &str) -> bool {
     let defense = &config.defense;
     match key.rsplit_once('.') {
+        // What switches is never off itself.
+        Some((_, "enabled" | "drs")) => false,
         Some(("defense.blocklist", _)) => !defense.blocklist.enabled,
         Some(("defense.allowlist", _)) => !defense.allowlist.enabled,
+        Some(("defense.anti-replay", _)) => !defense.anti_replay,
+        Some(("stats.prometheus", _)) => !config.stats.prometheus.enabled,
+        Some(("stats.statsd", _)) => !config.stats.statsd.enabled,
         Some(("defense.doppelganger", _)) => !fetches_pages(config),
         _ => false,
     }
@@ -98,7 +103,7 @@ fn warnings(config: &Config) -> Vec<(&'static str, &'static str)> {
         found.push(("defense.doppelganger.urls", text));
     }
     if let Dns::Https(server) = &config.network.dns
-        && server.host.parse().is_ok_and(is_quad9)
+        && (server.host.parse().is_ok_and(is_quad9) || server.host.ends_with("quad9.net"))
     {
         // Asked over HTTP/1.1 it answers with status 400.
         let text = "this name server wants HTTP/2, which mtg does not speak, so that no name will be found; set network.dns to tls:// or udp:// and the same address";

@@ -164,13 +164,19 @@ impl<'a> Loader<'a> {
         let set = if is_zero_argument { Err(ValueError::Invalid) } else { spec.field.set(config, key, text) };
         if let Err(error) = set {
             // What is off is not used, so this build need not be able to; the switch stands before the rest in the table.
-            if matches!(error, ValueError::NeedsTls(_)) && checks::is_off(config, spec.name) {
+            let is_off = checks::is_off(config, spec.name);
+            if matches!(error, ValueError::NeedsTls(_)) && is_off {
                 return;
             }
             // A key with a number at its end may have something private there.
             let shown = if is_showable_key(key) { key } else { spec.name };
             let subject = if place.line.is_some() { format!("{shown}: ") } else { String::new() };
-            self.error(place, subject + &explain(spec, text, error));
+            let why = subject + &explain(spec, text, error);
+            if is_off {
+                self.warn(place, why + "; it has no effect while its section is off")
+            } else {
+                self.error(place, why)
+            }
             return;
         }
         match spec.status {
@@ -308,10 +314,6 @@ mod tests {
                 "dc-override.0: \"1.2.3.4:443\" is not ip:port (an IPv6 address in brackets): the number of the DC in the key is not from 1 to 32767",
             ),
             (
-                "stats.prometheus.metric-prefix = 1a",
-                "stats.prometheus.metric-prefix: \"1a\" is not a word of lower-case letters and digits: Prometheus wants a letter first",
-            ),
-            (
                 "network.proxies = http://u:p@h",
                 "network.proxies: this value is not a URL socks5://[user:password@]host[:port]: only socks5:// is supported",
             ),
@@ -325,6 +327,12 @@ mod tests {
         ] {
             assert_eq!(complaints(text), [format!("f:3: {error}")]);
         }
+        assert_eq!(
+            complaints("stats.prometheus.enabled = true\nstats.prometheus.metric-prefix = 1a"),
+            [
+                "f:4: stats.prometheus.metric-prefix: \"1a\" is not a word of lower-case letters and digits: Prometheus wants a letter first"
+            ]
+        );
     }
 
     #[test]
@@ -409,6 +417,26 @@ mod tests {
     }
 
     #[test]
+    fn mistakes_in_what_is_off_are_told_and_keep_nobody_from_starting() {
+        for text in [
+            "[stats.prometheus]\nbind-to = \"prom:3129\"",
+            "[stats.statsd]\nenabled = false\nmetric-prefix = \"bad.prefix\"",
+            "[defense.anti-replay]\nenabled = false\nmax-size = \"banana\"",
+        ] {
+            let [warning] = &complaints(text)[..] else { panic!("{text}") };
+            let is_told =
+                warning.starts_with("warning: f:") && warning.ends_with("; it has no effect while its section is off");
+            assert!(is_told, "{warning}");
+        }
+        for text in
+            ["[stats.prometheus]\nenabled = maybe", "[stats.prometheus]\nenabled = true\nbind-to = \"prom:3129\""]
+        {
+            let [error] = &complaints(text)[..] else { panic!("{text}") };
+            assert!(!error.starts_with("warning"), "{error}");
+        }
+    }
+
+    #[test]
     fn what_is_off_is_not_judged() {
         let source = "urls = [\"https://lists.example/level1.netset\"]";
         for (text, complaints_with, complaints_without) in [
@@ -489,7 +517,7 @@ mod tests {
             ("defense.anti-replay.max-size = 1TB", "it is not from 16KB to 256MB"),
             ("threads = 65535", "\"65535\" is not a whole number from 1 to 64"),
             ("proxy-protocol-trusted = 10.0.0.0/+8", "the number after the slash is too large or no number"),
-            ("stats.prometheus.bind-to = 127.0.0.1:+80", "the port is not from 1 to 65535"),
+            ("dc-override.2 = 127.0.0.1:+80", "the port is not from 1 to 65535"),
             ("concurrency = +5", "\"+5\" is not a whole number from 1 to 65535"),
         ] {
             let [complaint] = &complaints(text)[..] else { panic!("{text}") };

@@ -257,10 +257,22 @@ fn path(text: &str, end: char) -> Result<(String, &str), SyntaxError> {
 
 /// The keys that an inline table stands for, each with `name` in front; those behind something odd are left out.
 fn keys_of_inline_table(text: &str, name: &str) -> Vec<String> {
+    keys_of_table(text, name, 0)
+}
+
+/// Tables within tables are followed so far: no key has more parts.
+const NESTED_MAX: u32 = 4;
+
+fn keys_of_table(text: &str, name: &str, depth: u32) -> Vec<String> {
     let mut keys = Vec::new();
     let mut rest = text.strip_prefix('{').unwrap_or(text);
     while let Ok((key, value)) = path(rest.trim_start(), '=') {
-        keys.push(format!("{name}.{key}"));
+        let (key, value) = (format!("{name}.{key}"), value.trim_start());
+        if value.starts_with('{') && depth < NESTED_MAX {
+            keys.extend(keys_of_table(value, &key, depth + 1));
+        } else {
+            keys.push(key);
+        }
         match after_value(value) {
             Some(next) => rest = next,
             None => break,
@@ -466,7 +478,8 @@ mod tests {
     fn a_table_in_braces_is_answered_with_the_lines_to_write() {
         for (text, lines) in [
             ("front = { ip = \"hunter2\", port = 443 }", ": front.ip = …, then front.port = …"),
-            ("a = {b = [1, 2], 'c' = {d = \"}\"}, e.f = 1}", ": a.b = …, then a.c = …, then a.e.f = …"),
+            ("a = {b = [1, 2], 'c' = {d = \"}\"}, e.f = 1}", ": a.b = …, then a.c.d = …, then a.e.f = …"),
+            ("a = {b = {c = {d = 1}, e = 2}}", ": a.b.c.d = …, then a.b.e = …"),
             ("a = {}", ""),
             ("a = {b", ""),
             ("a = {EE = 1}", ""),

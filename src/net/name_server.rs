@@ -23,6 +23,9 @@ use crate::proto::dns::{self, Addresses, Family, Fault};
 use crate::proto::url::Url;
 
 /// How long an answer over UDP is waited for in all.
+#[cfg(feature = "tls")]
+const HTTP_2_ADVICE: &str =
+    "it may insist on HTTP/2, which mtg does not speak: set network.dns to tls:// or udp:// and the same address";
 pub(super) const UDP_PATIENCE: Duration = Duration::from_secs(5);
 /// The fifths of that after which the question is sent again, and in the end given up.
 const UDP_FIFTHS: [u32; 3] = [1, 2, 2];
@@ -201,12 +204,14 @@ async fn over_https(stream: &mut Stream, url: &Url, question: &[u8]) -> io::Resu
     };
     let mut message = Vec::new();
     let head = http::exchange(stream, &request, &mut http::keep(&mut message)).await;
-    match head.map_err(|error| io::Error::other(error.to_string()))?.status {
+    // Who speaks HTTP/2 alone closes, or answers in it.
+    let advised = |error| io::Error::other(format!("{error}; {HTTP_2_ADVICE}"));
+    match head.map_err(advised)?.status {
         200 => dns::answer(&message, question).map_err(explained),
         // Quad9 says 400, others 426 or 505.
-        status @ (400 | 426 | 505) => Err(io::Error::other(format!(
-            "the name server refuses HTTP/1.1 (status {status}) and may insist on HTTP/2, which mtg does not speak: set network.dns to tls:// or udp:// and the same address"
-        ))),
+        status @ (400 | 426 | 505) => {
+            Err(io::Error::other(format!("the name server refuses HTTP/1.1 (status {status}); {HTTP_2_ADVICE}")))
+        }
         status => Err(io::Error::other(format!("the name server answers with status {status}"))),
     }
 }

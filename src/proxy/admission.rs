@@ -10,6 +10,7 @@ use std::time::Duration;
 use async_io::Async;
 use rustix::process::{Resource, getrlimit};
 
+use super::places::warn_of_cap;
 use super::{Shared, Visit, memory};
 use crate::config::{Config, Reject};
 use crate::guard::limits::{Caps, Told};
@@ -93,7 +94,10 @@ pub(super) async fn identify(shared: &Shared, client: &Async<TcpStream>, visit: 
     // Until then nobody knows whom the front would be shown to, so there is nothing but the end for who gives way.
     match visit.place.unless_told(read_header(client)).await {
         Err(Told::Leave) => return Err(Outcome::Evicted),
-        Err(Told::Decide | Told::Spill) => return Err(Outcome::AddressLimited),
+        Err(Told::Decide | Told::Spill) => {
+            warn_of_cap(visit.peer.ip());
+            return Err(Outcome::AddressLimited);
+        }
         Ok(origin) => {
             if let Origin::Proxied { source, destination } = origin? {
                 visit.peer = source;

@@ -8,7 +8,7 @@ use async_io::{Async, Timer};
 use futures_lite::FutureExt as _;
 
 use super::front::{self, Visitor};
-use super::places::Place;
+use super::places::{Place, warn_of_cap};
 use super::shadow::Shadow;
 use super::{Shared, Visit, farewell, keep_alive, random};
 use crate::config::Reject;
@@ -81,8 +81,13 @@ async fn hear(shared: &Shared, client: &Async<TcpStream>, visit: &mut Visit) -> 
             Next::End if !has_spoken && !shadow.has_begun() => return Err(Verdict::Over(Outcome::Silent)),
             Next::End => break if has_spoken { Stranger::Incomplete } else { Stranger::Silent },
             Next::Front => break if has_spoken { Stranger::Slow } else { Stranger::Silent },
-            Next::Told(Told::Decide) if visit.config.defense.reject == Reject::Front => break Stranger::AddressLimited,
-            Next::Told(Told::Decide) => return Err(Verdict::Over(Outcome::AddressLimited)),
+            Next::Told(Told::Decide) => {
+                warn_of_cap(visit.peer.ip());
+                match visit.config.defense.reject {
+                    Reject::Front => break Stranger::AddressLimited,
+                    Reject::Close => return Err(Verdict::Over(Outcome::AddressLimited)),
+                }
+            }
             Next::Told(Told::Spill) => break Stranger::Slow,
             Next::Told(Told::Leave) => return Err(Verdict::Over(Outcome::Evicted)),
             Next::Reset => {

@@ -55,8 +55,11 @@ impl Places {
             state.bells.resize_with(state.bells.len().max(ticket.number() + 1), Bell::default);
             state.set_bell(ticket, Bell::Silent);
             Some(ticket)
-        })?;
-        Some(Place { places: self.clone(), ticket })
+        });
+        if ticket.is_none() {
+            warn_none();
+        }
+        ticket.map(|ticket| Place { places: self.clone(), ticket })
     }
 
     /// Connections that are not closed yet.
@@ -164,6 +167,28 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.places.change(|state| state.limits.release(self.ticket));
+    }
+}
+
+fn warn_none() {
+    static WARNINGS: Limited = Limited::new(Duration::from_secs(60 * 60));
+    if let Some(left_out) = WARNINGS.pass(Instant::now()) {
+        log::warn!(
+            "all places are taken by clients, so that nobody else can connect; with more 'concurrency' or, on a small \
+             machine, 'memory' there are more places{left_out}"
+        );
+    }
+}
+
+/// Tells the owner that an address has as many connections as it may have that nobody knows yet.
+pub(super) fn warn_of_cap(address: IpAddr) {
+    static WARNINGS: Limited = Limited::new(Duration::from_secs(60 * 60));
+    if let Some(left_out) = WARNINGS.pass(Instant::now()) {
+        log::warn!(
+            "one address has as many connections as 'handshakes-per-ip' lets it have before they turn out to be clients': \
+             if all visitors come from it, a router or Docker's proxy hides theirs (host networking or \
+             proxy-protocol-listener shows them), else somebody tries out the proxy ip={address}{left_out}"
+        );
     }
 }
 

@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import faketls
@@ -63,7 +63,7 @@ class Cases:
 
     def all(self, score: Score) -> None:
         """Run every check."""
-        for reply in ("1", "2", "close"):
+        for reply in ("1", "2", "close", "lie"):
             score.check(
                 f"clients are served through a SOCKS5 proxy without IPv6 that says {reply}",
                 lambda reply=reply: self._socks(reply),
@@ -73,6 +73,10 @@ class Cases:
     def _socks(self, reply: str) -> None:
         script = [sys.executable, CASES / "socks_without_ipv6.py", str(SOCKS5[1]), reply]
         with running(script, SOCKS5, self._work / f"socks-{reply}.log") as proxy, self._mtg("socks_without_ipv6.conf"):
+            # One that says it has connected, and closes, is found out by the first client.
+            if reply == "lie":
+                with suppress(OSError, EOFError, TimeoutError):
+                    self._loop.run(ping(PROXY), 2 * PING_SECS)
             for _ in range(CLIENTS):
                 self._loop.run(ping(PROXY), 2 * PING_SECS)
             if f"asked for {DC[0]} {DC[1]}" not in proxy.log():

@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import socket
+import ssl
 import struct
 import subprocess
 import sys
@@ -62,6 +63,7 @@ SYSTEMS: list[tuple[str, str, dict[str, str]]] = [
     ("a truncated answer", "big.example", {"resolv.conf": "nameserver 127.0.0.5\n"}),
     ("hosts", "only.in.hosts", {"resolv.conf": SERVERS, "hosts": "127.0.0.1 Only.In.Hosts\n"}),
 ]
+HTTP_2_SETTINGS = bytes.fromhex("000000040000000000")
 CARRIER_NAT = "100.64.7.7"
 PUBLIC_IP = "8.8.4.4"
 LISTED = "127.0.9.5"
@@ -98,6 +100,7 @@ class Run:
         check("unbound with a certificate for another name is refused", self._wrong_name)
         check("unbound with a certificate of a stranger is refused", self._wrong_ca)
         check("a web server is asked over HTTPS", self._front_over_https)
+        check("a name server that speaks HTTP/2 alone is told of", self._http_2_alone)
         check("a list comes over HTTPS, once its certificate has become valid", self._list_over_https)
         check("addresses of the CDN are learned, and the last good ones stay", self._cdn_is_learned)
         check("the times between the records of a page are learned", self._page_is_measured)
@@ -215,6 +218,27 @@ class Run:
                 equal(_visit(), ANSWER, "the front's answer")
                 equal(set(web.requests), {"POST /dns-query"}, "requests")
                 proxy.stop()
+
+    def _http_2_alone(self) -> None:
+        """It answers whatever comes with its first frame, as such servers do, and goes."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*self._ca.certificate("http2", "127.0.0.1"))
+
+        def serve(listener: socket.socket) -> None:
+            while True:
+                try:
+                    with context.wrap_socket(listener.accept()[0], server_side=True) as visitor:
+                        visitor.sendall(HTTP_2_SETTINGS)
+                        visitor.recv(4096)
+                except ssl.SSLError:
+                    pass
+                except OSError:
+                    return
+
+        with socket.create_server(WEB) as listener:
+            threading.Thread(target=serve, args=(listener,), daemon=True).start()
+            self._is_refused("https://127.0.0.1", "it may insist on HTTP/2, which mtg does not speak")
+            listener.shutdown(socket.SHUT_RDWR)
 
     def _list_over_https(self) -> None:
         late = self._ca.certificate("late", "127.0.0.1", starts_in=datetime.timedelta(hours=1))

@@ -40,6 +40,7 @@ struct Candidate {
 struct Seen {
     address: IpAddr,
     flight: FirstFlight,
+    /// From the hello to its answer.
     millis: u128,
     /// Whether the certificate is good for the name; none if this build cannot tell.
     certificate: Option<Result<(), String>>,
@@ -111,16 +112,16 @@ async fn own_addresses(config: &Config, resolver: &Resolver) -> Vec<IpAddr> {
 async fn look(secret: &crate::proto::secret::Secret, resolver: &Resolver, dialer: &Dialer) -> Result<Seen, String> {
     let ips = resolver.resolve(secret.host()).await.map_err(|error| format!("it has no address: {error}"))?;
     let addresses = ips.into_iter().map(|ip| SocketAddr::new(ip, PORT)).collect();
-    let began = Instant::now();
     let connected = dialer.connect(addresses, CONNECT).await;
     let (socket, address) = connected.map_err(|error| format!("it cannot be reached: {error}"))?;
-    let millis = began.elapsed().as_millis();
+    let began = Instant::now();
     let flight = match greet(socket, b"", secret).await {
         Ok(Answerer::Server(flight)) => flight,
         Ok(Answerer::Refusing(refusal)) => return Err(refusal.to_string()),
         Ok(Answerer::Ourselves) => return Err("it leads back to this proxy".to_owned()),
         Err(error) => return Err(format!("it does not answer: {error}")),
     };
+    let millis = began.elapsed().as_millis();
     let certificate = certificate(secret.host(), address, dialer).await;
     Ok(Seen { address: address.ip(), flight, millis, certificate, is_near: None })
 }
@@ -184,7 +185,7 @@ impl Candidate {
             Some(Err(error)) => format!("no good certificate for the name ({error})"),
             None => "certificate not looked at (take mtg-tls)".to_owned(),
         });
-        parts.push(format!("{millis} ms away"));
+        parts.push(format!("answers in {millis} ms"));
         parts.extend(is_near.map(|is_near| if is_near { "our network" } else { "another network" }.to_owned()));
         let (_, has_bad_certificate, is_retry, is_odd_size, has_many, ..) = self.faults();
         let (grade, advice) = if has_bad_certificate {
@@ -240,7 +241,7 @@ mod tests {
         assert_eq!(grades, [Ok, Ok, Ok, Ok, Warn, Warn, Fail, Fail]);
         assert_eq!(
             all[0].finding().text,
-            "TLS 1.3 at 192.0.2.1, ML-KEM, one record of 4000 bytes, a certificate for the name, 30 ms away, our network"
+            "TLS 1.3 at 192.0.2.1, ML-KEM, one record of 4000 bytes, a certificate for the name, answers in 30 ms, our network"
         );
         assert!(all.iter().map(Candidate::finding).all(|finding| finding.grade == Ok || !finding.advice.is_empty()));
     }

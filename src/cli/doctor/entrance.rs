@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::greeting::{Answerer, greet};
 use super::{Case, Finding, Grade};
 use crate::cli::address;
+use crate::daemon::status;
 use crate::net::public_ip::PublicIps;
 use crate::proto::tls::refusal::Refusal;
 
@@ -56,6 +57,13 @@ fn may_be_shut_out(case: &Case) -> bool {
 
 /// As a proxy does whose places are taken, and a load balancer without a server behind it.
 fn hangs_up(address: SocketAddr) -> Finding {
+    if status::ask(address).is_ok() {
+        return Finding::warn(
+            PORT,
+            &format!("the proxy runs on {address}, and all its places are taken"),
+            "see concurrency, handshakes-per-ip and, on a small machine, memory; 'mtg status' shows how many there are",
+        );
+    }
     Finding::warn(
         PORT,
         &format!("somebody listens on {address} and hangs up at once"),

@@ -12,7 +12,8 @@ cpu_of() {
         arm-*) echo arm arm1176 ;;
         armv5te-*) echo arm arm926 ;;
         aarch64-*) echo aarch64 cortex-a53 ;;
-        i586-*) echo i386 pentium ;;
+        # The first with CMOV, which hmac wants.
+        i586-*) echo i386 pentium2 ;;
         riscv64gc-*) echo riscv64 rv64 ;;
         x86_64-*) echo x86_64 Nehalem ;;
     esac

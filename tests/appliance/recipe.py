@@ -7,6 +7,7 @@ Usage: recipe.py. The last line is `N passed, N failed`.
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 from functools import partial
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from command import run
 
-from score import Score, equal
+from score import Failed, Score, equal
 
 ROOT = Path(__file__).resolve().parents[2]
 SDK = ROOT / "tests/appliance/standin/sdk"
@@ -63,6 +64,19 @@ def fits(package: openwrt.Package, folder: Path) -> None:
         equal(tuple(word.lstrip("+") for word in said("DEPENDS").split()), package.depends, "depends")
 
 
+def old_compiler_is_refused() -> None:
+    """Of such a machine the one before everything else in the PATH is a stand-in."""
+    with tempfile.TemporaryDirectory() as name:
+        rustc = Path(name) / "rustc"
+        rustc.write_text("#!/bin/sh\necho 'rustc 1.85.0 (4d91de4e4 2025-02-17)'\n", "ascii")
+        rustc.chmod(0o755)
+        environment = {**os.environ, "PATH": f"{name}:{os.environ['PATH']}", "MTG_TOOLCHAIN": "nightly"}
+        done = run([ROOT / "scripts/build", "x86_64-unknown-linux-musl"], code=1, env=environment)
+    wanted = "missing: the nightly toolchain, Rust 1.92 or newer, with its source; install it with: rustup toolchain install"
+    if wanted not in done.stderr:
+        raise Failed(f"it says {done.stderr[-300:]!r}")
+
+
 def main() -> int:
     """Run all checks."""
     score = Score()
@@ -75,6 +89,7 @@ def main() -> int:
             for package in packages:
                 if (folder / package.name).exists():
                     score.check(f"{package.name}: the same as scripts/ipk and scripts/apk pack", partial(fits, package, folder))
+    score.check("scripts/build refuses a compiler that is too old, and says what it takes", old_compiler_is_refused)
     score.check("three packages", lambda: equal(len(packages), 3, "packages"))
     return score.finish()
 

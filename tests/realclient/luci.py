@@ -316,6 +316,10 @@ class Page:
     async def _links(self) -> None:
         link = await self._link()
         equal(link, f"tg://proxy?port=8444&secret={self._service.secret()}&server=other.example.org", "link")
+        await self._browser.value("document.querySelector('#mtg-links input').parentNode.querySelector('button').click()")
+        await self._browser.wait("document.querySelector('#mtg-links').innerText.includes('Copied')")
+        chosen = "(input => input.value.slice(input.selectionStart, input.selectionEnd))(document.querySelector('#mtg-links input'))"
+        equal(await self._browser.value(chosen), link, "what is copied")
         await self._browser.press("Hide")
         equal(await self._browser.text("#mtg-links"), "", "links that are hidden")
 

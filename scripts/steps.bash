@@ -3,6 +3,7 @@
 
 steps_passed=0
 steps_failed=0
+failed_steps=()
 
 # step NAME COMMAND...: a step fails if its command does; the ones after it run all the same.
 step() {
@@ -22,12 +23,16 @@ step() {
         printf -- '-- %s: passed (%d s)\n' "$name" $((SECONDS - began))
     else
         steps_failed=$((steps_failed + 1))
+        failed_steps+=("$name")
         printf -- '-- %s: FAILED (exit code %d)\n' "$name" "$code"
     fi
 }
 
-# finish: the last line; the exit code is 0 only if something passed and nothing failed.
+# finish: which steps failed, a line each, and the last line; the exit code is 0 only if something passed and nothing
+# failed.
 finish() {
-    printf '\n%d passed, %d failed\n' "$steps_passed" "$steps_failed"
+    echo
+    ((steps_failed == 0)) || printf 'FAILED: %s\n' "${failed_steps[@]}"
+    printf '%d passed, %d failed\n' "$steps_passed" "$steps_failed"
     ((steps_passed > 0 && steps_failed == 0))
 }

@@ -189,6 +189,9 @@ class Page:
         for field, value, key in (("proxies", "socks5://127.0.0.1:99999", "network.proxies"), ("lists", "http://example.com:99999/l", "defense.blocklist.urls")):
             await self._visit()
             await self._browser.fill(field, value)
+            # What is off is not judged.
+            if field == "lists":
+                await self._browser.value("document.querySelector('[data-name=blocks] input').click()")
             await self._browser.press("Check and save")
             message = await self._browser.message()
             if not re.search(rf"Nothing was saved:\n/etc/mtg\.conf:\d+: {re.escape(key)}: ", message):

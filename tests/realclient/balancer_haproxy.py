@@ -8,9 +8,7 @@ The last line is `N passed, N failed`.
 from __future__ import annotations
 
 import errno
-import os
 import re
-import shutil
 import socket
 import sys
 import time
@@ -18,12 +16,12 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import faketls
-import loopback_only
 import mock_dc
 import mtg
 from daemon import Daemon, eventually, running
 from loop_thread import LoopThread
 from score import Failed, Score, equal
+from set_up import set_up
 from tdlib import Tdlib
 
 FIRST, SECOND = ("127.0.0.1", 3128), ("127.0.0.1", 3129)
@@ -197,11 +195,7 @@ def _exchange(source: str, address: tuple[str, int], request: bytes) -> bytes:
 
 def main() -> int:
     """Run all checks in a network namespace of their own."""
-    options = mtg.arguments("HAProxy in front of mtg.").parse_args()
-    loopback_only.enter()
-    work = (options.work / "haproxy").resolve()
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
+    options, work, score = set_up(mtg.arguments("HAProxy in front of mtg."), "haproxy")
     settings = [
         ("secret", SECRET.hex()),
         ("proxy-protocol-listener", "true"),
@@ -212,7 +206,7 @@ def main() -> int:
         ("log-level", "debug"),
         *mock_dc.overrides(),
     ]
-    score, dcs = Score(), mock_dc.MockDataCentres()
+    dcs = mock_dc.MockDataCentres()
 
     def everything() -> None:
         with LoopThread() as loop, ExitStack() as stack:
@@ -230,5 +224,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    os.environ["PATH"] += ":/usr/sbin:/sbin"
     sys.exit(main())

@@ -7,7 +7,6 @@ The last line is `N passed, N failed`.
 from __future__ import annotations
 
 import asyncio
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,13 +14,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import faketls
-import loopback_only
 import mtg
 from daemon import Daemon, running
 from front_nginx import nginx
 from loop_thread import LoopThread
 from pace import Pace
 from score import Failed, Score
+from set_up import set_up
 from soak_dc import ORDER, SoakDc
 
 CASES = mtg.ROOT / "tests/data/cases"
@@ -113,12 +112,8 @@ class Cases:
 
 def main() -> int:
     """Run the checks in a network namespace of their own."""
-    options = mtg.arguments("Set-ups of owners that have failed once.").parse_args()
-    loopback_only.enter()
+    options, work, score = set_up(mtg.arguments("Set-ups of owners that have failed once."), "cases")
     subprocess.run(["ip", "address", "add", f"{DC_IPV6}/128", "dev", "lo"], check=True)
-    work: Path = options.work.resolve() / "cases"
-    shutil.rmtree(work, ignore_errors=True)
-    score = Score()
     with LoopThread() as loop:
         loop.run(SoakDc(Pace(BYTES_PER_SEC)).listen(*DC))
         Cases(options.mtg, work, loop).all(score)

@@ -20,11 +20,11 @@ from pathlib import Path
 
 import yaml
 
-import loopback_only
 import mtg
 from daemon import running
 from front_nginx import EC, HOST, command, make_certificates
 from score import Failed, Score, equal
+from set_up import set_up
 from web_holds import Phone
 from web_proxy import KEY, PAGE, ROOT, SECRET
 
@@ -99,13 +99,9 @@ async def check(score: Score, work: Path) -> None:
 
 def main() -> int:
     """Run all checks in a network namespace of their own."""
-    options = mtg.arguments("The compose file.").parse_args()
-    loopback_only.enter()
-    work = (options.work / "compose").resolve()
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
+    options, work, score = set_up(mtg.arguments("The compose file."), "compose")
     make_certificates(work, EC)
-    score, folder = Score(), fill_in(work)
+    folder = fill_in(work)
     services = read(folder)
     score.check("podman-compose finds two services", lambda: equal(sorted(services), ["mtg", "web"], "services"))
     for name, service in services.items():
@@ -140,5 +136,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    os.environ["PATH"] += ":/usr/sbin:/sbin"
     sys.exit(main())

@@ -64,6 +64,18 @@ def running(command: list[str | Path], address: tuple[str, int], log: Path) -> I
         daemon.stop()
 
 
+@contextmanager
+def dnsmasq(address: tuple[str, int], hosts: list[tuple[str, str]], work: Path, *options: str) -> Iterator[Daemon]:
+    """A name server that knows the names (with their addresses before them) and asks nobody else."""
+    file = work / "dnsmasq.hosts"
+    file.write_text("".join(f"{ip} {name}\n" for ip, name in hosts), "ascii")
+    words = ["dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--bind-interfaces"]
+    words += [f"--listen-address={address[0]}", f"--port={address[1]}", f"--addn-hosts={file}"]
+    words += ["--user=", "--group=", f"--pid-file={work / 'dnsmasq.pid'}", *options]
+    with running(words, address, work / "dnsmasq.log") as server:
+        yield server
+
+
 def eventually(what: str, seconds: float, attempt: Callable[[], object]) -> None:
     """Ask until the answer is true; fail with `what` if that takes longer."""
     deadline = time.monotonic() + seconds

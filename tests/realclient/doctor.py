@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import pty
-import shutil
 import socket
 import struct
 import subprocess
@@ -21,12 +20,12 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import front_nginx
-import loopback_only
 import mock_dc
 import mtg
 from front_nginx import FRONT, PROXY, SECRET
 from loop_thread import LoopThread
 from score import Failed, Score, equal
+from set_up import set_up
 
 TIME_SERVER = ("127.0.0.1", 1123)
 # Above what doctor takes at most.
@@ -352,19 +351,15 @@ def forwarding(listen: tuple[str, int], to: tuple[str, int]) -> Iterator[None]:
 
 def main() -> int:
     """Run all checks in a network namespace of their own."""
-    options = mtg.arguments("mtg doctor against broken set-ups.").parse_args()
-    binary = options.mtg.resolve()
-    loopback_only.enter()
-    work = (options.work / "doctor").resolve()
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
+    options, work, score = set_up(mtg.arguments("mtg doctor against broken set-ups."), "doctor")
+    binary = options.mtg
     settings = [
         ("secret", SECRET.hex()),
         ("domain-fronting.host", FRONT[0]),
         ("domain-fronting.port", str(FRONT[1])),
         *mock_dc.overrides(),
     ]
-    score, dcs = Score(), mock_dc.MockDataCentres()
+    dcs = mock_dc.MockDataCentres()
 
     def checks() -> None:
         with front_nginx.nginx(work, directives=other_fronts(work)), LoopThread() as loop:
@@ -380,5 +375,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    os.environ["PATH"] += ":/usr/sbin:/sbin"
     sys.exit(main())

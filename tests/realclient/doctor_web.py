@@ -9,20 +9,19 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import loopback_only
 import mock_dc
 import mtg
-from daemon import running
+from daemon import dnsmasq, running
 from front_nginx import EC, HOST, make_certificates
 from loop_thread import LoopThread
 from score import Failed, Score, equal
+from set_up import set_up
 from web_proxy import KEY, PAGE, PATH, PROXY, ROOT, SECRET, WEB
 
 SITE = ("127.0.0.1", 443)
@@ -135,22 +134,16 @@ class Chain:
 
 def main() -> int:
     """Run all checks in a network namespace of their own."""
-    options = mtg.arguments("Doctor and the WEB proxy.").parse_args()
-    loopback_only.enter()
-    work = (options.work / "doctor-web").resolve()
-    shutil.rmtree(work, ignore_errors=True)
+    options, work, score = set_up(mtg.arguments("Doctor and the WEB proxy."), "doctor-web")
     (work / "html").mkdir(parents=True)
     (work / "html/index.html").write_text(PAGE, "ascii")
     make_certificates(work, EC)
-    score, dcs = Score(), mock_dc.MockDataCentres()
-    names = [f"--address=/{HOST}/127.0.0.1", "--no-resolv", "--no-hosts", "--keep-in-foreground", "--user=root"]
-    dnsmasq = ["dnsmasq", *names, f"--listen-address={DNS[0]}", f"--port={DNS[1]}", "--bind-interfaces", "--conf-file=/dev/null"]
-    with LoopThread() as loop, running(dnsmasq, DNS, work / "dnsmasq.log"):
+    dcs = mock_dc.MockDataCentres()
+    with LoopThread() as loop, dnsmasq(DNS, [("127.0.0.1", HOST)], work):
         loop.run(dcs.listen())
-        Chain(options.mtg.resolve(), work, score).all()
+        Chain(options.mtg, work, score).all()
     return score.finish()
 
 
 if __name__ == "__main__":
-    os.environ["PATH"] += ":/usr/sbin:/sbin"
     sys.exit(main())

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -23,13 +22,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import faketls
-import loopback_only
 import mtg
 import segments
 from front_nginx import FRONT, HOST, PROXY, SECRET, command, make_certificates, nginx
 from line import Line
 from score import Failed, Score, equal
 from segments import Capture
+from set_up import set_up
 
 RARE_BYTES = 2
 REPLIES = 100
@@ -255,11 +254,7 @@ def _alike(lengths: tuple[Counter[int], Counter[int]]) -> None:
 
 def main() -> int:
     """Compare in a network namespace of their own."""
-    options = mtg.arguments("First flights of fronts and of mtg.").parse_args()
-    loopback_only.enter()
-    work = (options.work / "flights").resolve()
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
+    options, work, score = set_up(mtg.arguments("First flights of fronts and of mtg."), "flights")
     settings = [
         ("secret", SECRET.hex()),
         ("domain-fronting.host", FRONT[0]),
@@ -267,7 +262,6 @@ def main() -> int:
         ("log-level", "debug"),
     ]
     segments.like_ethernet()
-    score = Score()
     print(f"{'front':10} {'hello':8} {'who':6} suite group extensions hello records  encrypted bytes × replies")
     for name in ("nginx", "openssl", "boringssl"):
 
@@ -299,5 +293,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    os.environ["PATH"] += ":/usr/sbin:/sbin"
     sys.exit(main())

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -20,11 +19,11 @@ from pathlib import Path
 from typing import TypeVar
 
 import faketls
-import loopback_only
 import mock_dc
 import mtg
 from loop_thread import LoopThread
 from score import Failed, Score, equal
+from set_up import set_up
 from tdlib import Tdlib
 
 T = TypeVar("T", str, bytes)
@@ -250,11 +249,7 @@ def check_tdlib(work: Path, dcs: mock_dc.MockDataCentres) -> None:
 
 def main() -> int:
     """Run all checks in a network namespace of their own."""
-    options = mtg.arguments("nginx as mtg's front.").parse_args()
-    loopback_only.enter()
-    work = (options.work / "nginx").resolve()
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
+    options, work, score = set_up(mtg.arguments("nginx as mtg's front."), "nginx")
     settings = [
         ("secret", SECRET.hex()),
         ("domain-fronting.host", FRONT[0]),
@@ -262,7 +257,7 @@ def main() -> int:
         ("log-level", "debug"),
         *mock_dc.overrides(),
     ]
-    score, dcs = Score(), mock_dc.MockDataCentres()
+    dcs = mock_dc.MockDataCentres()
 
     def looks() -> None:
         with nginx(work), LoopThread() as loop, mtg.Mtg(options.mtg, work / "mtg", PROXY).run(settings) as proxy:
@@ -276,5 +271,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    os.environ["PATH"] += ":/usr/sbin:/sbin"
     sys.exit(main())

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from contextlib import ExitStack
 from pathlib import Path
 
-import loopback_only
 import mtg
-from daemon import running
+from daemon import dnsmasq, running
 from front_nginx import SECRET
 from own_ca import OwnCa
-from score import Failed, Score, equal
+from score import Failed, equal
+from set_up import set_up
 
 DNS = ("127.0.0.1", 5353)
 LIMIT_SECS = 25
@@ -67,7 +66,7 @@ class Web:
 
     def start(self) -> None:
         """Serve all of them until the stack is unwound."""
-        self._dnsmasq()
+        self._stack.enter_context(dnsmasq(DNS, [(ip, host) for host, ip in ADDRESSES.items()], self._work))
         self._boringssl("boringssl.example")
         self._caddy("go.example", "untrusted.example")
         self._nginx({"nginx.example": "ssl_protocols TLSv1.2 TLSv1.3;", "old.example": "ssl_protocols TLSv1.2;"})
@@ -78,13 +77,6 @@ class Web:
 
     def _run(self, words: list[str | Path], address: tuple[str, int]) -> None:
         self._stack.enter_context(running(words, address, self._work / f"{Path(words[0]).name}.log"))
-
-    def _dnsmasq(self) -> None:
-        hosts = self._work / "hosts"
-        hosts.write_text("".join(f"{ip} {host}\n" for host, ip in ADDRESSES.items()), "ascii")
-        options = ["--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--bind-interfaces"]
-        options += [f"--port={DNS[1]}", f"--listen-address={DNS[0]}", f"--addn-hosts={hosts}", "--user=", "--group="]
-        self._run(["dnsmasq", *options, f"--pid-file={self._work / 'dnsmasq.pid'}"], DNS)
 
     def _boringssl(self, host: str) -> None:
         certificate, key = self._files(host)
@@ -126,17 +118,12 @@ def grade(binary: Path, config: Path, hosts: list[str]) -> tuple[list[dict[str, 
 
 def main() -> int:
     """Grade all sites in a network namespace of their own."""
-    options = mtg.arguments("Sites graded as fronts.").parse_args()
-    binary = options.mtg.resolve()
-    loopback_only.enter()
-    work = (options.work / "grades").resolve()
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
+    options, work, score = set_up(mtg.arguments("Sites graded as fronts."), "grades")
+    binary = options.mtg
     config = work / "mtg.conf"
     settings = {"secret": SECRET.hex(), "bind-to": "127.0.0.1:3443", "public-ipv4": "127.0.0.1"}
     settings["network.dns"] = f"udp://{DNS[0]}:{DNS[1]}"
     config.write_text("".join(f"{key} = {value}\n" for key, value in settings.items()), "ascii")
-    score = Score()
 
     def checks() -> None:
         with ExitStack() as stack:
@@ -174,5 +161,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    os.environ["PATH"] += ":/usr/sbin:/sbin"
     sys.exit(main())

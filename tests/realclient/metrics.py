@@ -8,9 +8,7 @@ The last line is `N passed, N failed`.
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -22,13 +20,13 @@ from pathlib import Path
 
 import faketls
 import grafana_foundation_sdk.cog.plugins as plugins
-import loopback_only
 import mock_dc
 import mtg
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.dashboard import Dashboard
 from loop_thread import LoopThread
 from score import Failed, Score, equal
+from set_up import set_up
 from tdlib import Tdlib
 
 PROXY = ("127.0.0.1", 3443)
@@ -252,13 +250,9 @@ def main() -> int:
     parser = mtg.arguments("mtg's metrics with their real readers.")
     parser.add_argument("--prometheus", type=Path, help="folder of promtool and prometheus, if not in the PATH")
     parser.add_argument("--statsd", type=Path, default=mtg.ROOT / "target/node/node_modules/statsd")
-    options = parser.parse_args()
-    binary, package = options.mtg.resolve(), options.statsd.resolve()
+    options, work, score = set_up(parser, "metrics")
+    binary, package = options.mtg, options.statsd.resolve()
     tools = options.prometheus.resolve() if options.prometheus else None
-    loopback_only.enter()
-    work = (options.work / "metrics").resolve()
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
     blocklist = work / "blocklist"
     blocklist.write_text("192.0.2.0/24\n", "ascii")
     settings = [
@@ -271,7 +265,7 @@ def main() -> int:
         ("stats.prometheus.bind-to", METRICS),
         *mock_dc.overrides(),
     ]
-    score, dcs = Score(), mock_dc.MockDataCentres()
+    dcs = mock_dc.MockDataCentres()
 
     def prometheus() -> None:
         with mtg.Mtg(binary, work / "mtg", PROXY).run(settings) as proxy:
@@ -292,5 +286,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    os.environ["PATH"] += ":/usr/sbin:/sbin"
     sys.exit(main())

@@ -6,8 +6,6 @@ The last line is `N passed, N failed`.
 
 from __future__ import annotations
 
-import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -15,9 +13,9 @@ import threading
 import time
 from pathlib import Path
 
-import loopback_only
 import mtg
-from score import Failed, Score, equal
+from score import Failed, equal
+from set_up import set_up
 
 RULES = mtg.ROOT / "image/nftables/mtg.nft"
 SERVER, CLIENTS = "10.77.0.1", ("10.77.0.2", "10.77.0.3")
@@ -95,12 +93,8 @@ def cuts_up_hellos(work: Path, sizes: list[int]) -> None:
 
 def main() -> int:
     """Run all checks between two namespaces of their own."""
-    options = mtg.arguments("The nftables file.").parse_args()
-    loopback_only.enter()
-    work = (options.work / "nftables").resolve()
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
-    score, sizes = Score(), []
+    options, work, score = set_up(mtg.arguments("The nftables file."), "nftables")
+    sizes: list[int] = []
 
     def everything() -> None:
         command("ip", "netns", "add", CLIENT_NAMESPACE)
@@ -127,5 +121,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    os.environ["PATH"] += ":/usr/sbin:/sbin"
     sys.exit(main())

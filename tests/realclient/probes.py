@@ -5,9 +5,7 @@ Usage: probes.py [--mtg BINARY] [--work FOLDER] [--scale N]. Prints one table; t
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import ssl
 import sys
 from collections.abc import Callable
@@ -16,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import faketls
-import loopback_only
 import mtg
 from front_nginx import FRONT, HOST, PROXY, RSA, SECRET, Visitor, nginx
 from line import Line, TlsLine
 from score import Failed, Score
+from set_up import set_up
 
 # Short, so that the test is; mtg keeps its own limits, which are longer. Seconds, times what --scale says.
 NGINX_LIMITS = (
@@ -445,11 +443,7 @@ def main() -> int:
     """Run the battery in a network namespace of its own."""
     parser = mtg.arguments("The same probes at nginx and at mtg.")
     parser.add_argument("--scale", type=int, default=1, help="factor on nginx's time limits; 20 is its defaults")
-    options = parser.parse_args()
-    loopback_only.enter()
-    work = (options.work / "probes").resolve()
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
+    options, work, score = set_up(parser, "probes")
     settings = [
         # Less than nginx bears here, so that it is nginx which decides.
         ("network.timeout.handshake", "1s"),
@@ -458,7 +452,6 @@ def main() -> int:
         ("domain-fronting.port", str(FRONT[1])),
         ("log-level", "debug"),
     ]
-    score = Score()
 
     def battery() -> None:
         limits = " ".join(f"{name} {secs * options.scale}s;" for name, secs in NGINX_LIMITS)
@@ -473,5 +466,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    os.environ["PATH"] += ":/usr/sbin:/sbin"
     sys.exit(main())

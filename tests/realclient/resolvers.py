@@ -6,12 +6,10 @@ without TLS, the other one a build with it. The last line is `N passed, N failed
 
 from __future__ import annotations
 
-import asyncio
 import datetime
 import json
 import os
 import re
-import shutil
 import socket
 import ssl
 import struct
@@ -20,17 +18,18 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import faketls
-import loopback_only
 import mtg
+from daemon import Daemon, dnsmasq, running
 from fixed_front import ANSWER, FixedFront
 from loop_thread import LoopThread
 from own_ca import OwnCa
 from pace import Pace
 from score import Failed, Score, equal
+from set_up import set_up
 from soak_dc import ORDER, SoakDc
 from web import Web
 
@@ -76,16 +75,16 @@ DEADLINE_SECS = 17
 class Run:
     """The parts that every check needs."""
 
-    def __init__(self, plain: Path, with_tls: Path, work: Path, loop: LoopThread) -> None:
+    def __init__(self, plain: Path, with_tls: Path, work: Path, loop: LoopThread, score: Score) -> None:
         self._plain = plain
         self._with_tls = with_tls
         self._work = work
         self._loop = loop
-        self._score = Score()
+        self._score = score
         self._ca = OwnCa(work / "ca")
 
-    def all(self) -> int:
-        """Run every check; return the exit code."""
+    def all(self) -> None:
+        """Run every check."""
         check = self._score.check
         for name, binary in (("without TLS", self._plain), ("with TLS", self._with_tls)):
             check(f"{name}: dnsmasq is asked over UDP", lambda: self._front_is_found(binary, HOST))
@@ -107,7 +106,6 @@ class Run:
         check("a build without TLS says what it needs", self._refused_without_tls)
         check("a STUN server tells the public address, carrier-grade NAT is named", self._stun)
         check("a web page tells the public address where no STUN server answers", self._public_page)
-        return self._score.finish()
 
     def _mtg(self, binary: Path, settings: list[tuple[str, str]]) -> mtg.Mtg:
         os.environ["SSL_CERT_FILE"] = str(self._ca.file)
@@ -148,8 +146,7 @@ class Run:
     def _server_dies(self) -> None:
         with self._dnsmasq() as server, self._mtg(self._plain, [_dns(DNSMASQ)]) as proxy:
             equal(_visit(), ANSWER, "before")
-            server.kill()
-            server.wait(START_SECS)
+            server.stop()
             # The server says 1 s; we take that for 5 s.
             time.sleep(6)
             started = time.monotonic()
@@ -161,8 +158,7 @@ class Run:
     def _server_falls_silent(self) -> None:
         with self._dnsmasq() as server, self._mtg(self._plain, [_dns(DNSMASQ)]) as proxy:
             equal(_visit(), ANSWER, "before")
-            server.kill()
-            server.wait(START_SECS)
+            server.stop()
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
                 silent.bind(DNSMASQ)
                 time.sleep(6)
@@ -341,19 +337,12 @@ class Run:
     def _log(self) -> str:
         return (self._work / "run/stderr").read_text("utf-8", "replace")
 
-    @contextmanager
-    def _dnsmasq(self, address: tuple[str, int] = DNSMASQ) -> Iterator[subprocess.Popen[bytes]]:
-        names = {HOST: "127.0.0.1", "core.telegram.org": "127.0.0.1"}
-        hosts = [f"{ip} {name}" for name, ip in names.items()]
+    def _dnsmasq(self, address: tuple[str, int] = DNSMASQ) -> AbstractContextManager[Daemon]:
+        names = [("127.0.0.1", HOST), ("127.0.0.1", "core.telegram.org")]
         # Much more than 512 bytes.
-        hosts += [f"127.0.1.{number} big.example" for number in range(1, 61)]
-        (self._work / "hosts").write_text("\n".join(hosts) + "\n", "ascii")
-        options = ["--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--bind-interfaces"]
-        options += [f"--port={address[1]}", f"--listen-address={address[0]}", f"--addn-hosts={self._work / 'hosts'}"]
-        options += ["--user=", "--group=", f"--pid-file={self._work / 'dnsmasq.pid'}", "--local-ttl=1"]
-        options += [f"--server=/silent.example/{SYSTEM_SILENT[0]}"]
-        with _daemon(["dnsmasq", *options, f"--cname=alias.example,{HOST}"], address) as process:
-            yield process
+        names += [(f"127.0.1.{number}", "big.example") for number in range(1, 61)]
+        options = ("--local-ttl=1", f"--server=/silent.example/{SYSTEM_SILENT[0]}", f"--cname=alias.example,{HOST}")
+        return dnsmasq(address, names, self._work, *options)
 
     @contextmanager
     def _unbound(self, *hosts: str) -> Iterator[None]:
@@ -379,35 +368,12 @@ remote-control:
 """,
             "utf-8",
         )
-        with _daemon(["unbound", "-d", "-c", str(config)], UNBOUND):
+        with running(["unbound", "-d", "-c", config], UNBOUND, self._work / "unbound.log"):
             yield
 
 
 def _dns(server: tuple[str, int]) -> tuple[str, str]:
     return "network.dns", f"udp://{server[0]}:{server[1]}"
-
-
-@contextmanager
-def _daemon(command: list[str], address: tuple[str, int]) -> Iterator[subprocess.Popen[bytes]]:
-    """A server that is up for the length of the `with` block."""
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    try:
-        deadline = time.monotonic() + START_SECS
-        while True:
-            try:
-                socket.create_connection(address, timeout=1).close()
-                break
-            except OSError:
-                if process.poll() is not None or time.monotonic() > deadline:
-                    process.kill()
-                    output = process.communicate()[0].decode("utf-8", "replace")
-                    raise Failed(f"{command[0]} does not listen: {output[-300:]}") from None
-                time.sleep(0.05)
-        yield process
-    finally:
-        if process.poll() is None:
-            process.kill()
-        process.communicate()
 
 
 @contextmanager
@@ -473,19 +439,15 @@ def main() -> int:
     """Run all checks in a network namespace of their own."""
     parser = mtg.arguments("Name servers, web servers and STUN servers around mtg.")
     parser.add_argument("--mtg-tls", type=Path, default=mtg.ROOT / "target/release/mtg-tls", help="the build with TLS")
-    options = parser.parse_args()
-    loopback_only.enter()
+    options, work, score = set_up(parser, "resolvers")
     subprocess.run(["ip", "address", "add", f"{CDN[0]}/32", "dev", "lo"], check=True)
-    work = options.work / "resolvers"
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
     with LoopThread() as loop:
         dc = SoakDc(Pace(1 << 30))
         for address in (DC, CDN):
             loop.run(dc.listen(*address))
         loop.run(FixedFront().listen("0.0.0.0", FRONT_PORT))
-        code = Run(options.mtg, options.mtg_tls, work, loop).all()
-    return code
+        Run(options.mtg, options.mtg_tls.resolve(), work, loop, score).all()
+    return score.finish()
 
 
 if __name__ == "__main__":

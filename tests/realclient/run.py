@@ -6,7 +6,6 @@ Usage: run.py [--mtg BINARY] [--work FOLDER]. The last line is `N passed, N fail
 from __future__ import annotations
 
 import re
-import shutil
 import socket
 import sys
 import time
@@ -14,12 +13,12 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import faketls
-import loopback_only
 import mock_dc
 import mtg
 from fixed_front import ANSWER, FixedFront
 from loop_thread import LoopThread
 from score import Failed, Score, equal
+from set_up import set_up
 from tdlib import Tdlib, TdlibError
 
 SOME_DC = 2
@@ -35,23 +34,22 @@ REFUSAL_SECS = 3
 class Run:
     """The parts that every check needs."""
 
-    def __init__(self, binary: Path, work: Path, tdlib: Tdlib, dcs: mock_dc.MockDataCentres, front: FixedFront) -> None:
+    def __init__(self, binary: Path, work: Path, tdlib: Tdlib, dcs: mock_dc.MockDataCentres, front: FixedFront, score: Score) -> None:
         self._binary = binary
         self._work = work
         self._tdlib = tdlib
         self._dcs = dcs
         self._front = front
-        self._score = Score()
+        self._score = score
 
-    def all(self) -> int:
-        """Run every check; return the exit code."""
+    def all(self) -> None:
+        """Run every check."""
         for fast_mode in (True, False):
             mode = f"fast-mode = {str(fast_mode).lower()}"
             settings = [("fast-mode", str(fast_mode).lower()), *mock_dc.overrides()]
             self._score.check(f"{mode}: mtg run starts and ends well", lambda: self._with_config(mode, settings))
             self._score.check(f"{mode}: the link of simple-run works", lambda: self._with_link(settings))
         self._score.check("no DC saw a broken protocol", self._no_faults)
-        return self._score.finish()
 
     def _with_config(self, mode: str, settings: list[tuple[str, str]]) -> None:
         config = [
@@ -138,16 +136,14 @@ def _printed_link(proxy: mtg.Mtg) -> tuple[str, int, str]:
 
 def main() -> int:
     """Run all checks in a network namespace of their own."""
-    options = mtg.arguments("TDLib through mtg to mock data centres.").parse_args()
-    loopback_only.enter()
-    work = options.work / "tdlib"
-    shutil.rmtree(work, ignore_errors=True)
+    options, work, score = set_up(mtg.arguments("TDLib through mtg to mock data centres."), "tdlib")
     dcs, front = mock_dc.MockDataCentres(), FixedFront()
     with LoopThread() as loop:
         loop.run(dcs.listen())
         loop.run(front.listen(*FRONT))
         with Tdlib(work / "database") as tdlib:
-            return Run(options.mtg, work, tdlib, dcs, front).all()
+            Run(options.mtg, work, tdlib, dcs, front, score).all()
+    return score.finish()
 
 
 if __name__ == "__main__":

@@ -6,8 +6,6 @@ The last line is `N passed, N failed`.
 
 from __future__ import annotations
 
-import os
-import shutil
 import socket
 import ssl
 import sys
@@ -15,13 +13,13 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import faketls
-import loopback_only
 import mock_dc
 import mtg
 from daemon import running
 from front_nginx import make_certificates
 from loop_thread import LoopThread
-from score import Failed, Score, equal
+from score import Failed, equal
+from set_up import set_up
 from tdlib import Tdlib
 
 EXAMPLES = mtg.ROOT / "image/sni-router"
@@ -77,13 +75,9 @@ def visit(name: str, work: Path) -> str:
 
 def main() -> int:
     """Run all checks in a network namespace of their own."""
-    options = mtg.arguments("Routers by name in front of mtg.").parse_args()
-    loopback_only.enter()
-    work = (options.work / "sni-router").resolve()
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
+    options, work, score = set_up(mtg.arguments("Routers by name in front of mtg."), "sni-router")
     make_certificates(work)
-    score, dcs = Score(), mock_dc.MockDataCentres()
+    dcs = mock_dc.MockDataCentres()
 
     def through(tdlib: Tdlib, router: list[str | Path], log: Path, proxy: mtg.Mtg) -> None:
         with running(router, ROUTER, log):
@@ -117,5 +111,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    os.environ["PATH"] += ":/usr/sbin:/sbin"
     sys.exit(main())

@@ -14,7 +14,6 @@ import argparse
 import asyncio
 import itertools
 import random
-import shutil
 import statistics
 import subprocess
 import sys
@@ -30,6 +29,7 @@ import soak_floods
 from fixed_front import FixedFront
 from pace import Pace
 from score import Failed, Score
+from set_up import set_up
 from soak_clients import DC as DC_NUMBER
 from soak_clients import Clients
 from soak_dc import SoakDc
@@ -267,13 +267,9 @@ def main() -> int:
     parser.add_argument("--seconds", type=int, default=600, help="length of the load")
     parser.add_argument("--clients", type=int, default=200, help="how many at the same time")
     parser.add_argument("--everything", action="store_true", help="every flood and reloads beside the clients")
-    options = parser.parse_args()
-    loopback_only.enter()
+    options, work, score = set_up(parser, "soak")
     if not options.everything:
         loopback_only.use_few_ports()
-    work = options.work / "soak"
-    shutil.rmtree(work, ignore_errors=True)
-    score = Score()
 
     def run() -> None:
         with mtg.Mtg(options.mtg, work, PROXY).run(settings(options.everything)) as proxy:

@@ -7,7 +7,6 @@ The last line is `N passed, N failed`.
 from __future__ import annotations
 
 import re
-import shutil
 import socket
 import sys
 import time
@@ -16,12 +15,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import faketls
-import loopback_only
 import mock_dc
 import mtg
 from daemon import Daemon, eventually, running
 from loop_thread import LoopThread
 from score import Failed, Score, equal
+from set_up import set_up
 from tdlib import Tdlib, TdlibError
 
 PROXY = ("127.0.0.1", 3128)
@@ -179,12 +178,8 @@ def _silence() -> Iterator[None]:
 
 def main() -> int:
     """Run all checks in a network namespace of their own."""
-    options = mtg.arguments("mtg through SOCKS5 proxies.").parse_args()
-    loopback_only.enter()
-    work = (options.work / "socks5").resolve()
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
-    score, dcs = Score(), mock_dc.MockDataCentres()
+    options, work, score = set_up(mtg.arguments("mtg through SOCKS5 proxies."), "socks5")
+    dcs = mock_dc.MockDataCentres()
     with LoopThread() as loop, ExitStack() as stack:
         loop.run(dcs.listen())
         tdlib = stack.enter_context(Tdlib(work / "database"))

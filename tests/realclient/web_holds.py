@@ -13,7 +13,6 @@ import hashlib
 import os
 import random
 import re
-import shutil
 import signal
 import socket
 import statistics
@@ -26,12 +25,12 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 import faketls
-import loopback_only
 import mtg
 import obfuscated2
 from daemon import running
 from front_nginx import EC, HOST, make_certificates
 from score import Failed, Score, equal
+from set_up import set_up
 from web_proxy import KEY, PAGE, PATH, PROXY, SECRET, SITE, WEB, pin, visit, web_server
 
 import frames  # noqa: E402: `web_proxy` makes the folder known
@@ -647,20 +646,17 @@ def main() -> int:
     parser = mtg.arguments("The WEB proxy when things go wrong.")
     parser.add_argument("--only", default="", help="a pattern of the claims to check")
     parser.add_argument("--attack", choices=FLOODS, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.attack:
-        asyncio.run(attack(options.work, options.attack))
-    loopback_only.enter()
-    work = (options.work / "web-holds").resolve()
-    shutil.rmtree(work, ignore_errors=True)
+    child = parser.parse_args()
+    if child.attack:
+        # Inside the namespace already.
+        asyncio.run(attack(child.work, child.attack))
+    options, work, score = set_up(parser, "web-holds")
     (work / "html").mkdir(parents=True)
     (work / "html/index.html").write_text(PAGE, "ascii")
     make_certificates(work, EC)
-    score = Score()
     asyncio.run(Holds(options.mtg, work, score, options.only).all())
     return score.finish()
 
 
 if __name__ == "__main__":
-    os.environ["PATH"] += ":/usr/sbin:/sbin"
     sys.exit(main())

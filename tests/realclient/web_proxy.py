@@ -10,7 +10,6 @@ import base64
 import hashlib
 import os
 import re
-import shutil
 import socket
 import ssl
 import statistics
@@ -21,12 +20,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import loopback_only
 import mock_dc
 import mtg
 from front_nginx import EC, HOST, command, make_certificates
 from loop_thread import LoopThread
-from score import Failed, Score, equal
+from score import Failed, equal
+from set_up import set_up
 from tdlib import Tdlib
 
 sys.path.insert(0, str(Path(__file__).parent / "webclient"))
@@ -241,15 +240,12 @@ def main() -> int:
     """Run all checks in a network namespace of their own."""
     parser = mtg.arguments("The WEB proxy with real parts.")
     parser.add_argument("--profiles", type=int, default=len(PROFILES), help="how many kinds of apps")
-    options = parser.parse_args()
-    loopback_only.enter()
-    work = (options.work / "web").resolve()
-    shutil.rmtree(work, ignore_errors=True)
+    options, work, score = set_up(parser, "web")
     (work / "html").mkdir(parents=True)
     (work / "html/index.html").write_text(PAGE, "ascii")
     (work / "1k").write_bytes(b"x" * 1000)
     make_certificates(work, EC)
-    score, dcs = Score(), mock_dc.MockDataCentres()
+    dcs = mock_dc.MockDataCentres()
     dd = b"\xdd" + KEY
 
     def settings(carrier: str) -> list[tuple[str, str]]:
@@ -296,5 +292,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    os.environ["PATH"] += ":/usr/sbin:/sbin"
     sys.exit(main())

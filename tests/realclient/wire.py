@@ -9,7 +9,6 @@ Usage: wire.py [--mtg BINARY] [--work FOLDER] [--samples N] [--fronts NAME,...] 
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import statistics
 import sys
@@ -22,7 +21,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import faketls
-import loopback_only
 import mtg
 import obfuscated2
 import segments
@@ -32,6 +30,7 @@ from front_nginx import FRONT, HOST, PROXY, SECRET, make_certificates, nginx
 from line import Line, TlsLine
 from score import Failed, Score
 from segments import Capture, Segment
+from set_up import set_up
 
 CONTROL = ("127.0.0.1", 5443)
 DC = ("127.0.0.1", 5444)
@@ -310,12 +309,8 @@ def main() -> int:
     parser.add_argument("--samples", type=int, default=100, help="of each feature and way")
     parser.add_argument("--no-page", action="store_true", help="for a build without TLS, which cannot measure one")
     parser.add_argument("--fronts", default="nginx,caddy,boringssl", help="which, separated by commas")
-    options = parser.parse_args()
-    loopback_only.enter()
+    options, work, score = set_up(parser, "wire")
     segments.like_ethernet()
-    work = (options.work / "wire").resolve()
-    shutil.rmtree(work, ignore_errors=True)
-    score = Score()
     DataCentre()
     print(f"{'front':10} {'feature':40} {'seen by':9} {'front':>9} {'control':>9} {'mtg':>9} {'KS ctrl':>8} {'KS':>6}")
     for name in options.fronts.split(","):
@@ -324,5 +319,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    os.environ["PATH"] += ":/usr/sbin:/sbin"
     sys.exit(main())

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::pieces::Pieces;
 use crate::proto::tls::client_hello::ClientHello;
 use crate::proto::tls::first_flight::FirstFlight;
 use crate::proto::tls::front_hello::Offer;
@@ -10,9 +11,6 @@ use crate::proto::tls::server_hello::{ReplyShape, offers_hybrid};
 
 /// Samples that are kept for each kind of hello; a newer one takes the place of the oldest.
 pub(crate) const SAMPLES: usize = 24;
-
-/// What OpenSSL buffers of a flight before it writes, bytes.
-pub(crate) const PIECE: usize = 4096;
 
 /// All that is known of the front.
 #[derive(Debug, Default)]
@@ -23,8 +21,8 @@ pub(crate) struct FrontProfile {
     pub(crate) patience: Option<Duration>,
     after_fault: Option<Farewell>,
     after_alert: Option<Farewell>,
-    /// It writes what is longer in pieces of [`PIECE`], as OpenSSL does.
-    pub(crate) writes_pieces: bool,
+    /// How it writes a long flight.
+    pub(crate) pieces: Pieces,
     /// From dialling it to the first byte of its answer to a hello.
     times: VecDeque<Duration>,
 }

@@ -24,6 +24,8 @@ const HEAD_START: Duration = Duration::from_millis(300);
 const AT_ONCE: usize = 3;
 /// Addresses of one peer that are tried.
 const ADDRESSES_MAX: usize = 32;
+/// Bytes of a segment where the packets of the way have 1400.
+const TUNNEL_MSS: u16 = 1360;
 /// How long a failing address is tried last.
 const REMEMBERED: Duration = Duration::from_secs(60);
 /// Failing addresses that are remembered.
@@ -40,6 +42,8 @@ pub(crate) struct Dialer {
     mark: Option<u32>,
     /// What the kernel may keep for a connection in each direction, bytes.
     buffer: Option<usize>,
+    /// The peer is told that packets are only as long as a tunnel takes.
+    is_tunnelled: bool,
     /// Places for attempts beside the first one of each connection, which other dialers may use, too.
     racers: Option<Arc<Semaphore>>,
     failures: Failures,
@@ -79,7 +83,15 @@ impl Failures {
 impl Dialer {
     /// A dialer that binds its sockets to the `source` address of their family, if there is one.
     pub(crate) fn new(keep_alive: Option<KeepAlive>, source: (Option<Ipv4Addr>, Option<Ipv6Addr>)) -> Self {
-        Self { keep_alive, source, mark: None, buffer: None, racers: None, failures: Failures::default() }
+        Self {
+            keep_alive,
+            source,
+            mark: None,
+            buffer: None,
+            is_tunnelled: false,
+            racers: None,
+            failures: Failures::default(),
+        }
     }
 
     /// The same with a mark on its sockets, as far as we may set one.
@@ -90,6 +102,11 @@ impl Dialer {
     /// The same with bounds on what the kernel keeps for its connections.
     pub(crate) fn buffered(self, buffer: Option<usize>) -> Self {
         Self { buffer, ..self }
+    }
+
+    /// The same with packets from its peers that are as long as they come through many a tunnel.
+    pub(crate) fn tunnelled(self) -> Self {
+        Self { is_tunnelled: true, ..self }
     }
 
     /// The same with a bound on its attempts beside others. Where it is reached, addresses are tried one after the other.
@@ -148,6 +165,9 @@ impl Dialer {
         }
         if let Some(bytes) = self.buffer {
             sockopts::limit_buffers(&socket, bytes);
+        }
+        if self.is_tunnelled {
+            sockopts::limit_segments(&socket, TUNNEL_MSS);
         }
         let source = match address {
             SocketAddr::V4(_) => self.source.0.map(IpAddr::V4),

@@ -14,6 +14,7 @@ pub(crate) mod lan;
 mod name_server;
 pub(crate) mod public_ip;
 pub(crate) mod resolve;
+pub(crate) mod segments;
 pub(crate) mod sockopts;
 pub(crate) mod socks5;
 pub(crate) mod stream;

@@ -104,7 +104,7 @@ pub(crate) fn limit_buffers(socket: impl AsFd, bytes: usize) {
 pub(crate) fn prepare_client_side(listener: impl AsFd, client_side: &ClientSide) {
     let socket = SockRef::from(&listener);
     if let Some(mss) = client_side.mss {
-        complain_once(0, "TCP_MAXSEG", socket.set_tcp_mss(mss.into()));
+        limit_segments(&listener, mss);
     }
     if let Some(bytes) = client_side.notsent_lowat {
         complain_once(1, "TCP_NOTSENT_LOWAT", socket.set_tcp_notsent_lowat(bytes.min(i32::MAX.unsigned_abs())));
@@ -112,6 +112,11 @@ pub(crate) fn prepare_client_side(listener: impl AsFd, client_side: &ClientSide)
     if let Some(bytes) = client_side.buffer {
         limit_buffers(&listener, bytes);
     }
+}
+
+/// Announces the largest segment that this side takes. Before the connection is made.
+pub(crate) fn limit_segments(socket: impl AsFd, mss: u16) {
+    complain_once(0, "TCP_MAXSEG", SockRef::from(&socket).set_tcp_mss(mss.into()));
 }
 
 /// The congestion control of a socket, empty if the system does not say.

@@ -14,6 +14,7 @@ use super::{Shared, Told, Visit, front_watch};
 use crate::config::{Config, Host};
 use crate::guard::limits::source;
 use crate::log::Limited;
+use crate::net::connect::Dialer;
 use crate::net::deadline;
 use crate::outcome::{Outcome, Stranger};
 use crate::proto::proxy_protocol;
@@ -139,19 +140,19 @@ pub(super) async fn dial(shared: &Shared, config: Arc<Config>, visitor: SocketAd
     if shared.loops.is_found() {
         return Err(io::Error::other("it leads back to this proxy"));
     }
-    connect(shared, &config).await
+    connect(shared, &config, &shared.front_dialer).await
 }
 
 /// Connects to the front.
-pub(super) async fn connect(shared: &Shared, config: &Config) -> io::Result<Link> {
+pub(super) async fn connect(shared: &Shared, config: &Config, dialer: &Dialer) -> io::Result<Link> {
     let limit = config.network.timeout.tcp;
-    let dialled = deadline::within(limit * ATTEMPTS, connect_any(shared, config)).await;
+    let dialled = deadline::within(limit * ATTEMPTS, connect_any(shared, config, dialer)).await;
     let socket = dialled.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()))?;
     let path = shared.loops.path(socket.local_addr()?);
     Ok(Link { socket, sent: 0, is_reset: false, path })
 }
 
-async fn connect_any(shared: &Shared, config: &Config) -> io::Result<TcpStream> {
+async fn connect_any(shared: &Shared, config: &Config, dialer: &Dialer) -> io::Result<TcpStream> {
     let port = config.domain_fronting.port;
     if let Some(dial) = &shared.dial {
         let host = match &config.domain_fronting.host {
@@ -174,7 +175,7 @@ async fn connect_any(shared: &Shared, config: &Config) -> io::Result<TcpStream> 
             "the front is this proxy itself; set domain-fronting.host to the real web server",
         ));
     }
-    let (socket, _) = shared.front_dialer.connect(addresses, config.network.timeout.tcp).await?;
+    let (socket, _) = dialer.connect(addresses, config.network.timeout.tcp).await?;
     Ok(socket)
 }
 

@@ -11,8 +11,10 @@ use futures_lite::{AsyncReadExt as _, FutureExt as _, future};
 use super::loops::Path;
 use super::{Shared, front, front_fault, random};
 use crate::config::Config;
-use crate::guard::front_profile::{Farewell, Fault, PIECE};
-use crate::net::{deadline, turn};
+use crate::guard::front_profile::{Farewell, Fault};
+use crate::guard::pieces::{Arrival, PIECE, Packets};
+use crate::net::connect::Dialer;
+use crate::net::{deadline, segments, turn};
 use crate::proto::proxy_protocol;
 use crate::proto::reader::ReadError;
 use crate::proto::tls::content_type;
@@ -173,7 +175,7 @@ pub(super) async fn check_loop(shared: &Shared) {
 /// Sends the front a hello and reads its first flight.
 async fn sample(shared: &Shared, offer: Offer, sends_header: bool) -> io::Result<(FirstFlight, Answer)> {
     let mut answer = ask(shared, offer, sends_header).await?;
-    let mut chunk = vec![0; CHUNK];
+    let (mut chunk, mut parted) = (vec![0; CHUNK], false);
     loop {
         let flight = FirstFlight::parse(&answer.arrived);
         let limit = match &flight {
@@ -189,16 +191,25 @@ async fn sample(shared: &Shared, offer: Offer, sends_header: bool) -> io::Result
             Some(received) => received?,
             None => 0,
         };
-        // Whatever the segments are, hardly anything else ends a receive just there.
-        if received > 0 && answer.arrived.len() == PIECE {
-            shared.lock_front_profile().writes_pieces = true;
-        }
+        parted |= received > 0 && answer.arrived.len() == PIECE;
         if received == 0 || answer.arrived.len() > FLIGHT_MAX {
             let flight = flight.map_err(|_| io::Error::new(ErrorKind::InvalidData, Refusal::of(&answer.arrived)))?;
+            let arrival = Arrival { bytes: answer.arrived.len(), parted, packets: packets(&answer) };
+            shared.lock_front_profile().pieces.learn(arrival);
             return Ok((flight, answer));
         }
         answer.arrived.extend_from_slice(chunk.get(..received).unwrap_or_default());
     }
+}
+
+/// The packets of all that has arrived, if the system tells.
+fn packets(answer: &Answer) -> Option<Packets> {
+    let segments = segments::received(answer.socket.get_ref()).ok()?;
+    let packets =
+        Packets { count: usize::try_from(segments.count).ok()?, longest: usize::try_from(segments.longest).ok()? };
+    // The end counts for one of them.
+    let arrived = answer.arrived.len() as u64;
+    Some(packets).filter(|_| (arrived..=arrived + 1).contains(&segments.bytes))
 }
 
 /// The start of the front's answer to a hello.
@@ -219,7 +230,9 @@ async fn ask(shared: &Shared, offer: Offer, sends_header: bool) -> io::Result<An
     let question = front_hello::write(&mut hello, config.secret.host(), offer, &mut random::fill);
     let question = shared.loops.question(question);
     let dialled = Instant::now();
-    let link = connect(shared, &config, sends_header).await;
+    let is_unclear = shared.lock_front_profile().pieces.are_unclear();
+    let dialer = if is_unclear { &shared.tunnel_dialer } else { &shared.front_dialer };
+    let link = connect(shared, &config, dialer, sends_header).await;
     let (mut socket, path) = link.inspect_err(|error| front::warn_unreachable(shared, error))?;
     let connected = Instant::now();
     turn::write_all(&socket, &hello).await?;
@@ -246,9 +259,10 @@ async fn ask(shared: &Shared, offer: Offer, sends_header: bool) -> io::Result<An
 pub(super) async fn connect(
     shared: &Shared,
     config: &Config,
+    dialer: &Dialer,
     sends_header: bool,
 ) -> io::Result<(Async<TcpStream>, Path)> {
-    let front::Link { socket, path, .. } = front::connect(shared, config).await?;
+    let front::Link { socket, path, .. } = front::connect(shared, config, dialer).await?;
     let header =
         if sends_header { proxy_protocol::v2_header(socket.local_addr()?, socket.peer_addr()?) } else { Vec::new() };
     let socket = Async::new(socket)?;

@@ -12,8 +12,9 @@ use super::places::{Place, warn_of_cap};
 use super::shadow::Shadow;
 use super::{Shared, Visit, farewell, keep_alive, random};
 use crate::config::Reject;
-use crate::guard::front_profile::{Fault, PIECE};
+use crate::guard::front_profile::Fault;
 use crate::guard::limits::Told;
+use crate::guard::pieces::PIECE;
 use crate::net::{deadline, sockopts, turn};
 use crate::outcome::{Outcome, Stranger};
 use crate::proto::faketls::Digest;
@@ -141,7 +142,7 @@ async fn await_frame(
 ) -> Verdict {
     wait_as_long_as_the_front(shared, visit).await;
     let deadline = Instant::now() + visit.config.network.timeout.handshake;
-    let piece = if shared.lock_front_profile().writes_pieces { PIECE } else { reply.len().max(1) };
+    let piece = if shared.lock_front_profile().pieces.are_written() { PIECE } else { reply.len().max(1) };
     let rest = send_parts(client.get_ref(), &reply, visit.config.network.hello_parts.into());
     // The first piece ends where the front's would, whatever of it is out.
     let (first, others) = rest.split_at(rest.len().min(piece.saturating_sub(reply.len() - rest.len())));

@@ -158,6 +158,8 @@ struct Shared {
     routes: Mutex<Arc<Routes>>,
     telegram_dialer: Arc<Dialer>,
     front_dialer: Dialer,
+    /// The same with shorter packets, for looks that those of a usual length have left without an answer.
+    tunnel_dialer: Dialer,
     web: web::Web,
     started: Instant,
     next_id: AtomicU32,
@@ -201,6 +203,10 @@ impl Proxy {
         let relay = Relay::start(relay_threads(&config), budget).map_err(StartError::Relay)?;
         let racers = Arc::new(Semaphore::new(admission::racers()));
         let executor = Arc::new(Executor::new());
+        let front_dialer = || {
+            let buffer = memory.socket.unwrap_or(usize::MAX).min(memory::FRONT_SOCKET);
+            Dialer::new(None, (None, None)).buffered(Some(buffer)).racing(&racers)
+        };
         let shared = Shared {
             recorder: Arc::new(Recorder::new(hooks.observer)),
             dial: hooks.dial,
@@ -226,9 +232,8 @@ impl Proxy {
                     .buffered(memory.socket)
                     .racing(&racers),
             ),
-            front_dialer: Dialer::new(None, (None, None))
-                .buffered(Some(memory.socket.unwrap_or(usize::MAX).min(memory::FRONT_SOCKET)))
-                .racing(&racers),
+            tunnel_dialer: front_dialer().tunnelled(),
+            front_dialer: front_dialer(),
             web: web::Web::new(&config, &for_web, &executor),
             started: Instant::now(),
             next_id: AtomicU32::new(1),

@@ -158,7 +158,8 @@ async fn open(shared: &Shared, url: &Url) -> io::Result<TlsStream> {
     let config = shared.config();
     // The site's name may lead to ourselves, where the front is known to be elsewhere.
     if url.host == config.secret.host() && url.port == HTTPS {
-        let (socket, _path) = front_watch::connect(shared, &config, config.domain_fronting.proxy_protocol).await?;
+        let header = config.domain_fronting.proxy_protocol;
+        let (socket, _path) = front_watch::connect(shared, &config, &shared.front_dialer, header).await?;
         return TlsStream::measuring(socket, &url.host).await;
     }
     let ips = shared.resolver.resolve(&url.host).await?;

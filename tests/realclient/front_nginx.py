@@ -106,11 +106,13 @@ def lengthen_chain(work: Path, count: int) -> None:
 
 
 @contextmanager
-def nginx(work: Path, key: tuple[str, ...] = EC, directives: str = "", chain: int = 0) -> Iterator[None]:
+def nginx(
+    work: Path, key: tuple[str, ...] = EC, directives: str = "", chain: int = 0, page: str = PAGE
+) -> Iterator[None]:
     """nginx with a page and a big file, up for the length of the `with` block; with more certificates if wanted."""
     html = work / "html"
     html.mkdir(parents=True)
-    (html / "index.html").write_text(PAGE, "ascii")
+    (html / "index.html").write_text(page, "ascii")
     (html / "big.bin").write_bytes(os.urandom(BIG_BYTES))
     make_certificates(work, key)
     lengthen_chain(work, chain)

@@ -10,13 +10,15 @@ use std::time::Duration;
 use async_io::Async;
 use rustix::process::{Resource, getrlimit};
 
-use super::places::warn_of_cap;
-use super::{Shared, Visit, memory};
 use crate::config::{Config, Reject};
 use crate::guard::limits::{Caps, Told};
 use crate::net::{deadline, turn};
 use crate::outcome::{Outcome, Stranger};
 use crate::proto::proxy_protocol::{self, Origin, Parsed};
+use crate::proxy::Shared;
+use crate::proxy::Visit;
+use crate::proxy::memory;
+use crate::proxy::places::warn_of_cap;
 
 /// Descriptors that are not a connection's: standard streams, listener, pollers, resolver, files.
 const RESERVED_DESCRIPTORS: u64 = 24;
@@ -32,7 +34,7 @@ const HEADER_LIMIT: Duration = Duration::from_secs(5);
 const HEADER_CHUNK: usize = 256;
 
 /// The caps that configuration, descriptors and memory allow.
-pub(super) fn caps(config: &Config, memory: &memory::Shares) -> Caps {
+pub(in crate::proxy) fn caps(config: &Config, memory: &memory::Shares) -> Caps {
     let reserved = RESERVED_DESCRIPTORS + racers() as u64;
     let affordable = descriptors().saturating_sub(reserved) / DESCRIPTORS_EACH;
     let wanted = u64::from(config.concurrency);
@@ -56,7 +58,7 @@ pub(super) fn caps(config: &Config, memory: &memory::Shares) -> Caps {
 }
 
 /// How many attempts to connect there may be beside the first one of each connection.
-pub(super) fn racers() -> usize {
+pub(in crate::proxy) fn racers() -> usize {
     usize::try_from((descriptors() / RACERS_PART).min(RACERS_MAX)).unwrap_or_default()
 }
 
@@ -65,7 +67,7 @@ fn descriptors() -> u64 {
 }
 
 /// Gives a connection its place, or says why there is none.
-pub(super) fn admit(shared: &Shared, peer: SocketAddr) -> Result<Visit, Outcome> {
+pub(in crate::proxy) fn admit(shared: &Shared, peer: SocketAddr) -> Result<Visit, Outcome> {
     let config = shared.config();
     let (is_behind_balancer, trusted) = (config.proxy_protocol_listener, &config.proxy_protocol_trusted);
     let is_trusted = trusted.is_empty() || trusted.iter().any(|network| network.contains(peer.ip()));
@@ -80,14 +82,18 @@ pub(super) fn admit(shared: &Shared, peer: SocketAddr) -> Result<Visit, Outcome>
 }
 
 /// Gives a stream of the WEB proxy a client's place: it belongs to a session, so it is one's already.
-pub(super) fn admit_stream(shared: &Shared, peer: SocketAddr) -> Result<Visit, Outcome> {
+pub(in crate::proxy) fn admit_stream(shared: &Shared, peer: SocketAddr) -> Result<Visit, Outcome> {
     let place = shared.places.admit(peer.ip()).ok_or(Outcome::ConcurrencyLimited)?;
     place.authenticated();
     Ok(Visit::new(shared, peer, place, shared.config()).over_web())
 }
 
 /// Learns from the PROXY header whose connection it is, where one is required, and whether that address may have it.
-pub(super) async fn identify(shared: &Shared, client: &Async<TcpStream>, visit: &mut Visit) -> Result<(), Outcome> {
+pub(in crate::proxy) async fn identify(
+    shared: &Shared,
+    client: &Async<TcpStream>,
+    visit: &mut Visit,
+) -> Result<(), Outcome> {
     if !visit.config.proxy_protocol_listener {
         return Ok(());
     }
@@ -122,7 +128,7 @@ fn shut_out(shared: &Shared, config: &Config, ip: IpAddr) -> Result<Option<Stran
 
 /// Tells an owner who has not said which load balancers there are. Whoever sends a header may claim any address, and
 /// so get round lists and limits.
-pub(super) fn warn_of_trust(config: &Config) {
+pub(in crate::proxy) fn warn_of_trust(config: &Config) {
     if config.proxy_protocol_listener && config.proxy_protocol_trusted.is_empty() {
         log::warn!(
             "proxy-protocol-listener believes everybody who connects what address he has; set proxy-protocol-trusted \

@@ -9,12 +9,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
-use super::{Shared, Visit};
 use crate::config::Config;
 use crate::log::Limited;
 use crate::net::public_ip::{self, is_global};
 use crate::outcome::Outcome;
 use crate::proto::dc::DcId;
+use crate::proxy::Shared;
+use crate::proxy::Visit;
 
 /// Time between two lines of one cause.
 const EVERY: Duration = Duration::from_secs(60 * 60);

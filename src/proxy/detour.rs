@@ -3,11 +3,12 @@
 use std::io;
 use std::net::SocketAddr;
 
-use super::{Means, Shared};
 use crate::net::fetch::{Connect, Connecting};
+use crate::proxy::Means;
+use crate::proxy::Shared;
 
 /// Dials over the owner's SOCKS5 proxies, if there are any. Names are looked up here.
-pub(super) struct Detour<'a>(pub(super) &'a Shared);
+pub(in crate::proxy) struct Detour<'a>(pub(in crate::proxy) &'a Shared);
 
 impl Connect for Detour<'_> {
     fn connect<'a>(&'a self, host: &'a str, port: u16) -> Connecting<'a> {

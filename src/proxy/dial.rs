@@ -9,9 +9,6 @@ use std::sync::Arc;
 use async_io::Async;
 use futures_lite::FutureExt as _;
 
-use super::relay::{Codec, Farewells, Job};
-use super::route::{ATTEMPTS, Means};
-use super::{Shared, Told, Visit, advice, random};
 use crate::config::{Config, PreferIp};
 use crate::guard::front_profile::Fault;
 use crate::guard::limits::source;
@@ -21,6 +18,13 @@ use crate::proto::dc::DcId;
 use crate::proto::handshake::Session;
 use crate::proto::pacing::Pacing;
 use crate::proto::record_sizer::{Growth, RecordSizer};
+use crate::proxy::Shared;
+use crate::proxy::Told;
+use crate::proxy::Visit;
+use crate::proxy::advice;
+use crate::proxy::random;
+use crate::proxy::relay::{Codec, Farewells, Job};
+use crate::proxy::route::{ATTEMPTS, Means};
 
 /// Reaches Telegram and the front in place of the proxy's own way, which is TCP as configured.
 ///
@@ -46,7 +50,12 @@ pub struct Dialled {
 }
 
 /// Connects to the DC that the client asked for and hands both over to the relay.
-pub(super) async fn to_dc(shared: &Shared, client: Async<TcpStream>, session: Session, mut visit: Visit) -> Told {
+pub(in crate::proxy) async fn to_dc(
+    shared: &Shared,
+    client: Async<TcpStream>,
+    session: Session,
+    mut visit: Visit,
+) -> Told {
     let left = until_left(&client, session.has_early_payload());
     let (remote, dc) = match connect(shared, &mut visit, session.dc(), left).await {
         Ok(connected) => connected,
@@ -83,7 +92,7 @@ fn farewells(shared: &Shared) -> Farewells {
 }
 
 /// Connects to the DC that a client asked for or its stand-in, and says which; `left` is when the client has gone.
-pub(super) async fn connect(
+pub(in crate::proxy) async fn connect(
     shared: &Shared,
     visit: &mut Visit,
     asked: DcId,

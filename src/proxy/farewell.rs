@@ -4,18 +4,18 @@
 use std::io::{Read, Write as _};
 use std::net::TcpStream;
 
-use super::random;
-use super::relay::reset_on_close;
 use crate::guard::front_profile::Farewell;
 use crate::proto::tls::SEALED_ALERT;
 use crate::proto::tls::record::application_data_header;
+use crate::proxy::random;
+use crate::proxy::relay::reset_on_close;
 
 /// Bytes that are read before the end at most; a socket that is closed with more unread resets the connection.
 const UNREAD_MAX: usize = 64 << 10;
 const CHUNK: usize = 1024;
 
 /// Says what the front says; the socket is to be closed then. It is in non-blocking mode.
-pub(super) fn end(mut client: &TcpStream, farewell: Farewell) {
+pub(in crate::proxy) fn end(mut client: &TcpStream, farewell: Farewell) {
     if farewell.has_alert {
         let mut sealed = [0; SEALED_ALERT];
         random::fill(&mut sealed);

@@ -8,9 +8,6 @@ use std::time::{Duration, Instant};
 
 use async_io::Async;
 
-use super::loops::Path;
-use super::relay::{Codec, Job, reset_on_close};
-use super::{Shared, Told, Visit, front_watch};
 use crate::config::{Config, Host};
 use crate::guard::limits::source;
 use crate::log::Limited;
@@ -18,36 +15,47 @@ use crate::net::connect::Dialer;
 use crate::net::deadline;
 use crate::outcome::{Outcome, Stranger};
 use crate::proto::proxy_protocol;
+use crate::proxy::Shared;
+use crate::proxy::Told;
+use crate::proxy::Visit;
+use crate::proxy::front_watch;
+use crate::proxy::loops::Path;
+use crate::proxy::relay::{Codec, Job, reset_on_close};
 
 /// When a fronted connection without a byte is closed. Far beyond the patience of web servers: theirs is what a
 /// prober shall see.
-pub(super) const IDLE: Duration = Duration::from_secs(60 * 60);
+pub(in crate::proxy) const IDLE: Duration = Duration::from_secs(60 * 60);
 /// Time for all addresses of the front together, in units of the limit for one of them.
 const ATTEMPTS: u32 = 2;
 
 /// Somebody for the front.
-pub(super) struct Visitor {
+pub(in crate::proxy) struct Visitor {
     /// Why.
-    pub(super) stranger: Stranger,
+    pub(in crate::proxy) stranger: Stranger,
     /// What came so far.
-    pub(super) received: Vec<u8>,
+    pub(in crate::proxy) received: Vec<u8>,
     /// The connection to the front, if there is one already.
-    pub(super) link: Option<Link>,
+    pub(in crate::proxy) link: Option<Link>,
 }
 
 /// A connection to the front.
-pub(super) struct Link {
-    pub(super) socket: TcpStream,
+pub(in crate::proxy) struct Link {
+    pub(in crate::proxy) socket: TcpStream,
     /// How much the front has got of our PROXY header and what the visitor sent.
-    pub(super) sent: usize,
+    pub(in crate::proxy) sent: usize,
     /// The front has reset it.
-    pub(super) is_reset: bool,
-    pub(super) path: Path,
+    pub(in crate::proxy) is_reset: bool,
+    pub(in crate::proxy) path: Path,
 }
 
 /// Connects to the front, unless that is done, and hands both over to the relay; the front gets what was received
 /// first.
-pub(super) async fn splice(shared: &Shared, client: Async<TcpStream>, visitor: Visitor, mut visit: Visit) -> Told {
+pub(in crate::proxy) async fn splice(
+    shared: &Shared,
+    client: Async<TcpStream>,
+    visitor: Visitor,
+    mut visit: Visit,
+) -> Told {
     let Visitor { stranger, received, link } = visitor;
     if shared.loops.is_question(&received).await {
         loop_found(shared);
@@ -97,7 +105,7 @@ pub(super) async fn splice(shared: &Shared, client: Async<TcpStream>, visitor: V
 }
 
 /// What the front gets before the client's first byte.
-pub(super) fn proxy_header(client: &TcpStream, visit: &Visit) -> Vec<u8> {
+pub(in crate::proxy) fn proxy_header(client: &TcpStream, visit: &Visit) -> Vec<u8> {
     if !visit.config.domain_fronting.proxy_protocol {
         return Vec::new();
     }
@@ -107,7 +115,7 @@ pub(super) fn proxy_header(client: &TcpStream, visit: &Visit) -> Vec<u8> {
 }
 
 /// Tells the owner; not about a loop, which has a warning of its own.
-pub(super) fn warn_unreachable(shared: &Shared, error: &io::Error) {
+pub(in crate::proxy) fn warn_unreachable(shared: &Shared, error: &io::Error) {
     static WARNINGS: Limited = Limited::new(Duration::from_secs(60 * 60));
     if shared.loops.is_found() {
         return;
@@ -121,7 +129,7 @@ pub(super) fn warn_unreachable(shared: &Shared, error: &io::Error) {
 }
 
 /// Tells the owner, and has the front looked at more often until there is no loop any more.
-pub(super) fn loop_found(shared: &Shared) {
+pub(in crate::proxy) fn loop_found(shared: &Shared) {
     if shared.loops.set_found(true) {
         shared.front_changes.send();
         let front = shared.config().front();
@@ -133,7 +141,7 @@ pub(super) fn loop_found(shared: &Shared) {
 }
 
 /// Connects to the front for a visitor, unless it leads back to us.
-pub(super) async fn dial(shared: &Shared, config: Arc<Config>, visitor: SocketAddr) -> io::Result<Link> {
+pub(in crate::proxy) async fn dial(shared: &Shared, config: Arc<Config>, visitor: SocketAddr) -> io::Result<Link> {
     if !shared.loops.is_found() && shared.loops.is_path(visitor) {
         front_watch::check_loop(shared).await;
     }
@@ -144,7 +152,7 @@ pub(super) async fn dial(shared: &Shared, config: Arc<Config>, visitor: SocketAd
 }
 
 /// Connects to the front.
-pub(super) async fn connect(shared: &Shared, config: &Config, dialer: &Dialer) -> io::Result<Link> {
+pub(in crate::proxy) async fn connect(shared: &Shared, config: &Config, dialer: &Dialer) -> io::Result<Link> {
     let limit = config.network.timeout.tcp;
     let dialled = deadline::within(limit * ATTEMPTS, connect_any(shared, config, dialer)).await;
     let socket = dialled.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()))?;

@@ -6,8 +6,8 @@ use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::Shared;
 use crate::proto::tls::refusal::Refusal;
+use crate::proxy::Shared;
 
 /// What is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,14 +68,14 @@ impl fmt::Display for Fault {
 
 /// What the owner was told last, and when.
 #[derive(Default)]
-pub(super) struct Told(Mutex<Option<(Fault, Instant)>>);
+pub(in crate::proxy) struct Told(Mutex<Option<(Fault, Instant)>>);
 
 /// Time between two lines of one fault.
 const EVERY: Duration = Duration::from_secs(60 * 60);
 
 impl Told {
     /// The next fault is told, whatever it is.
-    pub(super) fn forget(&self) {
+    pub(in crate::proxy) fn forget(&self) {
         *self.lock() = None;
     }
 
@@ -96,13 +96,13 @@ impl Told {
 }
 
 /// What the server itself says about why a sample failed, if it was reached.
-pub(super) fn refusal(error: &io::Error) -> Option<Refusal> {
+pub(in crate::proxy) fn refusal(error: &io::Error) -> Option<Refusal> {
     error.get_ref()?.downcast_ref().copied()
 }
 
 /// Tells the owner why the front does not answer. `otherwise` asks it with a PROXY header if it gets none, and without
 /// one if it does.
-pub(super) async fn tell(shared: &Shared, error: &io::Error, otherwise: impl Future<Output = bool>) {
+pub(in crate::proxy) async fn tell(shared: &Shared, error: &io::Error, otherwise: impl Future<Output = bool>) {
     let Some(refusal) = refusal(error).filter(|_| !shared.loops.is_found()) else { return };
     let config = shared.config();
     let answers_otherwise = Fault::may_be_a_header(refusal) && otherwise.await;

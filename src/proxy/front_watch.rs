@@ -8,8 +8,6 @@ use std::time::{Duration, Instant};
 use async_io::{Async, Timer};
 use futures_lite::{AsyncReadExt as _, FutureExt as _, future};
 
-use super::loops::Path;
-use super::{Shared, front, front_fault, random};
 use crate::config::Config;
 use crate::guard::front_profile::{Farewell, Fault};
 use crate::guard::pieces::{Arrival, PIECE, Packets};
@@ -22,6 +20,11 @@ use crate::proto::tls::first_flight::FirstFlight;
 use crate::proto::tls::front_hello::{self, Offer};
 use crate::proto::tls::record::application_data_header;
 use crate::proto::tls::refusal::Refusal;
+use crate::proxy::Shared;
+use crate::proxy::front;
+use crate::proxy::front_fault;
+use crate::proxy::loops::Path;
+use crate::proxy::random;
 
 /// The first looks of each kind, which come soon after one another. So do those at a front that does not answer: one that
 /// starts later than we do shall be known before its visitors.
@@ -57,7 +60,7 @@ const FLIGHT_MAX: usize = 64 << 10;
 const CHUNK: usize = 16 << 10;
 
 /// Looks at the front for as long as the future is polled.
-pub(super) async fn watch(shared: &Shared) {
+pub(in crate::proxy) async fn watch(shared: &Shared) {
     future::zip(watch_answers(shared), watch_patience(shared)).await;
 }
 
@@ -165,7 +168,7 @@ fn learn(shared: &Shared, offer: Offer, flight: &FirstFlight) {
 
 /// Asks the front whether it leads back to us, because a visitor has the address of one of our own connections. That
 /// alone is no proof: where visitors come from our own host, they may have the same port by chance.
-pub(super) async fn check_loop(shared: &Shared) {
+pub(in crate::proxy) async fn check_loop(shared: &Shared) {
     let _one_at_a_time = shared.loops.checking.lock().await;
     if !shared.loops.is_found() && ask(shared, Offer::Classic, sends_header(shared)).await.is_err() {
         front::loop_found(shared);
@@ -256,7 +259,7 @@ async fn ask(shared: &Shared, offer: Offer, sends_header: bool) -> io::Result<An
 }
 
 /// Connects to the front and says who it is that comes, if it wants to know.
-pub(super) async fn connect(
+pub(in crate::proxy) async fn connect(
     shared: &Shared,
     config: &Config,
     dialer: &Dialer,

@@ -7,10 +7,6 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use async_io::{Async, Timer};
 use futures_lite::FutureExt as _;
 
-use super::front::{self, Visitor};
-use super::places::{Place, warn_of_cap};
-use super::shadow::Shadow;
-use super::{Shared, Visit, farewell, keep_alive, random};
 use crate::config::Reject;
 use crate::guard::front_profile::Fault;
 use crate::guard::limits::Told;
@@ -21,6 +17,14 @@ use crate::proto::faketls::Digest;
 use crate::proto::handshake::{Env, Handshake, Session, Step};
 use crate::proto::tls::client_hello::ClientHello;
 use crate::proto::tls::{RECORD_HEADER, content_type};
+use crate::proxy::Shared;
+use crate::proxy::Visit;
+use crate::proxy::farewell;
+use crate::proxy::front::{self, Visitor};
+use crate::proxy::keep_alive;
+use crate::proxy::places::{Place, warn_of_cap};
+use crate::proxy::random;
+use crate::proxy::shadow::Shadow;
 
 /// Bytes received at once; more than the hello of any client that is known.
 const CHUNK: usize = 4096;
@@ -30,7 +34,7 @@ const USUAL_PATIENCE: Duration = Duration::from_secs(60);
 const FIRST_LOOK: Duration = Duration::from_secs(1);
 
 /// What the handshake found out.
-pub(super) enum Verdict {
+pub(in crate::proxy) enum Verdict {
     /// A client, which knows where it wants to go.
     Client(Box<Session>),
     /// Somebody for the front.
@@ -53,7 +57,7 @@ enum Next {
 }
 
 /// Talks with whoever has connected until it is known who that is.
-pub(super) async fn greet(shared: &Shared, client: &Async<TcpStream>, visit: &mut Visit) -> Verdict {
+pub(in crate::proxy) async fn greet(shared: &Shared, client: &Async<TcpStream>, visit: &mut Visit) -> Verdict {
     match hear(shared, client, visit).await {
         Ok((machine, reply)) => {
             visit.authenticated();

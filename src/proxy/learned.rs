@@ -9,13 +9,13 @@ use std::time::Duration;
 use async_io::Timer;
 use futures_lite::future::{pending, zip};
 
-use super::Shared;
-use super::detour::Detour;
 use crate::net::fetch::{self, Page, Validators};
 use crate::net::http;
 use crate::net::public_ip::is_global;
 use crate::proto::dc::{self, DcId};
 use crate::proto::url::{Url, UrlError};
+use crate::proxy::Shared;
+use crate::proxy::detour::Detour;
 
 /// Where each family is published.
 const PAGES: [&str; 2] = ["https://core.telegram.org/getProxyConfig", "https://core.telegram.org/getProxyConfigV6"];
@@ -35,11 +35,11 @@ const SIZE_MAX: u64 = 256 << 10;
 
 /// The addresses of each family, as they were last published.
 #[derive(Debug, Default)]
-pub(super) struct Learned([Mutex<Vec<SocketAddr>>; 2]);
+pub(in crate::proxy) struct Learned([Mutex<Vec<SocketAddr>>; 2]);
 
 impl Learned {
     /// Further addresses of a DC.
-    pub(super) fn addresses(&self, dc: DcId) -> Vec<SocketAddr> {
+    pub(in crate::proxy) fn addresses(&self, dc: DcId) -> Vec<SocketAddr> {
         if dc.site() != SITE {
             return Vec::new();
         }
@@ -48,7 +48,7 @@ impl Learned {
 }
 
 /// Learns addresses for as long as it is polled, if the owner wants that.
-pub(super) async fn keep_fresh(shared: &Shared) {
+pub(in crate::proxy) async fn keep_fresh(shared: &Shared) {
     if !shared.config().auto_update {
         return pending().await;
     }

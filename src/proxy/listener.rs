@@ -19,7 +19,7 @@ const BATCH: usize = 16;
 const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 
 /// The listening socket.
-pub(super) struct Listener {
+pub(in crate::proxy) struct Listener {
     socket: Async<TcpListener>,
 }
 
@@ -28,7 +28,7 @@ impl Listener {
     ///
     /// # Errors
     /// Those of bind and listen; see [`explain`].
-    pub(super) fn bind(
+    pub(in crate::proxy) fn bind(
         address: SocketAddr,
         keep_alive: &KeepAlive,
         client_side: &ClientSide,
@@ -68,16 +68,16 @@ impl Listener {
         Ok(Self { socket: Async::new_nonblocking(TcpListener::from(socket))? })
     }
 
-    pub(super) fn local_addr(&self) -> io::Result<SocketAddr> {
+    pub(in crate::proxy) fn local_addr(&self) -> io::Result<SocketAddr> {
         self.socket.get_ref().local_addr()
     }
 
-    pub(super) fn congestion_control(&self) -> String {
+    pub(in crate::proxy) fn congestion_control(&self) -> String {
         sockopts::congestion_control(self.socket.get_ref())
     }
 
     /// Passes every connection on. Nothing that a peer does is awaited here, and no error ends it.
-    pub(super) async fn accept_forever(&self, mut accepted: impl FnMut(Async<TcpStream>, SocketAddr)) {
+    pub(in crate::proxy) async fn accept_forever(&self, mut accepted: impl FnMut(Async<TcpStream>, SocketAddr)) {
         let mut pause = PAUSE.0;
         loop {
             for _ in 0..BATCH {
@@ -132,7 +132,7 @@ fn is_the_connections_own(error: &io::Error) -> bool {
 }
 
 /// What a bind error means to the owner.
-pub(super) fn explain(error: &io::Error) -> String {
+pub(in crate::proxy) fn explain(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::AddrInUse => "another program uses this port (or mtg runs already)".to_owned(),
         io::ErrorKind::PermissionDenied => {

@@ -19,8 +19,6 @@ use futures_lite::FutureExt as _;
 use futures_lite::future::zip;
 use smol::lock::Semaphore;
 
-use super::detour::Detour;
-use super::{Shared, Signal};
 use crate::config::{Defense, IpListSource, ListUrl};
 use crate::event::{self, Event};
 use crate::guard::iplist::{BadLines, Builder, Fault, IpList, Room};
@@ -28,6 +26,9 @@ use crate::net::fetch::{self, Fetched, Page, Validators};
 use crate::net::lan;
 use crate::outcome::Outcome;
 use crate::proto::url::Url;
+use crate::proxy::Shared;
+use crate::proxy::Signal;
+use crate::proxy::detour::Detour;
 
 /// Pauses after failures of a source: each is twice the one before, up to the time between updates.
 const RETRY: Duration = Duration::from_secs(10);
@@ -41,7 +42,7 @@ const SIZE_MAX: u64 = 128 << 20;
 const CHUNK: usize = 64 << 10;
 
 /// Both lists.
-pub(super) struct Lists {
+pub(in crate::proxy) struct Lists {
     block: List,
     allow: List,
     /// Memory for the copies that there are and for those that are read.
@@ -85,7 +86,7 @@ struct Copy {
 
 impl Lists {
     /// Lists of which nothing is loaded yet, and the bytes that they may take.
-    pub(super) fn new(defense: &Defense, memory: usize) -> Self {
+    pub(in crate::proxy) fn new(defense: &Defense, memory: usize) -> Self {
         let (block, allow) = (List::new(event::IpList::Block), List::new(event::IpList::Allow));
         let lists = Self { block, allow, room: Room::new(memory), copies_max: memory / 2 };
         lists.apply(defense);
@@ -93,7 +94,7 @@ impl Lists {
     }
 
     /// Takes settings. What was loaded from a source that stays is kept.
-    pub(super) fn apply(&self, defense: &Defense) {
+    pub(in crate::proxy) fn apply(&self, defense: &Defense) {
         self.block.apply(&defense.blocklist);
         self.allow.apply(&defense.allowlist);
     }
@@ -105,7 +106,7 @@ impl Lists {
     }
 
     /// Why an address may not connect, if so.
-    pub(super) fn refusal(&self, ip: IpAddr) -> Option<Outcome> {
+    pub(in crate::proxy) fn refusal(&self, ip: IpAddr) -> Option<Outcome> {
         if self.allow.contains(ip) == Some(false) {
             return Some(Outcome::NotAllowlisted);
         }
@@ -114,7 +115,7 @@ impl Lists {
 }
 
 /// Loads the lists whenever it is time to; never ends.
-pub(super) async fn keep_fresh(shared: &Shared) {
+pub(in crate::proxy) async fn keep_fresh(shared: &Shared) {
     zip(shared.lists.block.keep_fresh(shared), shared.lists.allow.keep_fresh(shared)).await;
 }
 

@@ -21,10 +21,10 @@ const RANDOM: std::ops::Range<usize> = 11..43;
 
 /// What is known of loops.
 #[derive(Default)]
-pub(super) struct Loops {
+pub(in crate::proxy) struct Loops {
     is_found: AtomicBool,
     /// Held while the front is asked because of a peer's address.
-    pub(super) checking: smol::lock::Mutex<()>,
+    pub(in crate::proxy) checking: smol::lock::Mutex<()>,
     ours: Mutex<Ours>,
 }
 
@@ -38,25 +38,25 @@ struct Ours {
 
 impl Loops {
     /// Notes a connection to the front for as long as the path is kept.
-    pub(super) fn path(self: &Arc<Self>, local: SocketAddr) -> Path {
+    pub(in crate::proxy) fn path(self: &Arc<Self>, local: SocketAddr) -> Path {
         let local = canonical(local);
         self.lock().paths.push(local);
         Path { loops: self.clone(), local }
     }
 
     /// Notes a hello of our own until it is answered or given up.
-    pub(super) fn question(self: &Arc<Self>, random: [u8; 32]) -> Question {
+    pub(in crate::proxy) fn question(self: &Arc<Self>, random: [u8; 32]) -> Question {
         self.lock().unanswered.push(random);
         Question { loops: self.clone(), random }
     }
 
     /// Says whether a peer may be ourselves.
-    pub(super) fn is_path(&self, peer: SocketAddr) -> bool {
+    pub(in crate::proxy) fn is_path(&self, peer: SocketAddr) -> bool {
         self.lock().paths.contains(&canonical(peer))
     }
 
     /// Says whether a peer's first bytes are a hello of our own that the front does not answer.
-    pub(super) async fn is_question(&self, received: &[u8]) -> bool {
+    pub(in crate::proxy) async fn is_question(&self, received: &[u8]) -> bool {
         let Some(random) = received.get(RANDOM) else { return false };
         let mut waited = Duration::ZERO;
         while self.lock().unanswered.iter().any(|unanswered| unanswered == random) {
@@ -69,12 +69,12 @@ impl Loops {
         false
     }
 
-    pub(super) fn is_found(&self) -> bool {
+    pub(in crate::proxy) fn is_found(&self) -> bool {
         self.is_found.load(Ordering::Relaxed)
     }
 
     /// Keeps in mind whether there is a loop, and says whether that is news.
-    pub(super) fn set_found(&self, is_found: bool) -> bool {
+    pub(in crate::proxy) fn set_found(&self, is_found: bool) -> bool {
         self.is_found.swap(is_found, Ordering::Relaxed) != is_found
     }
 
@@ -85,7 +85,7 @@ impl Loops {
 }
 
 /// One of our connections to the front; dropped with it.
-pub(super) struct Path {
+pub(in crate::proxy) struct Path {
     loops: Arc<Loops>,
     local: SocketAddr,
 }
@@ -97,14 +97,14 @@ impl Drop for Path {
 }
 
 /// One of our own hellos on its way.
-pub(super) struct Question {
+pub(in crate::proxy) struct Question {
     loops: Arc<Loops>,
     random: [u8; 32],
 }
 
 impl Question {
     /// The front has sent something.
-    pub(super) fn answered(&self) {
+    pub(in crate::proxy) fn answered(&self) {
         forget(&mut self.loops.lock().unanswered, &self.random);
     }
 }

@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 use async_io::{Async, Timer};
 use futures_lite::future::pending;
 
-use super::{Shared, front_watch, random};
 use crate::log::Limited;
 use crate::net::deadline;
 use crate::net::http::{self, Request};
@@ -21,6 +20,9 @@ use crate::proto::pacing::UNIT;
 use crate::proto::record_sizer::{self, Growth};
 use crate::proto::transcode::RECORD_PAYLOAD_MAX;
 use crate::proto::url::Url;
+use crate::proxy::Shared;
+use crate::proxy::front_watch;
+use crate::proxy::random;
 
 /// Times that are kept; the newest ones.
 const GAPS_MAX: usize = 4096;
@@ -40,7 +42,7 @@ const SIZE_MAX: u64 = 8 << 20;
 
 /// What was measured.
 #[derive(Default)]
-pub(super) struct Measured(Mutex<Known>);
+pub(in crate::proxy) struct Measured(Mutex<Known>);
 
 #[derive(Default)]
 struct Known {
@@ -52,12 +54,12 @@ struct Known {
 
 impl Measured {
     /// The times that there are now.
-    pub(super) fn times(&self) -> Option<Arc<[u16]>> {
+    pub(in crate::proxy) fn times(&self) -> Option<Arc<[u16]>> {
         self.lock().times.clone()
     }
 
     /// How the records of one of the downloads grew, chosen by any number.
-    pub(super) fn growth(&self, number: u32) -> Option<Growth> {
+    pub(in crate::proxy) fn growth(&self, number: u32) -> Option<Growth> {
         let known = self.lock();
         known.growths.get(usize::try_from(number).ok()?.checked_rem(known.growths.len())?).cloned()
     }
@@ -75,7 +77,7 @@ impl Measured {
 }
 
 /// Measures the pages for as long as it is polled, if the owner wants that.
-pub(super) async fn keep_measured(shared: &Shared) {
+pub(in crate::proxy) async fn keep_measured(shared: &Shared) {
     let config = shared.config();
     let wanted = &config.defense.doppelganger;
     let times = wanted.enabled && !wanted.urls.is_empty();

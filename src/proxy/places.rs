@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 
 use futures_lite::FutureExt as _;
 
-use super::relay::Seat;
 use crate::guard::limits::{Caps, Limits, Ticket, Told};
 use crate::log::Limited;
+use crate::proxy::relay::Seat;
 
 /// All places; clones have the same.
 #[derive(Clone)]
-pub(super) struct Places(Arc<Mutex<State>>);
+pub(in crate::proxy) struct Places(Arc<Mutex<State>>);
 
 struct State {
     limits: Limits,
@@ -38,18 +38,18 @@ enum Bell {
 }
 
 /// A connection's place. Dropping it frees the place.
-pub(super) struct Place {
+pub(in crate::proxy) struct Place {
     places: Places,
     ticket: Ticket,
 }
 
 impl Places {
-    pub(super) fn new(caps: Caps) -> Self {
+    pub(in crate::proxy) fn new(caps: Caps) -> Self {
         Self(Arc::new(Mutex::new(State { limits: Limits::new(caps), bells: Vec::new() })))
     }
 
     /// Gives a new connection its place, if there is one.
-    pub(super) fn admit(&self, address: IpAddr) -> Option<Place> {
+    pub(in crate::proxy) fn admit(&self, address: IpAddr) -> Option<Place> {
         let ticket = self.change(|state| {
             let ticket = state.limits.admit(address)?;
             state.bells.resize_with(state.bells.len().max(ticket.number() + 1), Bell::default);
@@ -63,7 +63,7 @@ impl Places {
     }
 
     /// Connections that are not closed yet.
-    pub(super) fn total(&self) -> usize {
+    pub(in crate::proxy) fn total(&self) -> usize {
         self.change(|state| state.limits.total())
     }
 
@@ -110,22 +110,22 @@ impl State {
 
 impl Place {
     /// Counts the place for the address that it is known to be of now.
-    pub(super) fn identify(&self, address: IpAddr) {
+    pub(in crate::proxy) fn identify(&self, address: IpAddr) {
         self.places.change(|state| state.limits.identify(self.ticket, address));
     }
 
     /// Takes note of how many bytes of a hello are kept.
-    pub(super) fn hold(&self, bytes: usize) {
+    pub(in crate::proxy) fn hold(&self, bytes: usize) {
         self.places.change(|state| state.limits.hold(self.ticket, bytes));
     }
 
     /// The connection turned out to be one for the front, which keeps its place; says whether it still has one.
-    pub(super) fn fronted(&self) -> bool {
+    pub(in crate::proxy) fn fronted(&self) -> bool {
         self.places.change(|state| state.limits.fronted(self.ticket))
     }
 
     /// The connection turned out to be a client's: nobody takes its place from it.
-    pub(super) fn authenticated(&self) {
+    pub(in crate::proxy) fn authenticated(&self) {
         self.places.change(|state| {
             state.limits.authenticated(self.ticket);
             state.set_bell(self.ticket, Bell::Silent);
@@ -133,12 +133,12 @@ impl Place {
     }
 
     /// A connection at the front has moved bytes.
-    pub(super) fn moved(&self) {
+    pub(in crate::proxy) fn moved(&self) {
         self.places.change(|state| state.limits.moved(self.ticket));
     }
 
     /// The relay takes the connection; says whether it still has its place.
-    pub(super) fn take_seat(&self, seat: Arc<Seat>) -> bool {
+    pub(in crate::proxy) fn take_seat(&self, seat: Arc<Seat>) -> bool {
         self.places.change(|state| {
             let has_place = state.limits.fronted(self.ticket);
             state.set_bell(self.ticket, Bell::Seat(seat));
@@ -147,7 +147,7 @@ impl Place {
     }
 
     /// Waits for `future`, unless the connection has to give way before that.
-    pub(super) async fn unless_told<T>(&self, future: impl Future<Output = T>) -> Result<T, Told> {
+    pub(in crate::proxy) async fn unless_told<T>(&self, future: impl Future<Output = T>) -> Result<T, Told> {
         async { Ok(future.await) }.or(async { Err(poll_fn(|context| self.poll_told(context)).await) }).await
     }
 
@@ -181,7 +181,7 @@ fn warn_none() {
 }
 
 /// Tells the owner that an address has as many connections as it may have that nobody knows yet.
-pub(super) fn warn_of_cap(address: IpAddr) {
+pub(in crate::proxy) fn warn_of_cap(address: IpAddr) {
     static WARNINGS: Limited = Limited::new(Duration::from_secs(60 * 60));
     if let Some(left_out) = WARNINGS.pass(Instant::now()) {
         log::warn!(

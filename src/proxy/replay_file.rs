@@ -23,10 +23,10 @@ const LOCK_STEP: Duration = Duration::from_millis(10);
 const GROWTH: u64 = 2;
 
 /// The set as all connections use it.
-pub(super) type Set = Mutex<AntiReplay>;
+pub(in crate::proxy) type Set = Mutex<AntiReplay>;
 
 /// The file, and what is known of it.
-pub(super) struct ReplayFile {
+pub(in crate::proxy) struct ReplayFile {
     path: PathBuf,
     is_shared: bool,
     /// Beyond it, a shared file is written anew, bytes.
@@ -51,17 +51,17 @@ impl Known {
 }
 
 /// The set is whole whenever the lock is free, so a poisoned lock is as good as any.
-pub(super) fn lock(set: &Set) -> MutexGuard<'_, AntiReplay> {
+pub(in crate::proxy) fn lock(set: &Set) -> MutexGuard<'_, AntiReplay> {
     set.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl ReplayFile {
-    pub(super) fn new(path: &Path, is_shared: bool, max_size: u64) -> Self {
+    pub(in crate::proxy) fn new(path: &Path, is_shared: bool, max_size: u64) -> Self {
         let length_max = max_size.saturating_mul(GROWTH);
         Self { path: path.to_owned(), is_shared, length_max, known: None, written: None }
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(in crate::proxy) fn path(&self) -> &Path {
         &self.path
     }
 
@@ -70,7 +70,7 @@ impl ReplayFile {
     ///
     /// # Errors
     /// [`io::ErrorKind::InvalidData`] if it is damaged; the set should not be used then.
-    pub(super) fn load(&mut self, set: &Set) -> io::Result<()> {
+    pub(in crate::proxy) fn load(&mut self, set: &Set) -> io::Result<()> {
         let _turn = self.is_shared.then(|| self.turn()).transpose()?;
         match self.read_news(set) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => self.write_whole(set),
@@ -83,7 +83,7 @@ impl ReplayFile {
     }
 
     /// Brings the file up to date, and with it the set if the file is shared.
-    pub(super) fn save(&mut self, set: &Set) -> io::Result<()> {
+    pub(in crate::proxy) fn save(&mut self, set: &Set) -> io::Result<()> {
         if self.is_shared {
             return self.exchange(set);
         }

@@ -8,10 +8,10 @@ use std::time::Duration;
 use async_io::Timer;
 use futures_lite::FutureExt as _;
 
-use super::replay_file::{ReplayFile, Set, lock};
 use crate::config::Config;
 use crate::guard::antireplay::AntiReplay;
 use crate::proto::faketls::Digest;
+use crate::proxy::replay_file::{ReplayFile, Set, lock};
 
 /// Time between two exchanges of processes on one port: what one has seen, the other knows after twice that and the
 /// time that the file takes.
@@ -22,7 +22,7 @@ const WRITE: Duration = Duration::from_secs(3600);
 const LAST_WRITE: Duration = Duration::from_secs(2);
 
 /// The set and its file.
-pub(super) struct Replays {
+pub(in crate::proxy) struct Replays {
     set: Set,
     file: Option<Mutex<Kept>>,
     every: Duration,
@@ -36,7 +36,7 @@ struct Kept {
 
 impl Replays {
     /// Makes the set and reads its file, if there is to be one.
-    pub(super) fn open(config: &Config) -> Arc<Self> {
+    pub(in crate::proxy) fn open(config: &Config) -> Arc<Self> {
         let (max_size, is_shared) = (config.defense.anti_replay_max_size.0, config.network.reuse_port);
         let path = config.defense.anti_replay_file.as_deref().filter(|_| config.defense.anti_replay);
         let empty = || {
@@ -60,12 +60,12 @@ impl Replays {
     }
 
     /// Says whether a hello was never seen before, and remembers it.
-    pub(super) fn first_seen(&self, digest: &Digest) -> bool {
+    pub(in crate::proxy) fn first_seen(&self, digest: &Digest) -> bool {
         lock(&self.set).first_seen(digest)
     }
 
     /// Keeps the file up to date for as long as it is polled.
-    pub(super) async fn keep(self: &Arc<Self>) {
+    pub(in crate::proxy) async fn keep(self: &Arc<Self>) {
         if self.file.is_none() {
             return future::pending().await;
         }
@@ -76,7 +76,7 @@ impl Replays {
     }
 
     /// Brings the file up to date before the end, if it does not take too long.
-    pub(super) async fn keep_at_stop(self: &Arc<Self>) {
+    pub(in crate::proxy) async fn keep_at_stop(self: &Arc<Self>) {
         self.save().or(async { _ = Timer::after(LAST_WRITE).await }).await;
     }
 

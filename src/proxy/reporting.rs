@@ -8,9 +8,9 @@ use std::time::Duration;
 use smol::channel::{Receiver, Sender, bounded};
 use smol::{Executor, Task};
 
-use super::Shared;
 use crate::config::{Config, Statsd};
 use crate::net::deadline;
+use crate::proxy::Shared;
 use crate::stats::{prometheus, statsd};
 
 /// How long the last report may take.
@@ -18,7 +18,7 @@ const LAST_REPORT: Duration = Duration::from_secs(1);
 
 /// What runs.
 #[derive(Default)]
-pub(super) struct Reporting {
+pub(in crate::proxy) struct Reporting {
     running: Mutex<Running>,
 }
 
@@ -35,14 +35,14 @@ struct Reporter {
 }
 
 /// What a configuration needs that can fail: at most a listener.
-pub(super) struct Prepared(Option<prometheus::Server>);
+pub(in crate::proxy) struct Prepared(Option<prometheus::Server>);
 
 impl Reporting {
     /// Does what can fail.
     ///
     /// # Errors
     /// Those of bind and listen.
-    pub(super) fn prepare(&self, config: &Config) -> io::Result<Prepared> {
+    pub(in crate::proxy) fn prepare(&self, config: &Config) -> io::Result<Prepared> {
         let settings = &config.stats.prometheus;
         let running = self.lock();
         let server = match &running.prometheus {
@@ -58,7 +58,7 @@ impl Reporting {
     }
 
     /// Runs what the configuration says, and nothing else.
-    pub(super) fn apply(
+    pub(in crate::proxy) fn apply(
         &self,
         config: &Config,
         prepared: Prepared,
@@ -90,7 +90,7 @@ impl Reporting {
     }
 
     /// Ends all, after a last report.
-    pub(super) async fn finish(&self) {
+    pub(in crate::proxy) async fn finish(&self) {
         let Running { statsd, .. } = std::mem::take(&mut *self.lock());
         if let Some((_, reporter)) = statsd {
             reporter.finish().await;

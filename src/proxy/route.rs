@@ -6,7 +6,6 @@ use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::random;
 use crate::config::{Host, Socks5, Upstream};
 use crate::guard::breaker::{Attempt, Breaker, Change, Policy};
 use crate::log::Limited;
@@ -14,10 +13,11 @@ use crate::net::connect::{Dialer, is_our_own};
 use crate::net::deadline;
 use crate::net::resolve::Resolver;
 use crate::net::socks5::{Fault, negotiate};
+use crate::proxy::random;
 use crate::stats::ProxyState;
 
 /// Time for all ways and all addresses together, in units of the limit for one attempt.
-pub(super) const ATTEMPTS: u32 = 2;
+pub(in crate::proxy) const ATTEMPTS: u32 = 2;
 /// How often one proxy's troubles are worth a warning.
 const WARN_EVERY: Duration = Duration::from_secs(60);
 
@@ -59,7 +59,7 @@ impl Routes {
     }
 
     /// The proxies among them, as the metrics show them.
-    pub(super) fn states(&self) -> Vec<Arc<ProxyState>> {
+    pub(in crate::proxy) fn states(&self) -> Vec<Arc<ProxyState>> {
         let state = |route: &Route| match route {
             Route::Direct => None,
             Route::Proxy(proxy) => Some(proxy.state.clone()),

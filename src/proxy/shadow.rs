@@ -16,11 +16,13 @@ use std::time::{Duration, Instant};
 use async_io::{Async, Timer};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::front::{self, Link};
-use super::loops::Path;
-use super::{Shared, Visit, relay};
 use crate::config::Config;
 use crate::net::deadline;
+use crate::proxy::Shared;
+use crate::proxy::Visit;
+use crate::proxy::front::{self, Link};
+use crate::proxy::loops::Path;
+use crate::proxy::relay;
 
 /// How long a whole hello may take before the front is dialled. A client's arrives with the last packet of the
 /// connection's own handshake, so that the front has nothing of those; to be early costs the front a connection, and to
@@ -28,7 +30,7 @@ use crate::net::deadline;
 const HEAD_START: Duration = Duration::from_millis(10);
 
 /// What stands behind an undecided client.
-pub(super) struct Shadow<'a> {
+pub(in crate::proxy) struct Shadow<'a> {
     shared: &'a Shared,
     config: Arc<Config>,
     peer: SocketAddr,
@@ -64,7 +66,7 @@ struct Progress {
 
 impl<'a> Shadow<'a> {
     /// To be made when the connection has been accepted and it is known whose it is.
-    pub(super) fn new(shared: &'a Shared, visit: &Visit, header: Vec<u8>) -> Self {
+    pub(in crate::proxy) fn new(shared: &'a Shared, visit: &Visit, header: Vec<u8>) -> Self {
         let now = Instant::now();
         let deadline = now + visit.config.network.timeout.handshake;
         let state = State::Waiting(now + HEAD_START);
@@ -74,7 +76,7 @@ impl<'a> Shadow<'a> {
     /// Keeps the front up to date with what was `received`, until the connection is the front's for good: it has
     /// spoken, or ended its side, or there is no shadow and the time is over. May be dropped and called again at
     /// any moment.
-    pub(super) async fn attend(&mut self, received: &[u8]) {
+    pub(in crate::proxy) async fn attend(&mut self, received: &[u8]) {
         loop {
             match &mut self.state {
                 State::Waiting(until) => {
@@ -107,19 +109,19 @@ impl<'a> Shadow<'a> {
     }
 
     /// Says whether the front knows of the connection, or is about to.
-    pub(super) fn has_begun(&self) -> bool {
+    pub(in crate::proxy) fn has_begun(&self) -> bool {
         !matches!(self.state, State::Waiting(_))
     }
 
     /// The peer has reset its connection.
-    pub(super) fn reset(self) {
+    pub(in crate::proxy) fn reset(self) {
         if let State::Open { socket, .. } = &self.state {
             relay::reset_on_close(socket.get_ref());
         }
     }
 
     /// The connection to the front, if there is one or there is going to be one.
-    pub(super) async fn into_link(self) -> Option<Link> {
+    pub(in crate::proxy) async fn into_link(self) -> Option<Link> {
         match self.state {
             State::Open { socket, progress: Progress { sent, is_reset }, path } => {
                 socket.into_inner().ok().map(|socket| Link { socket, sent, is_reset, path })

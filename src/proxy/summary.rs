@@ -15,7 +15,7 @@ use crate::proto::handshake::Reason;
 const EVERY: Duration = Duration::from_secs(60);
 
 /// What happened since the last line, and the clocks of clients.
-pub(super) struct Summary {
+pub(in crate::proxy) struct Summary {
     started: Instant,
     state: Mutex<State>,
 }
@@ -41,7 +41,7 @@ impl Default for Summary {
 }
 
 impl Summary {
-    pub(super) fn record(&self, event: &Event) {
+    pub(in crate::proxy) fn record(&self, event: &Event) {
         match event {
             Event::Authenticated { .. } => self.lock().minute.clients += 1,
             Event::Fronting { stranger, .. } => {
@@ -58,7 +58,7 @@ impl Summary {
     }
 
     /// Takes note of the clock of a client that has gone on to Telegram.
-    pub(super) fn note_clock(&self, client: IpAddr, skew_secs: i64) {
+    pub(in crate::proxy) fn note_clock(&self, client: IpAddr, skew_secs: i64) {
         // 'mtg doctor --health' comes from here again and again and has our own clock, right or wrong.
         if !client.is_loopback() || skew_secs.abs() > 1 {
             self.lock().skew.note(client, skew_secs, self.now_secs());
@@ -66,7 +66,7 @@ impl Summary {
     }
 
     /// Writes into the log for as long as it is polled.
-    pub(super) async fn log_forever(&self) {
+    pub(in crate::proxy) async fn log_forever(&self) {
         loop {
             Timer::after(EVERY).await;
             self.log();

@@ -5,42 +5,42 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::Shared;
-use super::loops::Path;
-use super::places::Place;
-use super::relay::{Cause, Watch};
-use super::summary::Summary;
 use crate::config::Config;
 use crate::event::{Connection, Door, Event, Observer, Route, Traffic};
 use crate::net::connect::Dialer;
 use crate::outcome::{Outcome, Stranger};
 use crate::proto::dc::DcId;
 use crate::proto::handshake::Reason;
+use crate::proxy::Shared;
+use crate::proxy::loops::Path;
+use crate::proxy::places::Place;
+use crate::proxy::relay::{Cause, Watch};
+use crate::proxy::summary::Summary;
 use crate::stats::Stats;
 
 /// Within this time, a DC that ends a connection without an answer is none.
 const BARREN: Duration = Duration::from_secs(10);
 
 /// Everybody who is told of events.
-pub(super) struct Recorder {
-    pub(super) stats: Stats,
-    pub(super) summary: Summary,
+pub(in crate::proxy) struct Recorder {
+    pub(in crate::proxy) stats: Stats,
+    pub(in crate::proxy) summary: Summary,
     observer: Option<Arc<dyn Observer>>,
 }
 
 impl Recorder {
-    pub(super) fn new(observer: Option<Arc<dyn Observer>>) -> Self {
+    pub(in crate::proxy) fn new(observer: Option<Arc<dyn Observer>>) -> Self {
         Self { stats: Stats::default(), summary: Summary::default(), observer }
     }
 
     /// Tells of a connection that gets no place.
-    pub(super) fn refuse(&self, peer: SocketAddr, outcome: Outcome) {
+    pub(in crate::proxy) fn refuse(&self, peer: SocketAddr, outcome: Outcome) {
         let client = peer.ip().to_canonical();
         self.record(&Event::Refused { client, outcome });
         log::debug!("connection refused ip={client} reason={}", outcome.as_str());
     }
 
-    pub(super) fn record(&self, event: &Event) {
+    pub(in crate::proxy) fn record(&self, event: &Event) {
         self.stats.record(event);
         self.summary.record(event);
         if let Some(observer) = &self.observer {
@@ -50,35 +50,35 @@ impl Recorder {
 }
 
 /// A connection with a place: who it is, what it goes by, how far it has come. Every visit ends with [`Visit::end`].
-pub(super) struct Visit {
-    pub(super) id: u32,
+pub(in crate::proxy) struct Visit {
+    pub(in crate::proxy) id: u32,
     /// The client, or the load balancer until its header is read.
-    pub(super) peer: SocketAddr,
+    pub(in crate::proxy) peer: SocketAddr,
     /// The address that the client connected to, if a load balancer says so.
-    pub(super) connected_to: Option<SocketAddr>,
+    pub(in crate::proxy) connected_to: Option<SocketAddr>,
     /// Why it is to see the front and nothing else, if its address is refused.
-    pub(super) shut_out: Option<Stranger>,
+    pub(in crate::proxy) shut_out: Option<Stranger>,
     /// The configuration at its start. A reload changes nothing for those who are here.
-    pub(super) config: Arc<Config>,
+    pub(in crate::proxy) config: Arc<Config>,
     /// How far the client's clock is ahead of ours, seconds; known when its hello has been checked.
-    pub(super) skew_secs: i64,
+    pub(in crate::proxy) skew_secs: i64,
     /// The DC that it asked for.
-    pub(super) dc: Option<DcId>,
+    pub(in crate::proxy) dc: Option<DcId>,
     /// Set while it is relayed to the front.
-    pub(super) front_path: Option<Path>,
+    pub(in crate::proxy) front_path: Option<Path>,
     door: Door,
     /// Who has reached Telegram, and where; it learns when that leads nowhere.
-    pub(super) dialled: Option<(Arc<Dialer>, SocketAddr)>,
+    pub(in crate::proxy) dialled: Option<(Arc<Dialer>, SocketAddr)>,
     route: Route,
     started: Instant,
     /// When it was last listened to during the handshake.
-    pub(super) heard: Instant,
-    pub(super) place: Place,
+    pub(in crate::proxy) heard: Instant,
+    pub(in crate::proxy) place: Place,
     recorder: Arc<Recorder>,
 }
 
 impl Visit {
-    pub(super) fn new(shared: &Shared, peer: SocketAddr, place: Place, config: Arc<Config>) -> Self {
+    pub(in crate::proxy) fn new(shared: &Shared, peer: SocketAddr, place: Place, config: Arc<Config>) -> Self {
         Self {
             id: shared.next_id.fetch_add(1, Ordering::Relaxed),
             peer,
@@ -99,51 +99,51 @@ impl Visit {
     }
 
     /// It is a stream of the WEB proxy.
-    pub(super) fn over_web(self) -> Self {
+    pub(in crate::proxy) fn over_web(self) -> Self {
         Self { door: Door::Web, ..self }
     }
 
     /// It is known whose connection it is, and that address may have it.
-    pub(super) fn start(&self) {
+    pub(in crate::proxy) fn start(&self) {
         self.recorder.record(&Event::Started(self.connection()));
     }
 
     /// It is not known whose it is, or that address may not have it.
-    pub(super) fn refuse(self, outcome: Outcome) {
+    pub(in crate::proxy) fn refuse(self, outcome: Outcome) {
         self.recorder.refuse(self.peer, outcome);
     }
 
     /// When it was accepted.
-    pub(super) fn started(&self) -> Instant {
+    pub(in crate::proxy) fn started(&self) -> Instant {
         self.started
     }
 
     /// The client's address without the port, IPv4 as such.
-    pub(super) fn ip(&self) -> IpAddr {
+    pub(in crate::proxy) fn ip(&self) -> IpAddr {
         self.peer.ip().to_canonical()
     }
 
     /// The hello was a client's.
-    pub(super) fn authenticated(&mut self) {
+    pub(in crate::proxy) fn authenticated(&mut self) {
         self.place.authenticated();
         self.recorder.record(&Event::Authenticated { connection: self.connection(), skew_secs: self.skew_secs });
     }
 
     /// The hello was somebody else's, who is sent to the front.
-    pub(super) fn fronting(&mut self, stranger: Stranger) {
+    pub(in crate::proxy) fn fronting(&mut self, stranger: Stranger) {
         self.route = Route::Front;
         self.recorder.record(&Event::Fronting { connection: self.connection(), stranger });
     }
 
     /// The DC that was asked for, or its stand-in, has been reached there.
-    pub(super) fn connected(&mut self, dc: DcId, address: SocketAddr) {
+    pub(in crate::proxy) fn connected(&mut self, dc: DcId, address: SocketAddr) {
         self.route = Route::Telegram { dc, address };
         self.recorder.summary.note_clock(self.ip(), self.skew_secs);
         self.recorder.record(&Event::Connected(self.connection()));
     }
 
     /// Tells of the end, writes the connection's line into the log and frees its place.
-    pub(super) fn end(self, outcome: Outcome, traffic: Traffic) {
+    pub(in crate::proxy) fn end(self, outcome: Outcome, traffic: Traffic) {
         let (connection, lasted) = (self.connection(), self.started.elapsed());
         self.recorder.record(&Event::Ended { connection, outcome, traffic, lasted });
         log::debug!(
@@ -171,7 +171,7 @@ impl Visit {
     }
 
     /// Watches over the relay; `finished` is the outcome when both sides have said all they had to.
-    pub(super) fn into_watch(self, finished: Outcome) -> Box<dyn Watch> {
+    pub(in crate::proxy) fn into_watch(self, finished: Outcome) -> Box<dyn Watch> {
         Box::new(Relayed { visit: self, finished })
     }
 

@@ -5,7 +5,6 @@ use std::net::{IpAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::farewell;
 use super::direction::{Direction, Failure, Fault, Received, Room, Turn};
 use super::pool::{Holder, Owner, Pool};
 use super::seat::Seat;
@@ -13,6 +12,7 @@ use super::{Cause, Farewells, Job, Watch};
 use crate::event::Traffic;
 use crate::net::sockopts;
 use crate::proto::transcode::{ClientToDc, DcToClient, RECORD_PAYLOAD_MAX, RecordError};
+use crate::proxy::farewell;
 
 /// From when on an end that takes no bytes is more than slow, milliseconds.
 const STUCK: u32 = 5_000;

@@ -4,10 +4,10 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::super::visit::Recorder;
 use crate::config::Carrier;
 use crate::event::Event;
 use crate::proto::web::session::Session;
+use crate::proxy::visit::Recorder;
 
 /// What one session may have waiting for its app, and as much for its DCs: this part of what is left. So however many
 /// take nothing, something is left for one more.

@@ -28,13 +28,13 @@ use std::time::{Duration, Instant};
 use async_io::{Async, Timer};
 use smol::Executor;
 
-use super::listener::Listener;
-use super::memory::WebShares;
-use super::{Shared, random};
 use crate::config::Config;
 use crate::guard::rate::Rate;
 use crate::proto::web::site::Site;
 use crate::proto::web::token::{Bootstrap, Name};
+use crate::proxy::listener::Listener;
+use crate::proxy::memory::WebShares;
+use crate::proxy::{Shared, random};
 use link::{Account, Link};
 
 /// Time between two looks for sessions that nobody asks for any more.

@@ -11,8 +11,6 @@ use async_io::{Async, Timer};
 use futures_lite::FutureExt as _;
 use rustix::buffer::spare_capacity;
 
-use super::super::relay::{Cause, Watch};
-use super::super::{Visit, admission, dial};
 use super::Shared;
 use super::link::Link;
 use crate::event::Traffic;
@@ -21,6 +19,8 @@ use crate::outcome::Outcome;
 use crate::proto::handshake::{Link as Keys, Reason, Session};
 use crate::proto::obfuscated2::{ClientFrame, FRAME_LEN};
 use crate::proto::web::frame::HEADER;
+use crate::proxy::relay::{Cause, Watch};
+use crate::proxy::{Visit, admission, dial};
 
 /// How long an app may take for the frame that opens its stream.
 const FRAME_LIMIT: Duration = Duration::from_secs(10);

@@ -28,7 +28,7 @@ use crate::outcome::Outcome;
 use crate::proto::url::Url;
 use crate::proxy::Shared;
 use crate::proxy::Signal;
-use crate::proxy::detour::Detour;
+use crate::proxy::telegram::detour::Detour;
 
 /// Pauses after failures of a source: each is twice the one before, up to the time between updates.
 const RETRY: Duration = Duration::from_secs(10);

@@ -20,14 +20,11 @@
 
 mod admission;
 mod advice;
-mod detour;
-mod dial;
 mod farewell;
 mod front;
 pub(crate) mod front_fault;
 mod front_watch;
 mod handshake;
-mod learned;
 mod listener;
 mod lists;
 mod loops;
@@ -41,9 +38,9 @@ mod relay;
 mod replay_file;
 mod replays;
 mod reporting;
-mod route;
 mod shadow;
 mod summary;
+mod telegram;
 mod visit;
 mod web;
 
@@ -71,11 +68,8 @@ use crate::net::resolve::Resolver;
 use crate::net::sockopts::{self, ClientSide, KeepAlive};
 use crate::outcome::Outcome;
 use crate::stats::Figures;
-pub(crate) use dial::candidates;
-pub use dial::{Dial, Dialled, Dialling};
 pub(crate) use front::is_ourselves;
 use handshake::Verdict;
-use learned::Learned;
 use listener::Listener;
 use lists::Lists;
 use loops::Loops;
@@ -84,7 +78,10 @@ use places::Places;
 use relay::{Budget, Relay};
 use replays::Replays;
 use reporting::Reporting;
-pub(crate) use route::{Means, NoRoute, Routes};
+pub(crate) use telegram::dial::candidates;
+pub use telegram::dial::{Dial, Dialled, Dialling};
+use telegram::learned::Learned;
+pub(crate) use telegram::route::{Means, NoRoute, Routes};
 use visit::{Recorder, Visit};
 
 /// A running proxy.
@@ -283,7 +280,8 @@ impl Proxy {
         let log = async { self.shared.recorder.summary.log_forever().await };
         // Boxed, for the compiler does not look that deep into futures within futures.
         let upkeep = front_watch::watch(&self.shared).boxed();
-        let upkeep = upkeep.or(lists::keep_fresh(&self.shared).boxed()).or(learned::keep_fresh(&self.shared).boxed());
+        let upkeep =
+            upkeep.or(lists::keep_fresh(&self.shared).boxed()).or(telegram::learned::keep_fresh(&self.shared).boxed());
         let upkeep = upkeep.or(advice::compare_name(&self.shared).boxed());
         let upkeep = upkeep.or(self.shared.replays.keep().boxed());
         #[cfg(feature = "tls")]
@@ -398,7 +396,7 @@ async fn serve_client(shared: Arc<Shared>, client: Async<TcpStream>, mut visit: 
     }
     visit.start();
     let told = match handshake::greet(&shared, &client, &mut visit).await {
-        Verdict::Client(session) => dial::to_dc(&shared, client, *session, visit).await,
+        Verdict::Client(session) => telegram::dial::to_dc(&shared, client, *session, visit).await,
         Verdict::Stranger(visitor) => {
             visit.fronting(visitor.stranger);
             advice::on_unexpected_header(&visit, &visitor.received);

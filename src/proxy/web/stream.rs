@@ -20,7 +20,8 @@ use crate::proto::handshake::{Link as Keys, Reason, Session};
 use crate::proto::obfuscated2::{ClientFrame, FRAME_LEN};
 use crate::proto::web::frame::HEADER;
 use crate::proxy::relay::{Cause, Watch};
-use crate::proxy::{Visit, admission, dial};
+use crate::proxy::telegram::dial;
+use crate::proxy::{Visit, admission};
 
 /// How long an app may take for the frame that opens its stream.
 const FRAME_LIMIT: Duration = Duration::from_secs(10);

@@ -24,7 +24,7 @@ use crate::proxy::Visit;
 use crate::proxy::advice;
 use crate::proxy::random;
 use crate::proxy::relay::{Codec, Farewells, Job};
-use crate::proxy::route::{ATTEMPTS, Means};
+use crate::proxy::telegram::route::{ATTEMPTS, Means};
 
 /// Reaches Telegram and the front in place of the proxy's own way, which is TCP as configured.
 ///

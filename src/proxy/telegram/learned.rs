@@ -15,7 +15,7 @@ use crate::net::public_ip::is_global;
 use crate::proto::dc::{self, DcId};
 use crate::proto::url::{Url, UrlError};
 use crate::proxy::Shared;
-use crate::proxy::detour::Detour;
+use crate::proxy::telegram::detour::Detour;
 
 /// Where each family is published.
 const PAGES: [&str; 2] = ["https://core.telegram.org/getProxyConfig", "https://core.telegram.org/getProxyConfigV6"];

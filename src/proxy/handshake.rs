@@ -19,12 +19,12 @@ use crate::proto::tls::client_hello::ClientHello;
 use crate::proto::tls::{RECORD_HEADER, content_type};
 use crate::proxy::Shared;
 use crate::proxy::Visit;
-use crate::proxy::farewell;
-use crate::proxy::front::{self, Visitor};
+use crate::proxy::front::shadow::Shadow;
+use crate::proxy::front::splice::{self, Visitor};
 use crate::proxy::keep_alive;
 use crate::proxy::places::{Place, warn_of_cap};
 use crate::proxy::random;
-use crate::proxy::shadow::Shadow;
+use crate::proxy::relay::farewell;
 
 /// Bytes received at once; more than the hello of any client that is known.
 const CHUNK: usize = 4096;
@@ -71,7 +71,7 @@ pub(in crate::proxy) async fn greet(shared: &Shared, client: &Async<TcpStream>, 
 /// Reads the hello. If it is a client's, there is a reply to it; otherwise the verdict is clear already. Until it is
 /// whole, its place may be given to another.
 async fn hear(shared: &Shared, client: &Async<TcpStream>, visit: &mut Visit) -> Result<(Handshake, Vec<u8>), Verdict> {
-    let mut shadow = Shadow::new(shared, visit, front::proxy_header(client.get_ref(), visit));
+    let mut shadow = Shadow::new(shared, visit, splice::proxy_header(client.get_ref(), visit));
     let mut machine = Handshake::new();
     let stranger = loop {
         // Whom a list shuts out is none the wiser.

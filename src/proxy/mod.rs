@@ -6,9 +6,9 @@
 //!              PROXY header  └──────► front ──────┴─────────► relay
 //!                                     client ⇄ front
 //! ```
-//! While a slow hello is not decided, a shadow connection keeps the front in the picture (`shadow`).
+//! While a slow hello is not decided, a shadow connection keeps the front in the picture (`front::shadow`).
 //!
-//! `front_watch` asks the front from time to time how it answers, so that our own answer to a client looks the same.
+//! `front::watch` asks the front from time to time how it answers, so that our own answer to a client looks the same.
 //! `serve_client` awaits one act after the other; each hands on, or names the [`Outcome`] that ends the story. The
 //! acts run as tasks on one executor; the relay has threads of its own.
 
@@ -20,14 +20,10 @@
 
 mod admission;
 mod advice;
-mod farewell;
-mod front;
-pub(crate) mod front_fault;
-mod front_watch;
+pub(crate) mod front;
 mod handshake;
 mod listener;
 mod lists;
-mod loops;
 mod memory;
 pub(crate) mod names;
 #[cfg(feature = "tls")]
@@ -38,7 +34,6 @@ mod relay;
 mod replay_file;
 mod replays;
 mod reporting;
-mod shadow;
 mod summary;
 mod telegram;
 mod visit;
@@ -68,11 +63,11 @@ use crate::net::resolve::Resolver;
 use crate::net::sockopts::{self, ClientSide, KeepAlive};
 use crate::outcome::Outcome;
 use crate::stats::Figures;
-pub(crate) use front::is_ourselves;
+use front::loops::Loops;
+pub(crate) use front::splice::is_ourselves;
 use handshake::Verdict;
 use listener::Listener;
 use lists::Lists;
-use loops::Loops;
 use memory::Shares;
 use places::Places;
 use relay::{Budget, Relay};
@@ -143,7 +138,7 @@ struct Shared {
     measured: pages::Measured,
     replays: Arc<Replays>,
     front_profile: Mutex<FrontProfile>,
-    front_fault: front_fault::Told,
+    front_fault: front::fault::Told,
     dc_health: Mutex<DcHealth>,
     front_changes: Signal,
     /// Open once the front has answered for the first time, or has not.
@@ -214,7 +209,7 @@ impl Proxy {
             measured: pages::Measured::default(),
             replays: Replays::open(&config),
             front_profile: Mutex::default(),
-            front_fault: front_fault::Told::default(),
+            front_fault: front::fault::Told::default(),
             dc_health: Mutex::default(),
             front_changes: Signal::default(),
             first_look: Gate::default(),
@@ -279,7 +274,7 @@ impl Proxy {
         });
         let log = async { self.shared.recorder.summary.log_forever().await };
         // Boxed, for the compiler does not look that deep into futures within futures.
-        let upkeep = front_watch::watch(&self.shared).boxed();
+        let upkeep = front::watch::watch(&self.shared).boxed();
         let upkeep =
             upkeep.or(lists::keep_fresh(&self.shared).boxed()).or(telegram::learned::keep_fresh(&self.shared).boxed());
         let upkeep = upkeep.or(advice::compare_name(&self.shared).boxed());
@@ -400,7 +395,7 @@ async fn serve_client(shared: Arc<Shared>, client: Async<TcpStream>, mut visit: 
         Verdict::Stranger(visitor) => {
             visit.fronting(visitor.stranger);
             advice::on_unexpected_header(&visit, &visitor.received);
-            front::splice(&shared, client, visitor, visit).await
+            front::splice::splice(&shared, client, visitor, visit).await
         }
         Verdict::Over(outcome) => Err((visit, outcome)),
     };

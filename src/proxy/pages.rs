@@ -21,7 +21,7 @@ use crate::proto::record_sizer::{self, Growth};
 use crate::proto::transcode::RECORD_PAYLOAD_MAX;
 use crate::proto::url::Url;
 use crate::proxy::Shared;
-use crate::proxy::front_watch;
+use crate::proxy::front::watch;
 use crate::proxy::random;
 
 /// Times that are kept; the newest ones.
@@ -161,7 +161,7 @@ async fn open(shared: &Shared, url: &Url) -> io::Result<TlsStream> {
     // The site's name may lead to ourselves, where the front is known to be elsewhere.
     if url.host == config.secret.host() && url.port == HTTPS {
         let header = config.domain_fronting.proxy_protocol;
-        let (socket, _path) = front_watch::connect(shared, &config, &shared.front_dialer, header).await?;
+        let (socket, _path) = watch::connect(shared, &config, &shared.front_dialer, header).await?;
         return TlsStream::measuring(socket, &url.host).await;
     }
     let ips = shared.resolver.resolve(&url.host).await?;

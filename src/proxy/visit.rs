@@ -12,7 +12,7 @@ use crate::outcome::{Outcome, Stranger};
 use crate::proto::dc::DcId;
 use crate::proto::handshake::Reason;
 use crate::proxy::Shared;
-use crate::proxy::loops::Path;
+use crate::proxy::front::loops::Path;
 use crate::proxy::places::Place;
 use crate::proxy::relay::{Cause, Watch};
 use crate::proxy::summary::Summary;

@@ -9,7 +9,7 @@ use super::{Case, Finding};
 use crate::config::Host;
 use crate::proto::tls::first_flight::{FLIGHT_MAX, FirstFlight};
 use crate::proto::tls::group::X25519_MLKEM768;
-use crate::proxy::front_fault::Fault;
+use crate::proxy::front::fault::Fault;
 use crate::proxy::is_ourselves;
 
 const SUBJECT: &str = "front";

@@ -12,7 +12,7 @@ use super::{Cause, Farewells, Job, Watch};
 use crate::event::Traffic;
 use crate::net::sockopts;
 use crate::proto::transcode::{ClientToDc, DcToClient, RECORD_PAYLOAD_MAX, RecordError};
-use crate::proxy::farewell;
+use crate::proxy::relay::farewell;
 
 /// From when on an end that takes no bytes is more than slow, milliseconds.
 const STUCK: u32 = 5_000;

@@ -8,6 +8,7 @@
 mod conn;
 mod direction;
 mod engine;
+pub(super) mod farewell;
 mod pool;
 mod seat;
 mod turns;

@@ -18,8 +18,8 @@ use crate::proto::proxy_protocol;
 use crate::proxy::Shared;
 use crate::proxy::Told;
 use crate::proxy::Visit;
-use crate::proxy::front_watch;
-use crate::proxy::loops::Path;
+use crate::proxy::front::loops::Path;
+use crate::proxy::front::watch;
 use crate::proxy::relay::{Codec, Job, reset_on_close};
 
 /// When a fronted connection without a byte is closed. Far beyond the patience of web servers: theirs is what a
@@ -143,7 +143,7 @@ pub(in crate::proxy) fn loop_found(shared: &Shared) {
 /// Connects to the front for a visitor, unless it leads back to us.
 pub(in crate::proxy) async fn dial(shared: &Shared, config: Arc<Config>, visitor: SocketAddr) -> io::Result<Link> {
     if !shared.loops.is_found() && shared.loops.is_path(visitor) {
-        front_watch::check_loop(shared).await;
+        watch::check_loop(shared).await;
     }
     if shared.loops.is_found() {
         return Err(io::Error::other("it leads back to this proxy"));

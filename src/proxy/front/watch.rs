@@ -21,9 +21,9 @@ use crate::proto::tls::front_hello::{self, Offer};
 use crate::proto::tls::record::application_data_header;
 use crate::proto::tls::refusal::Refusal;
 use crate::proxy::Shared;
-use crate::proxy::front;
-use crate::proxy::front_fault;
-use crate::proxy::loops::Path;
+use crate::proxy::front::fault;
+use crate::proxy::front::loops::Path;
+use crate::proxy::front::splice;
 use crate::proxy::random;
 
 /// The first looks of each kind, which come soon after one another. So do those at a front that does not answer: one that
@@ -101,7 +101,7 @@ async fn look(shared: &Shared, offer: Offer, number: u32) -> bool {
             if offer == Offer::Classic {
                 let otherwise = deadline::within(SAMPLE, sample(shared, Offer::Classic, !sends_header(shared)));
                 let otherwise = async { matches!(otherwise.await, Some(Ok(_))) };
-                front_fault::tell(shared, &error, otherwise).await;
+                fault::tell(shared, &error, otherwise).await;
             }
             return false;
         }
@@ -171,7 +171,7 @@ fn learn(shared: &Shared, offer: Offer, flight: &FirstFlight) {
 pub(in crate::proxy) async fn check_loop(shared: &Shared) {
     let _one_at_a_time = shared.loops.checking.lock().await;
     if !shared.loops.is_found() && ask(shared, Offer::Classic, sends_header(shared)).await.is_err() {
-        front::loop_found(shared);
+        splice::loop_found(shared);
     }
 }
 
@@ -236,7 +236,7 @@ async fn ask(shared: &Shared, offer: Offer, sends_header: bool) -> io::Result<An
     let is_unclear = shared.lock_front_profile().pieces.are_unclear();
     let dialer = if is_unclear { &shared.tunnel_dialer } else { &shared.front_dialer };
     let link = connect(shared, &config, dialer, sends_header).await;
-    let (mut socket, path) = link.inspect_err(|error| front::warn_unreachable(shared, error))?;
+    let (mut socket, path) = link.inspect_err(|error| splice::warn_unreachable(shared, error))?;
     let connected = Instant::now();
     turn::write_all(&socket, &hello).await?;
     let mut arrived = vec![0; CHUNK];
@@ -265,7 +265,7 @@ pub(in crate::proxy) async fn connect(
     dialer: &Dialer,
     sends_header: bool,
 ) -> io::Result<(Async<TcpStream>, Path)> {
-    let front::Link { socket, path, .. } = front::connect(shared, config, dialer).await?;
+    let splice::Link { socket, path, .. } = splice::connect(shared, config, dialer).await?;
     let header =
         if sends_header { proxy_protocol::v2_header(socket.local_addr()?, socket.peer_addr()?) } else { Vec::new() };
     let socket = Async::new(socket)?;
@@ -306,6 +306,6 @@ async fn measure_patience(shared: &Shared) -> io::Result<Option<Duration>> {
             }
         }
     };
-    let patience = deadline::within(front::IDLE, ended).await.map_or(front::IDLE, |()| connected.elapsed());
+    let patience = deadline::within(splice::IDLE, ended).await.map_or(splice::IDLE, |()| connected.elapsed());
     Ok(Some(patience).filter(|patience| has_answered && *patience >= AT_LEAST))
 }

@@ -20,8 +20,8 @@ use crate::config::Config;
 use crate::net::deadline;
 use crate::proxy::Shared;
 use crate::proxy::Visit;
-use crate::proxy::front::{self, Link};
-use crate::proxy::loops::Path;
+use crate::proxy::front::loops::Path;
+use crate::proxy::front::splice::{self, Link};
 use crate::proxy::relay;
 
 /// How long a whole hello may take before the front is dialled. A client's arrives with the last packet of the
@@ -81,7 +81,7 @@ impl<'a> Shadow<'a> {
             match &mut self.state {
                 State::Waiting(until) => {
                     Timer::at(*until).await;
-                    self.state = State::Dialling(Box::pin(front::dial(self.shared, self.config.clone(), self.peer)));
+                    self.state = State::Dialling(Box::pin(splice::dial(self.shared, self.config.clone(), self.peer)));
                 }
                 State::Dialling(dial) => {
                     let dialled = dial.await.and_then(|link| Ok((Async::new(link.socket)?, link.path)));
@@ -93,7 +93,7 @@ impl<'a> Shadow<'a> {
                 }
                 State::Open { socket, progress, .. } => {
                     if pass_on(socket.get_ref(), [&self.header, received], progress) {
-                        deadline::within(front::IDLE, spoken(socket)).await;
+                        deadline::within(splice::IDLE, spoken(socket)).await;
                         return;
                     } else if progress.is_reset {
                         return;

@@ -18,23 +18,19 @@
     allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::cast_possible_truncation)
 )]
 
-mod admission;
 mod advice;
+mod entrance;
 pub(crate) mod front;
-mod handshake;
-mod listener;
 mod lists;
 mod memory;
 pub(crate) mod names;
 #[cfg(feature = "tls")]
 mod pages;
-mod places;
 mod random;
 mod relay;
 mod replay_file;
 mod replays;
 mod reporting;
-mod summary;
 mod telegram;
 mod visit;
 mod web;
@@ -63,13 +59,12 @@ use crate::net::resolve::Resolver;
 use crate::net::sockopts::{self, ClientSide, KeepAlive};
 use crate::outcome::Outcome;
 use crate::stats::Figures;
+use entrance::handshake::Verdict;
+use entrance::listener::Listener;
 use front::loops::Loops;
 pub(crate) use front::splice::is_ourselves;
-use handshake::Verdict;
-use listener::Listener;
 use lists::Lists;
 use memory::Shares;
-use places::Places;
 use relay::{Budget, Relay};
 use replays::Replays;
 use reporting::Reporting;
@@ -77,6 +72,7 @@ pub(crate) use telegram::dial::candidates;
 pub use telegram::dial::{Dial, Dialled, Dialling};
 use telegram::learned::Learned;
 pub(crate) use telegram::route::{Means, NoRoute, Routes};
+use visit::places::Places;
 use visit::{Recorder, Visit};
 
 /// A running proxy.
@@ -190,10 +186,10 @@ impl Proxy {
             None => None,
         };
         warn_of_missing_mark(network);
-        admission::warn_of_trust(&config);
+        entrance::admission::warn_of_trust(&config);
         let budget = Budget::new(memory.buffers, memory.kernel);
         let relay = Relay::start(relay_threads(&config), budget).map_err(StartError::Relay)?;
-        let racers = Arc::new(Semaphore::new(admission::racers()));
+        let racers = Arc::new(Semaphore::new(entrance::admission::racers()));
         let executor = Arc::new(Executor::new());
         let front_dialer = || {
             let buffer = memory.socket.unwrap_or(usize::MAX).min(memory::FRONT_SOCKET);
@@ -202,7 +198,7 @@ impl Proxy {
         let shared = Shared {
             recorder: Arc::new(Recorder::new(hooks.observer)),
             dial: hooks.dial,
-            places: Places::new(admission::caps(&config, &memory)),
+            places: Places::new(entrance::admission::caps(&config, &memory)),
             lists: Lists::new(&config.defense, memory.lists),
             learned: Learned::default(),
             #[cfg(feature = "tls")]
@@ -264,7 +260,7 @@ impl Proxy {
     pub async fn serve(&self) {
         let accept = self.listener.accept_forever(|socket, peer| {
             let shared = self.shared.clone();
-            match admission::admit(&shared, peer) {
+            match entrance::admission::admit(&shared, peer) {
                 Ok(visit) => self.executor.spawn(serve_client(shared, socket, visit)).detach(),
                 Err(outcome) => {
                     advice::on_refusal(peer, outcome);
@@ -385,12 +381,12 @@ fn relay_threads(config: &Config) -> usize {
 
 /// The story of one connection, up to where the relay takes over.
 async fn serve_client(shared: Arc<Shared>, client: Async<TcpStream>, mut visit: Visit) {
-    if let Err(outcome) = admission::identify(&shared, &client, &mut visit).await {
+    if let Err(outcome) = entrance::admission::identify(&shared, &client, &mut visit).await {
         advice::on_refusal(visit.peer, outcome);
         return visit.refuse(outcome);
     }
     visit.start();
-    let told = match handshake::greet(&shared, &client, &mut visit).await {
+    let told = match entrance::handshake::greet(&shared, &client, &mut visit).await {
         Verdict::Client(session) => telegram::dial::to_dc(&shared, client, *session, visit).await,
         Verdict::Stranger(visitor) => {
             visit.fronting(visitor.stranger);
@@ -481,13 +477,13 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Listen(address, error) => {
-                write!(f, "cannot listen on {address}: {}", listener::explain(error))
+                write!(f, "cannot listen on {address}: {}", entrance::listener::explain(error))
             }
             Self::Web(address, error) => {
-                write!(f, "cannot listen for the WEB proxy on {address}: {}", listener::explain(error))
+                write!(f, "cannot listen for the WEB proxy on {address}: {}", entrance::listener::explain(error))
             }
             Self::Metrics(address, error) => {
-                write!(f, "cannot serve metrics on {address}: {}", listener::explain(error))
+                write!(f, "cannot serve metrics on {address}: {}", entrance::listener::explain(error))
             }
             Self::Relay(error) => write!(f, "cannot start the relay: {error}"),
             Self::Random(error) => write!(f, "the system gives no random numbers: {error}"),

@@ -32,7 +32,7 @@ use crate::config::Config;
 use crate::guard::rate::Rate;
 use crate::proto::web::site::Site;
 use crate::proto::web::token::{Bootstrap, Name};
-use crate::proxy::listener::Listener;
+use crate::proxy::entrance::listener::Listener;
 use crate::proxy::memory::WebShares;
 use crate::proxy::{Shared, random};
 use link::{Account, Link};

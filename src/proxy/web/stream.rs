@@ -19,9 +19,10 @@ use crate::outcome::Outcome;
 use crate::proto::handshake::{Link as Keys, Reason, Session};
 use crate::proto::obfuscated2::{ClientFrame, FRAME_LEN};
 use crate::proto::web::frame::HEADER;
+use crate::proxy::Visit;
+use crate::proxy::entrance::admission;
 use crate::proxy::relay::{Cause, Watch};
 use crate::proxy::telegram::dial;
-use crate::proxy::{Visit, admission};
 
 /// How long an app may take for the frame that opens its stream.
 const FRAME_LIMIT: Duration = Duration::from_secs(10);

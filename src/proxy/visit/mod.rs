@@ -1,5 +1,8 @@
 //! A connection that has been admitted, and what is told of it.
 
+pub(super) mod places;
+pub(super) mod summary;
+
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,9 +16,9 @@ use crate::proto::dc::DcId;
 use crate::proto::handshake::Reason;
 use crate::proxy::Shared;
 use crate::proxy::front::loops::Path;
-use crate::proxy::places::Place;
 use crate::proxy::relay::{Cause, Watch};
-use crate::proxy::summary::Summary;
+use crate::proxy::visit::places::Place;
+use crate::proxy::visit::summary::Summary;
 use crate::stats::Stats;
 
 /// Within this time, a DC that ends a connection without an answer is none.

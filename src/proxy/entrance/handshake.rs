@@ -22,9 +22,9 @@ use crate::proxy::Visit;
 use crate::proxy::front::shadow::Shadow;
 use crate::proxy::front::splice::{self, Visitor};
 use crate::proxy::keep_alive;
-use crate::proxy::places::{Place, warn_of_cap};
 use crate::proxy::random;
 use crate::proxy::relay::farewell;
+use crate::proxy::visit::places::{Place, warn_of_cap};
 
 /// Bytes received at once; more than the hello of any client that is known.
 const CHUNK: usize = 4096;

@@ -18,7 +18,7 @@ use crate::proto::proxy_protocol::{self, Origin, Parsed};
 use crate::proxy::Shared;
 use crate::proxy::Visit;
 use crate::proxy::memory;
-use crate::proxy::places::warn_of_cap;
+use crate::proxy::visit::places::warn_of_cap;
 
 /// Descriptors that are not a connection's: standard streams, listener, pollers, resolver, files.
 const RESERVED_DESCRIPTORS: u64 = 24;

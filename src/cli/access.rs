@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::net::public_ip::Ips;
 use crate::proto::secret::Secret;
 use crate::proto::web::site;
-use crate::proxy::names;
+use crate::proxy::upkeep::names;
 
 pub(crate) static COMMAND: Command = Command {
     name: "access",

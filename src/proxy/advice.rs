@@ -14,8 +14,7 @@ use crate::log::Limited;
 use crate::net::public_ip::{self, is_global};
 use crate::outcome::Outcome;
 use crate::proto::dc::DcId;
-use crate::proxy::Shared;
-use crate::proxy::Visit;
+use crate::proxy::{Shared, Visit};
 
 /// Time between two lines of one cause.
 const EVERY: Duration = Duration::from_secs(60 * 60);

@@ -21,17 +21,11 @@
 mod advice;
 mod entrance;
 pub(crate) mod front;
-mod lists;
 mod memory;
-pub(crate) mod names;
-#[cfg(feature = "tls")]
-mod pages;
 mod random;
 mod relay;
-mod replay_file;
-mod replays;
-mod reporting;
 mod telegram;
+pub(crate) mod upkeep;
 mod visit;
 mod web;
 
@@ -63,15 +57,15 @@ use entrance::handshake::Verdict;
 use entrance::listener::Listener;
 use front::loops::Loops;
 pub(crate) use front::splice::is_ourselves;
-use lists::Lists;
 use memory::Shares;
 use relay::{Budget, Relay};
-use replays::Replays;
-use reporting::Reporting;
 pub(crate) use telegram::dial::candidates;
 pub use telegram::dial::{Dial, Dialled, Dialling};
 use telegram::learned::Learned;
 pub(crate) use telegram::route::{Means, NoRoute, Routes};
+use upkeep::lists::Lists;
+use upkeep::replays::Replays;
+use upkeep::reporting::Reporting;
 use visit::places::Places;
 use visit::{Recorder, Visit};
 
@@ -131,7 +125,7 @@ struct Shared {
     lists: Lists,
     learned: Learned,
     #[cfg(feature = "tls")]
-    measured: pages::Measured,
+    measured: upkeep::pages::Measured,
     replays: Arc<Replays>,
     front_profile: Mutex<FrontProfile>,
     front_fault: front::fault::Told,
@@ -202,7 +196,7 @@ impl Proxy {
             lists: Lists::new(&config.defense, memory.lists),
             learned: Learned::default(),
             #[cfg(feature = "tls")]
-            measured: pages::Measured::default(),
+            measured: upkeep::pages::Measured::default(),
             replays: Replays::open(&config),
             front_profile: Mutex::default(),
             front_fault: front::fault::Told::default(),
@@ -212,7 +206,7 @@ impl Proxy {
             patience_changes: Signal::default(),
             loops: Arc::default(),
             relay,
-            resolver: names::resolver(&config),
+            resolver: upkeep::names::resolver(&config),
             routes: Mutex::new(Arc::new(Routes::new(&network.proxies))),
             telegram_dialer: Arc::new(
                 Dialer::new(Some(keep_alive), (network.bind_ipv4, network.bind_ipv6))
@@ -271,12 +265,13 @@ impl Proxy {
         let log = async { self.shared.recorder.summary.log_forever().await };
         // Boxed, for the compiler does not look that deep into futures within futures.
         let upkeep = front::watch::watch(&self.shared).boxed();
-        let upkeep =
-            upkeep.or(lists::keep_fresh(&self.shared).boxed()).or(telegram::learned::keep_fresh(&self.shared).boxed());
+        let upkeep = upkeep
+            .or(upkeep::lists::keep_fresh(&self.shared).boxed())
+            .or(telegram::learned::keep_fresh(&self.shared).boxed());
         let upkeep = upkeep.or(advice::compare_name(&self.shared).boxed());
         let upkeep = upkeep.or(self.shared.replays.keep().boxed());
         #[cfg(feature = "tls")]
-        let upkeep = upkeep.or(pages::keep_measured(&self.shared).boxed());
+        let upkeep = upkeep.or(upkeep::pages::keep_measured(&self.shared).boxed());
         self.executor.run(accept.or(log).or(upkeep)).await;
     }
 

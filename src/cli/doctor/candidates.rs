@@ -19,7 +19,7 @@ use crate::net::resolve::Resolver;
 use crate::net::stream::Stream;
 use crate::proto::tls::first_flight::{FLIGHT_MAX, FirstFlight};
 use crate::proto::tls::group::X25519_MLKEM768;
-use crate::proxy::names;
+use crate::proxy::upkeep::names;
 
 const PORT: u16 = 443;
 /// Sites that are graded at once.

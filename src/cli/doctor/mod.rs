@@ -32,7 +32,8 @@ use crate::config::{Config, Warnings};
 use crate::net::connect::Dialer;
 use crate::net::deadline;
 use crate::net::resolve::Resolver;
-use crate::proxy::{keep_alive, names};
+use crate::proxy::keep_alive;
+use crate::proxy::upkeep::names;
 
 pub(super) use lines::bbr_command;
 

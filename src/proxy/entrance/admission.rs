@@ -15,10 +15,8 @@ use crate::guard::limits::{Caps, Told};
 use crate::net::{deadline, turn};
 use crate::outcome::{Outcome, Stranger};
 use crate::proto::proxy_protocol::{self, Origin, Parsed};
-use crate::proxy::Shared;
-use crate::proxy::Visit;
-use crate::proxy::memory;
 use crate::proxy::visit::places::warn_of_cap;
+use crate::proxy::{Shared, Visit, memory};
 
 /// Descriptors that are not a connection's: standard streams, listener, pollers, resolver, files.
 const RESERVED_DESCRIPTORS: u64 = 24;

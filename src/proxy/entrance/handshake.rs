@@ -17,14 +17,11 @@ use crate::proto::faketls::Digest;
 use crate::proto::handshake::{Env, Handshake, Session, Step};
 use crate::proto::tls::client_hello::ClientHello;
 use crate::proto::tls::{RECORD_HEADER, content_type};
-use crate::proxy::Shared;
-use crate::proxy::Visit;
 use crate::proxy::front::shadow::Shadow;
 use crate::proxy::front::splice::{self, Visitor};
-use crate::proxy::keep_alive;
-use crate::proxy::random;
 use crate::proxy::relay::farewell;
 use crate::proxy::visit::places::{Place, warn_of_cap};
+use crate::proxy::{Shared, Visit, keep_alive, random};
 
 /// Bytes received at once; more than the hello of any client that is known.
 const CHUNK: usize = 4096;

@@ -18,11 +18,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::config::Config;
 use crate::net::deadline;
-use crate::proxy::Shared;
-use crate::proxy::Visit;
 use crate::proxy::front::loops::Path;
 use crate::proxy::front::splice::{self, Link};
-use crate::proxy::relay;
+use crate::proxy::{Shared, Visit, relay};
 
 /// How long a whole hello may take before the front is dialled. A client's arrives with the last packet of the
 /// connection's own handshake, so that the front has nothing of those; to be early costs the front a connection, and to

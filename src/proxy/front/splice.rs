@@ -15,12 +15,10 @@ use crate::net::connect::Dialer;
 use crate::net::deadline;
 use crate::outcome::{Outcome, Stranger};
 use crate::proto::proxy_protocol;
-use crate::proxy::Shared;
-use crate::proxy::Told;
-use crate::proxy::Visit;
 use crate::proxy::front::loops::Path;
 use crate::proxy::front::watch;
 use crate::proxy::relay::{Codec, Job, reset_on_close};
+use crate::proxy::{Shared, Told, Visit};
 
 /// When a fronted connection without a byte is closed. Far beyond the patience of web servers: theirs is what a
 /// prober shall see.

@@ -20,11 +20,9 @@ use crate::proto::tls::first_flight::FirstFlight;
 use crate::proto::tls::front_hello::{self, Offer};
 use crate::proto::tls::record::application_data_header;
 use crate::proto::tls::refusal::Refusal;
-use crate::proxy::Shared;
-use crate::proxy::front::fault;
 use crate::proxy::front::loops::Path;
-use crate::proxy::front::splice;
-use crate::proxy::random;
+use crate::proxy::front::{fault, splice};
+use crate::proxy::{Shared, random};
 
 /// The first looks of each kind, which come soon after one another. So do those at a front that does not answer: one that
 /// starts later than we do shall be known before its visitors.

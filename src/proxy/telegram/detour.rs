@@ -4,8 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use crate::net::fetch::{Connect, Connecting};
-use crate::proxy::Means;
-use crate::proxy::Shared;
+use crate::proxy::{Means, Shared};
 
 /// Dials over the owner's SOCKS5 proxies, if there are any. Names are looked up here.
 pub(in crate::proxy) struct Detour<'a>(pub(in crate::proxy) &'a Shared);

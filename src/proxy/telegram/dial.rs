@@ -18,13 +18,9 @@ use crate::proto::dc::DcId;
 use crate::proto::handshake::Session;
 use crate::proto::pacing::Pacing;
 use crate::proto::record_sizer::{Growth, RecordSizer};
-use crate::proxy::Shared;
-use crate::proxy::Told;
-use crate::proxy::Visit;
-use crate::proxy::advice;
-use crate::proxy::random;
 use crate::proxy::relay::{Codec, Farewells, Job};
 use crate::proxy::telegram::route::{ATTEMPTS, Means};
+use crate::proxy::{Shared, Told, Visit, advice, random};
 
 /// Reaches Telegram and the front in place of the proxy's own way, which is TCP as configured.
 ///

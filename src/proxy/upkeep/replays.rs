@@ -11,7 +11,7 @@ use futures_lite::FutureExt as _;
 use crate::config::Config;
 use crate::guard::antireplay::AntiReplay;
 use crate::proto::faketls::Digest;
-use crate::proxy::replay_file::{ReplayFile, Set, lock};
+use crate::proxy::upkeep::replay_file::{ReplayFile, Set, lock};
 
 /// Time between two exchanges of processes on one port: what one has seen, the other knows after twice that and the
 /// time that the file takes.

@@ -20,9 +20,8 @@ use crate::proto::pacing::UNIT;
 use crate::proto::record_sizer::{self, Growth};
 use crate::proto::transcode::RECORD_PAYLOAD_MAX;
 use crate::proto::url::Url;
-use crate::proxy::Shared;
 use crate::proxy::front::watch;
-use crate::proxy::random;
+use crate::proxy::{Shared, random};
 
 /// Times that are kept; the newest ones.
 const GAPS_MAX: usize = 4096;

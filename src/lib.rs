@@ -16,7 +16,7 @@
 //! |---|---|
 //! | `main`, [`cli`] | commands, exit codes, what people read |
 //! | [`daemon`] | the process around the proxy: limits, signals, start and stop |
-//! | [`proxy`] | the story: listener, admission, handshake, dial, front, and the relay that moves the bytes |
+//! | [`proxy`] | the story, in wings: entrance, visit, front, telegram, web, upkeep, and the relay that moves the bytes |
 //! | `guard` | who may come in: replays, places; knows no clock and no socket |
 //! | `net` | socket tools that know nothing of Telegram |
 //! | [`stats`] | the metrics, and the ways out for them |

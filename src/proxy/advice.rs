@@ -6,7 +6,6 @@
 use std::future::pending;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use crate::config::Config;
@@ -66,7 +65,7 @@ pub(super) fn on_unexpected_header(visit: &Visit, received: &[u8]) {
 /// A DC was reached, or was not.
 pub(super) fn on_dialled(shared: &Shared, dc: DcId, is_reached: bool) {
     let now_secs = shared.started.elapsed().as_secs();
-    let mut health = shared.dc_health.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut health = shared.lock_dc_health();
     if health.note(dc.site(), is_reached, now_secs) {
         log::warn!(
             "a data centre of Telegram cannot be reached while others can, its users are not served; 'mtg doctor' shows more, a SOCKS5 proxy (network.proxies) is a way around dc={}",

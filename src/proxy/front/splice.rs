@@ -18,7 +18,8 @@ use crate::proto::proxy_protocol;
 use crate::proxy::front::loops::Path;
 use crate::proxy::front::watch;
 use crate::proxy::relay::{Codec, Job, reset_on_close};
-use crate::proxy::{Shared, Told, Visit};
+use crate::proxy::visit::HandedOn;
+use crate::proxy::{Shared, Visit};
 
 /// When a fronted connection without a byte is closed. Far beyond the patience of web servers: theirs is what a
 /// prober shall see.
@@ -53,7 +54,7 @@ pub(in crate::proxy) async fn splice(
     client: Async<TcpStream>,
     visitor: Visitor,
     mut visit: Visit,
-) -> Told {
+) -> HandedOn {
     let Visitor { stranger, received, link } = visitor;
     if shared.loops.is_question(&received).await {
         loop_found(shared);

@@ -20,7 +20,8 @@ use crate::proto::pacing::Pacing;
 use crate::proto::record_sizer::{Growth, RecordSizer};
 use crate::proxy::relay::{Codec, Farewells, Job};
 use crate::proxy::telegram::route::{ATTEMPTS, Means};
-use crate::proxy::{Shared, Told, Visit, advice, random};
+use crate::proxy::visit::HandedOn;
+use crate::proxy::{Shared, Visit, advice, random};
 
 /// Reaches Telegram and the front in place of the proxy's own way, which is TCP as configured.
 ///
@@ -51,7 +52,7 @@ pub(in crate::proxy) async fn to_dc(
     client: Async<TcpStream>,
     session: Session,
     mut visit: Visit,
-) -> Told {
+) -> HandedOn {
     let left = until_left(&client, session.has_early_payload());
     let (remote, dc) = match connect(shared, &mut visit, session.dc(), left).await {
         Ok(connected) => connected,

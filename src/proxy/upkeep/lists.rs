@@ -26,8 +26,9 @@ use crate::net::fetch::{self, Fetched, Page, Validators};
 use crate::net::lan;
 use crate::outcome::Outcome;
 use crate::proto::url::Url;
+use crate::proxy::Shared;
+use crate::proxy::signal::Signal;
 use crate::proxy::telegram::detour::Detour;
-use crate::proxy::{Shared, Signal};
 
 /// Pauses after failures of a source: each is twice the one before, up to the time between updates.
 const RETRY: Duration = Duration::from_secs(10);

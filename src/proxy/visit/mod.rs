@@ -24,6 +24,9 @@ use crate::stats::Stats;
 /// Within this time, a DC that ends a connection without an answer is none.
 const BARREN: Duration = Duration::from_secs(10);
 
+/// What an act says: it has handed the visit on, or the visit comes back with the outcome that ends it.
+pub(super) type HandedOn = Result<(), (Visit, Outcome)>;
+
 /// Everybody who is told of events.
 pub(in crate::proxy) struct Recorder {
     pub(in crate::proxy) stats: Stats,

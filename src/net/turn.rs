@@ -6,10 +6,12 @@
 //! is not made of futures and has its own rule (`proxy/relay/direction.rs`).
 
 use std::cell::Cell;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
+use std::net::TcpStream;
+use std::task::{Context, Poll};
 
-use futures_lite::future::yield_now;
+use async_io::Async;
 use futures_lite::{AsyncWrite, AsyncWriteExt as _};
 
 /// Operations in a row before the others have their turn.
@@ -22,11 +24,19 @@ thread_local! {
 
 /// Waits until it is our turn for one more operation: nearly always at once.
 pub(crate) async fn wait() {
+    poll_fn(poll).await;
+}
+
+/// The same for a future that is made by hand.
+pub(crate) fn poll(context: &mut Context<'_>) -> Poll<()> {
     let done = DONE.get();
-    DONE.set(if done < IN_A_ROW { done + 1 } else { 1 });
     if done >= IN_A_ROW {
-        yield_now().await;
+        DONE.set(0);
+        context.waker().wake_by_ref();
+        return Poll::Pending;
     }
+    DONE.set(done + 1);
+    Poll::Ready(())
 }
 
 /// Does one operation on a socket in our turn. The wait comes first: what has been received is never lost with a future
@@ -34,6 +44,23 @@ pub(crate) async fn wait() {
 pub(crate) async fn take<T>(operation: impl Future<Output = T>) -> T {
     wait().await;
     operation.await
+}
+
+/// Waits until there is something to receive, or the end. async-io's own future for that would take memory for its waker
+/// beside itself, as long as the socket lives.
+///
+/// # Errors
+/// Those of the socket.
+pub(crate) async fn readable(socket: &Async<TcpStream>) -> io::Result<()> {
+    loop {
+        match socket.get_ref().peek(&mut [0]) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                poll_fn(|context| socket.poll_readable(context)).await?;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result.map(drop),
+        }
+    }
 }
 
 /// Sends everything.
@@ -55,6 +82,7 @@ pub(crate) async fn write_all(mut socket: impl AsyncWrite + Unpin, mut bytes: &[
 mod tests {
     use super::*;
     use crate::net::deadline;
+    use futures_lite::future::yield_now;
     use std::future::ready;
     use std::time::{Duration, Instant};
 

@@ -208,7 +208,7 @@ fn answer(
     Ok(verified.skew_secs)
 }
 
-/// A client that has said where it wants to go. With TLS only the machine makes one.
+/// A client that has said where it wants to go. Only the machine makes one.
 pub(crate) struct Session {
     frame: ClientFrame,
     deframer: Deframer,
@@ -227,11 +227,6 @@ pub(crate) struct Link {
 }
 
 impl Session {
-    /// One whose frame, and what followed it, came in a stream of the WEB proxy.
-    pub(crate) fn without_tls(frame: ClientFrame, early: Vec<u8>) -> Self {
-        Self { frame, deframer: Deframer::default(), early }
-    }
-
     /// The DC that the client asked for.
     pub(crate) fn dc(&self) -> DcId {
         self.frame.dc
@@ -245,7 +240,7 @@ impl Session {
     /// Makes the ciphers and the opening of a stream to `dc`, which may be another than the client asked for.
     pub(crate) fn link(self, dc: DcId, fast: bool, fill: &mut dyn FnMut(&mut [u8])) -> Link {
         let Self { frame: ClientFrame { tag, from_client, to_client, .. }, deframer, mut early } = self;
-        let DcFrame { bytes, to_dc, from_dc } = DcFrame::new(tag, dc, fast.then_some(&to_client), fill);
+        let DcFrame { bytes, to_dc, from_dc, .. } = DcFrame::new(tag, dc, fast.then_some(&to_client), fill);
         let packets = Packets::new(tag, to_client.clone());
         let dc_to_client = if fast {
             DcToClient::fast(packets)

@@ -94,6 +94,8 @@ pub(crate) struct ClientFrame {
     pub(crate) dc: DcId,
     /// Decrypts what the client sends after the frame.
     pub(crate) from_client: Aes256Ctr,
+    /// The same from the frame's start.
+    pub(crate) from_client_key: StreamKey,
     /// The client decrypts with this, from its start.
     pub(crate) to_client: StreamKey,
 }
@@ -106,7 +108,8 @@ impl ClientFrame {
 
     fn open_with(frame: &[u8; FRAME_LEN], derive: impl Fn(StreamKey) -> StreamKey) -> Option<Self> {
         let mut material = key_material(frame);
-        let mut from_client = derive(StreamKey::from_material(&material)).stream();
+        let from_client_key = derive(StreamKey::from_material(&material));
+        let mut from_client = from_client_key.stream();
         material.reverse();
         let to_client = derive(StreamKey::from_material(&material));
 
@@ -115,7 +118,7 @@ impl ClientFrame {
         let [.., t0, t1, t2, t3, dc_low, dc_high, _, _] = plain;
         let tag = Tag::from_bytes([t0, t1, t2, t3])?;
         let dc = DcId::new(i16::from_le_bytes([dc_low, dc_high]));
-        Some(Self { tag, dc, from_client, to_client })
+        Some(Self { tag, dc, from_client, from_client_key, to_client })
     }
 }
 
@@ -124,6 +127,8 @@ pub(crate) struct DcFrame {
     pub(crate) bytes: [u8; FRAME_LEN],
     /// Encrypts what follows the frame.
     pub(crate) to_dc: Aes256Ctr,
+    /// The same from the frame's start.
+    pub(crate) to_dc_key: StreamKey,
     /// Decrypts what the DC sends, from its start.
     pub(crate) from_dc: StreamKey,
 }
@@ -161,7 +166,8 @@ impl DcFrame {
             place.copy_from_slice(&material);
         }
         let mut material = key_material(&bytes);
-        let mut to_dc = derive(StreamKey::from_material(&material)).stream();
+        let to_dc_key = derive(StreamKey::from_material(&material));
+        let mut to_dc = to_dc_key.stream();
         material.reverse();
         let from_dc = derive(StreamKey::from_material(&material));
 
@@ -171,7 +177,7 @@ impl DcFrame {
         let mut encrypted = bytes;
         to_dc.apply_keystream(&mut encrypted);
         bytes.iter_mut().zip(encrypted).skip(TAG_AT).for_each(|(place, byte)| *place = byte);
-        Self { bytes, to_dc, from_dc }
+        Self { bytes, to_dc, to_dc_key, from_dc }
     }
 }
 

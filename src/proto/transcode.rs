@@ -107,14 +107,6 @@ impl DcToClient {
         Self { recrypt: Some(Box::new((from_dc, to_client))), ..Self::fast(packets) }
     }
 
-    /// Changes the key stream of bytes that go into no records: those of the WEB proxy.
-    pub(crate) fn recrypt(&mut self, payload: &mut [u8]) {
-        if let Some(streams) = &mut self.recrypt {
-            streams.0.apply_keystream(payload);
-            streams.1.apply_keystream(payload);
-        }
-    }
-
     /// The records that are to be made next.
     pub(crate) fn layout(&self) -> Layout {
         self.sizer.as_ref().map_or(Layout::Largest, |sizer| Layout::Chosen(sizer.next()))

@@ -139,7 +139,7 @@ async fn ask(mut socket: &Async<TcpStream>, dc: DcId) -> io::Result<i64> {
         // The question is not a secret: bytes that stay zero would be as good.
         let _ = getrandom::fill(bytes);
     };
-    let DcFrame { bytes, mut to_dc, from_dc } = DcFrame::new(Tag::Intermediate, dc, None, &mut fill);
+    let DcFrame { bytes, mut to_dc, from_dc, .. } = DcFrame::new(Tag::Intermediate, dc, None, &mut fill);
     let mut question = mtproto::req_pq(&nonce, now_secs());
     to_dc.apply_keystream(&mut question);
     let wire = [bytes.as_slice(), &question].concat();

@@ -5,6 +5,7 @@
 //! capability, which the app derives from the secret (`site`), and a short-lived token (`token`); requests that carry
 //! neither are not ours (`request`). The page that is loaded first is written by us (`page`).
 
+pub(crate) mod ciphers;
 pub(crate) mod closed;
 pub(crate) mod frame;
 pub(crate) mod page;

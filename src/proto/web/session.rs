@@ -235,6 +235,29 @@ impl Session {
         Poll::Pending
     }
 
+    /// A stream may be without a byte for so many turns of the housekeeping.
+    pub(crate) fn may_rest(&mut self, id: u32, turns: u16) {
+        if let Some(stream) = self.stream(id) {
+            stream.may_rest(turns);
+        }
+    }
+
+    /// A turn of the housekeeping.
+    pub(crate) fn turn(&mut self) {
+        self.streams.iter_mut().for_each(|(_, stream)| stream.turn());
+    }
+
+    /// Becomes ready when a stream has been without a byte for longer than it may.
+    pub(crate) fn poll_rested(&mut self, id: u32, context: &mut Context<'_>) -> Poll<()> {
+        // One that is over ends otherwise.
+        let Some(stream) = self.stream(id) else { return Poll::Pending };
+        if stream.has_rested() {
+            return Poll::Ready(());
+        }
+        stream.wait_for_rest(context.waker());
+        Poll::Pending
+    }
+
     /// Takes a DATA frame: bytes of a stream's DC with room for a header before them.
     pub(crate) fn send(&mut self, id: u32, mut frame: Vec<u8>) {
         let Some(stream) = self.stream(id) else { return };

@@ -26,8 +26,12 @@ pub(crate) struct Stream {
     upload_len: usize,
     /// Bytes of this stream that wait for the client.
     pub(crate) waiting: usize,
+    /// Turns of the housekeeping without a byte, and how many there may be.
+    quiet: u16,
+    quiet_max: u16,
     upload_waiter: Option<Waker>,
     room_waiter: Option<Waker>,
+    rest_waiter: Option<Waker>,
 }
 
 impl Stream {
@@ -39,8 +43,11 @@ impl Stream {
             upload: VecDeque::new(),
             upload_len: 0,
             waiting: 0,
+            quiet: 0,
+            quiet_max: u16::MAX,
             upload_waiter: None,
             room_waiter: None,
+            rest_waiter: None,
         }
     }
 
@@ -82,6 +89,7 @@ impl Stream {
 
     /// The DC has taken bytes; says how many the client is owed now.
     pub(crate) fn took(&mut self, length: usize) -> u32 {
+        self.quiet = 0;
         self.upload_len = self.upload_len.saturating_sub(length);
         self.owed = self.owed.saturating_add(u32::try_from(length).unwrap_or(u32::MAX)).min(WINDOW - self.allowed);
         self.owed
@@ -107,6 +115,7 @@ impl Stream {
 
     /// Bytes wait for the client from now on, `payload` of them count.
     pub(crate) fn send(&mut self, payload: usize, length: usize) {
+        self.quiet = 0;
         self.credit = self.credit.saturating_sub(u32::try_from(payload).unwrap_or(u32::MAX));
         self.waiting += length;
     }
@@ -121,10 +130,34 @@ impl Stream {
         wake(&mut self.room_waiter);
     }
 
+    /// It may be without a byte for so many turns of the housekeeping.
+    pub(crate) fn may_rest(&mut self, turns: u16) {
+        (self.quiet, self.quiet_max) = (0, turns);
+    }
+
+    /// A turn of the housekeeping.
+    pub(crate) fn turn(&mut self) {
+        self.quiet = self.quiet.saturating_add(1);
+        if self.has_rested() {
+            wake(&mut self.rest_waiter);
+        }
+    }
+
+    /// Says whether no byte has moved for longer than may be.
+    pub(crate) fn has_rested(&self) -> bool {
+        self.quiet > self.quiet_max
+    }
+
+    /// Keeps who waits for that.
+    pub(crate) fn wait_for_rest(&mut self, waiter: &Waker) {
+        keep(&mut self.rest_waiter, waiter);
+    }
+
     /// Lets everybody know that it is over.
     pub(crate) fn end(mut self) {
         wake(&mut self.upload_waiter);
         wake(&mut self.room_waiter);
+        wake(&mut self.rest_waiter);
     }
 }
 
@@ -169,6 +202,24 @@ mod tests {
         stream.receive(&[0; 150_000]).unwrap();
         assert_eq!(stream.upload.iter().skip(3).map(Vec::len).collect::<Vec<_>>(), [65_536, 65_536, 18_928]);
         assert_eq!(stream.upload_len(), 170_000);
+    }
+
+    #[test]
+    fn a_stream_without_a_byte_has_rested_after_its_turns_and_no_sooner() {
+        let mut stream = Stream::new();
+        (0..1000).for_each(|_| stream.turn());
+        assert!(!stream.has_rested(), "it has not begun");
+        stream.may_rest(2);
+        (0..2).for_each(|_| stream.turn());
+        assert!(!stream.has_rested());
+        stream.send(1, 9);
+        (0..2).for_each(|_| stream.turn());
+        assert!(!stream.has_rested());
+        stream.took(1);
+        (0..2).for_each(|_| stream.turn());
+        assert!(!stream.has_rested());
+        stream.turn();
+        assert!(stream.has_rested());
     }
 
     #[test]

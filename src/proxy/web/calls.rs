@@ -57,15 +57,16 @@ pub(super) async fn answer(shared: &Arc<Shared>, connection: &mut Connection, re
     let reply = match wanted {
         Call::Socket { session, protocol, accept } => match take_socket(shared, session) {
             Some(link) => {
-                socket::serve(shared, connection, &link, (protocol, accept)).await;
+                // For as long as the app is there; other calls take less.
+                Box::pin(socket::serve(shared, connection, &link, (protocol, accept))).await;
                 return false;
             }
             None => Reply::Nothing("session"),
         },
         Call::Page => page(shared, client),
-        Call::Create(bootstrap) => create(shared, connection, &head, (bootstrap, client), &mut is_read).await,
+        Call::Create(bootstrap) => Box::pin(create(shared, connection, &head, (bootstrap, client), &mut is_read)).await,
         Call::Delete(session) => delete(shared, session),
-        Call::Up(session, number) => up(shared, connection, &head, (session, *number), &mut is_read).await,
+        Call::Up(session, number) => Box::pin(up(shared, connection, &head, (session, *number), &mut is_read)).await,
         Call::Down(session, cursor) => down(shared, connection, session, *cursor).await,
     };
     let done = match reply {

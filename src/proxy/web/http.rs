@@ -71,7 +71,7 @@ impl Connection {
         if self.buffer.is_empty() {
             // Nothing is held while nothing comes.
             self.buffer = Vec::new();
-            deadline::within(IDLE, self.socket.readable()).await?.ok()?;
+            deadline::within(IDLE, turn::readable(&self.socket)).await?.ok()?;
         }
         deadline::within(HEAD_LIMIT, self.head(site)).await?
     }
@@ -249,16 +249,10 @@ impl Connection {
 
     /// Becomes ready when the web server has gone. It says nothing while it waits for an answer.
     pub(super) async fn gone(&self) {
-        loop {
-            match self.socket.get_ref().peek(&mut [0]) {
-                Ok(0) => return,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Ok(_) => return pending().await,
-                Err(_) => return,
-            }
-            if self.socket.readable().await.is_err() {
-                return;
-            }
+        if turn::readable(&self.socket).await.is_ok()
+            && self.socket.get_ref().peek(&mut [0]).is_ok_and(|count| count > 0)
+        {
+            pending().await
         }
     }
 }

@@ -6,13 +6,14 @@
 //!                                                    └ socket: a WebSocket in place of calls
 //! ```
 //! `http` reads requests and writes answers, `calls` decides, and everything that is not ours gets one and the same
-//! answer, in whose place the web server puts its site. `link` is a session and the memory it takes; `stream` moves
-//! bytes between it and a DC.
+//! answer, in whose place the web server puts its site. `link` is a session and the memory it takes; `stream` connects
+//! it to a DC, and `flow` moves the bytes between them.
 //!
 //! Streams are tasks, and not connections of the relay's engine: their client's end is no socket but two queues, which
 //! belong to requests that come and go. A stream at rest holds its ciphers and no buffer, as in the engine.
 
 mod calls;
+mod flow;
 mod http;
 mod link;
 mod socket;
@@ -37,7 +38,7 @@ use crate::proxy::memory::WebShares;
 use crate::proxy::{Shared, random};
 use link::{Account, Link};
 
-/// Time between two looks for sessions that nobody asks for any more.
+/// Time between two looks for sessions that nobody asks for any more, and for streams that say nothing.
 const SWEEP: Duration = Duration::from_secs(5);
 /// Time between two looks whether the streams of ended sessions have told of their ends.
 const STOP_STEP: Duration = Duration::from_millis(10);
@@ -154,6 +155,7 @@ impl Web {
     fn sweep(&self) {
         let now = self.now();
         self.lock_links().retain(|_, link| {
+            link.lock().turn();
             let is_old = now.saturating_sub(link.last_seen()) >= GRACE_SECS;
             if is_old {
                 link.end();
@@ -187,7 +189,8 @@ pub(super) async fn serve(shared: Arc<Shared>, listener: Listener) {
 async fn serve_connection(shared: Arc<Shared>, socket: Async<std::net::TcpStream>, place: Place) {
     let mut connection = http::Connection::new(socket);
     while let Some(request) = connection.next_request(&shared.web.site()).await {
-        if !calls::answer(&shared, &mut connection, request, place.peer).await {
+        // In memory of its own: between two requests a connection holds next to nothing.
+        if !Box::pin(calls::answer(&shared, &mut connection, request, place.peer)).await {
             break;
         }
     }
@@ -221,5 +224,24 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.shared.web.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The size of what a function returns.
+    fn returned<A, F>(_: impl FnOnce(A) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn connections_at_rest_take_half_a_kibibyte_and_parked_polls_one_more() {
+        type Visitor = (Arc<Shared>, Async<std::net::TcpStream>, Place);
+        let rests = returned(|(shared, socket, place): Visitor| serve_connection(shared, socket, place));
+        type Asked<'a> = (&'a Arc<Shared>, &'a mut http::Connection, http::Request, IpAddr);
+        let waits = returned(|(shared, to, request, peer): Asked<'static>| calls::answer(shared, to, request, peer));
+        assert!(rests <= 512 && waits <= 1024, "{rests} and {waits}");
     }
 }

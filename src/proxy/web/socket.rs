@@ -70,7 +70,7 @@ async fn read(
     loop {
         let mut input = received.as_slice();
         while !input.is_empty() {
-            match messages.take(&mut input) {
+            match next(&mut messages, &mut input).await {
                 Ok(Said::Nothing) => {}
                 Ok(Said::Message(batch)) => {
                     // What waits for room is held.
@@ -93,7 +93,7 @@ async fn read(
         deadline::within(ROOM_LIMIT, is_there).await?;
         // Nothing is held while nothing comes.
         received = Vec::new();
-        deadline::within(SILENCE, connection.socket.readable()).await?.ok()?;
+        deadline::within(SILENCE, turn::readable(&connection.socket)).await?.ok()?;
         received.resize(CHUNK, 0);
         let length = deadline::within(SILENCE, turn::take((&connection.socket).read(&mut received))).await?.ok()?;
         if length == 0 {
@@ -102,6 +102,12 @@ async fn read(
         received.truncate(length);
         link.see(shared.web.now());
     }
+}
+
+/// The next thing that was said, in our turn: thousands of messages fit into what is received at once.
+async fn next(messages: &mut Messages, input: &mut &[u8]) -> Result<Said, u16> {
+    turn::wait().await;
+    messages.take(input)
 }
 
 /// The code of an end that is nobody's fault.
@@ -146,5 +152,34 @@ async fn write(shared: &Shared, connection: &Connection, link: &Link, pongs: Rec
             link.lock().acknowledge();
         }
         link.see(shared.web.now());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_lite::future::{or, yield_now};
+
+    #[test]
+    fn thousands_of_messages_at_once_leave_others_their_turns() {
+        // A WINDOW of a stream, with a mask of zeros.
+        let message = [&[0x82, 0x80 | 12, 0, 0, 0, 0, 4, 0, 0, 1, 0, 0, 0, 4], 1_u32.to_be_bytes().as_slice()].concat();
+        let received = message.repeat(CHUNK / message.len());
+        let (mut messages, mut heard, mut others) = (Messages::default(), 0, 0);
+        let flood = async {
+            let mut input = received.as_slice();
+            while !input.is_empty() {
+                heard += usize::from(matches!(next(&mut messages, &mut input).await, Ok(Said::Message(_))));
+            }
+        };
+        let other = async {
+            loop {
+                others += 1;
+                yield_now().await;
+            }
+        };
+        async_io::block_on(or(flood, other));
+        assert_eq!(heard, CHUNK / message.len());
+        assert!(others >= heard / 8 - 1, "{others} turns beside {heard} messages");
     }
 }

@@ -411,3 +411,30 @@ fn tokens_of_a_proxy_that_was_started_anew_are_nobodys() {
     assert_eq!(create(there, quoted(&page, "bootstrap=\"")).status, 404);
     assert_eq!(create(web, quoted(&page, "bootstrap=\"")).status, 200);
 }
+
+#[test]
+fn while_it_drains_streams_go_on_and_nothing_new_begins() {
+    for carrier in CARRIERS {
+        let dc = EchoDc::listen();
+        let (mut proxy, web) = start(Setup::new().dc(2, dc.address).set("shutdown-grace", "60s"), carrier);
+        let page = String::from_utf8(web::page(web, &KEY).body).unwrap();
+        let mut app = App::connect(web);
+        app.open(1, 2);
+        app.write(1, b"before");
+        assert_eq!(app.read(1, 6), b"before");
+        proxy.terminate();
+        let page_is_busy = || (web::page(web, &KEY).status == 503).then_some(());
+        socket::wait_for("pages to be refused", support::DEADLINE, page_is_busy);
+        // An app repeats this, and loads the page of the next proxy when this one is gone.
+        let made = create(web, quoted(&page, "bootstrap=\""));
+        assert_eq!((made.status, made.field("Retry-After")), (503, Some("1")));
+        app.open(2, 2);
+        app.wait_closed(2);
+        app.write(1, b"goes on");
+        assert_eq!(app.read(1, 7), b"goes on", "{carrier}");
+        // Whoever has nothing else open is waited for no longer.
+        app.close(1);
+        let status = proxy.wait(support::DEADLINE);
+        proxy.assert_ended_well(status);
+    }
+}

@@ -150,6 +150,7 @@ impl Proxy {
     pub async fn shutdown(self) {
         let Self { executor, listener, reporting, shared, web } = self;
         drop(listener);
+        shared.web.drain();
         let deadline = Instant::now() + shared.config().shutdown_grace;
         let drained = async {
             while shared.places.total() > 0 && Instant::now() < deadline {

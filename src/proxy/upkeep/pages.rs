@@ -13,7 +13,7 @@ use futures_lite::future::pending;
 
 use crate::log::Limited;
 use crate::net::deadline;
-use crate::net::http::{self, Request};
+use crate::net::http::{self, Request, Wanted};
 use crate::net::stream::Stream;
 use crate::net::tls::TlsStream;
 use crate::proto::pacing::UNIT;
@@ -147,7 +147,8 @@ async fn measure(shared: &Shared, url: &Url) -> Result<(Vec<u32>, Vec<u16>), Str
     let stream = open(shared, url).await.map_err(|error| error.to_string())?;
     let mut stream = Stream::Tls(Box::new(stream));
     let fields = url.authorization.as_deref().map(|value| ("Authorization", value)).into_iter().collect();
-    let request = Request { url, fields, body: None, body_max: SIZE_MAX, patience };
+    let (method, wanted) = ("GET", Wanted::Found);
+    let request = Request { method, url, fields, body: None, wanted, body_max: SIZE_MAX, patience };
     let head = http::exchange(&mut stream, &request, &mut |_| true).await.map_err(|error| error.to_string())?;
     match (head.status, stream) {
         (200, Stream::Tls(stream)) => Ok(stream.into_measured()),

@@ -94,6 +94,9 @@ fn page(shared: &Shared, client: IpAddr) -> Reply {
     if shared.lists.refusal(client).is_some() {
         return Reply::Nothing("list");
     }
+    if web.is_draining() {
+        return Reply::Busy("shutdown");
+    }
     if !web.may(|rates| &mut rates.pages) {
         return Reply::Busy("rate");
     }
@@ -139,6 +142,9 @@ async fn create(
         Some(link) if link.lock().is_over() => return Reply::Nothing("session"),
         Some(link) => link.clone(),
         None => {
+            if web.is_draining() {
+                return Reply::Busy("shutdown");
+            }
             if !web.may(|rates| &mut rates.sessions) {
                 return Reply::Busy("rate");
             }

@@ -22,7 +22,7 @@ mod stream;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -64,6 +64,7 @@ pub(super) struct Web {
     dials: smol::lock::Semaphore,
     sessions_max: usize,
     batch_len: usize,
+    is_draining: AtomicBool,
     executor: Weak<Executor<'static>>,
     started: Instant,
 }
@@ -94,6 +95,7 @@ impl Web {
             dials: smol::lock::Semaphore::new(DIALS),
             sessions_max: shares.sessions,
             batch_len: if shares.is_ample { BATCHES.1 } else { BATCHES.0 },
+            is_draining: AtomicBool::new(false),
             executor: Arc::downgrade(executor),
             started: Instant::now(),
         }
@@ -102,6 +104,16 @@ impl Web {
     /// Takes what a reload has changed. Sessions go on; whoever loads the page gets the new one.
     pub(super) fn apply(&self, config: &Config) {
         *self.site.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(site(config));
+    }
+
+    /// Takes no pages, sessions and streams any more: they would be cut off in a moment, and as long as apps open more of
+    /// them the last would never have ended. Those that there are go on.
+    pub(super) fn drain(&self) {
+        self.is_draining.store(true, Ordering::Relaxed);
+    }
+
+    fn is_draining(&self) -> bool {
+        self.is_draining.load(Ordering::Relaxed)
     }
 
     /// Ends all sessions, and waits a moment for their streams to have told of their ends.

@@ -376,6 +376,15 @@ fn what_a_missing_file_is_answered_with_makes_a_good_one() {
 }
 
 #[test]
+#[cfg(not(feature = "web"))]
+fn the_small_build_says_that_it_has_no_web_proxy_to_look_at() {
+    let path = config("web", &format!("secret = {SECRET}\nbind-to = 0.0.0.0:3128\nweb.bind-to = 127.0.0.1:8081\n"));
+    let (code, lines) = failure(&["doctor", &path]);
+    assert_eq!(code, Some(78), "{lines:?}");
+    assert!(lines.iter().any(|line| line.contains("web.bind-to") && line.contains("mtg-tls")), "{lines:?}");
+}
+
+#[test]
 fn an_empty_file_and_a_folder_explain_themselves() {
     let (code, lines) = failure(&["run", &config("empty", "")]);
     assert_eq!((code, lines.len()), (Some(78), 2));

@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use super::deadline;
-use super::http::{self, HttpError, Request, Sink};
+use super::http::{self, Head, HttpError, Request, Sink, Wanted};
 use super::stream::Stream;
 use crate::proto::url::Url;
 
@@ -85,13 +85,21 @@ async fn follow(way: &dyn Connect, page: &Page<'_>, sink: Sink<'_>) -> Result<Fe
             connected.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into())).map_err(FetchError::Connect)?;
         let mut fields = page.known.fields();
         fields.extend(url.authorization.as_deref().map(|value| ("Authorization", value)));
-        let request = Request { url: &url, fields, body: None, body_max: page.size_max, patience: page.patience };
+        let request = Request {
+            method: "GET",
+            url: &url,
+            fields,
+            body: None,
+            wanted: Wanted::Found,
+            body_max: page.size_max,
+            patience: page.patience,
+        };
         let head = http::exchange(&mut stream, &request, sink).await?;
         match head.status {
-            200 => return Ok(Fetched::New(Validators { etag: head.etag, last_modified: head.last_modified })),
+            200 => return Ok(Fetched::New(Validators::of(&head))),
             304 => return Ok(Fetched::Unchanged),
             301 | 302 | 303 | 307 | 308 => {
-                let target = head.location.as_deref().and_then(|location| url.join(location));
+                let target = head.field("location").and_then(|location| url.join(location));
                 let target = target.ok_or(FetchError::Redirect("leads nowhere"))?;
                 if url.is_https && !target.is_https {
                     return Err(FetchError::Redirect("leads from https to http"));
@@ -111,6 +119,11 @@ async fn open(way: &dyn Connect, url: &Url) -> io::Result<Stream> {
 }
 
 impl Validators {
+    fn of(head: &Head) -> Self {
+        let field = |name| head.field(name).map(str::to_owned);
+        Self { etag: field("etag"), last_modified: field("last-modified") }
+    }
+
     fn fields(&self) -> Vec<(&'static str, &str)> {
         let etag = self.etag.as_deref().map(|etag| ("If-None-Match", etag));
         // Where there is an ETag, the time says nothing more.

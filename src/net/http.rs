@@ -18,20 +18,32 @@ const FIELDS_MAX: usize = 64;
 const CHUNK_LINE_MAX: usize = 256;
 /// Answers before the answer, with statuses below 200.
 const INTERIM_MAX: usize = 8;
+/// The status of an answer after which another protocol is spoken.
+const SWITCHED: u16 = 101;
 /// Bytes received at once.
 const CHUNK: usize = 8 << 10;
 
 /// What is asked.
 pub(crate) struct Request<'a> {
+    pub(crate) method: &'static str,
     pub(crate) url: &'a Url,
-    /// Further fields.
+    /// Further fields. The connection is closed after the answer, unless they say something else of it.
     pub(crate) fields: Vec<(&'static str, &'a str)>,
-    /// With a body it is a POST.
     pub(crate) body: Option<&'a [u8]>,
+    /// Which statuses' bodies are wanted.
+    pub(crate) wanted: Wanted,
     /// The longest body of an answer, bytes.
     pub(crate) body_max: u64,
     /// For each pause of the server.
     pub(crate) patience: Duration,
+}
+
+/// Which answers have a body that is of interest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// Those with the status 200; of others the head says enough.
+    Found,
+    Any,
 }
 
 /// A sink that keeps everything, for answers that are small.
@@ -46,9 +58,15 @@ pub(crate) fn keep(text: &mut Vec<u8>) -> impl FnMut(&[u8]) -> bool + Send {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Head {
     pub(crate) status: u16,
-    pub(crate) location: Option<String>,
-    pub(crate) etag: Option<String>,
-    pub(crate) last_modified: Option<String>,
+    /// Those that are text.
+    fields: Vec<(String, String)>,
+}
+
+impl Head {
+    /// The last field of that name, which has lower case.
+    pub(crate) fn field(&self, name: &str) -> Option<&str> {
+        self.fields.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
 }
 
 /// Why there is no whole answer.
@@ -68,7 +86,8 @@ pub(crate) enum HttpError {
 /// Takes the pieces of a body, and says whether it can take more.
 pub(crate) type Sink<'a> = &'a mut (dyn FnMut(&[u8]) -> bool + Send);
 
-/// Asks, and gives the body to `sink` if the status is 200. The connection is of no use after that.
+/// Asks, and gives the body to `sink` if it is wanted. The connection is of no use after that, unless its protocol was
+/// switched: nothing of the new one has been read then by a server that waits for the client's first word.
 ///
 /// # Errors
 /// See [`HttpError`]; the sink may have got a part of the body by then.
@@ -78,10 +97,11 @@ pub(crate) async fn exchange(stream: &mut Stream, request: &Request<'_>, sink: S
     let mut answer = Answer { stream, buffer: Vec::new(), used: 0, left: request.body_max, patience };
     for _ in 0..=INTERIM_MAX {
         let (head, framing) = answer.head().await?;
-        if (100..200).contains(&head.status) {
+        if (100..200).contains(&head.status) && head.status != SWITCHED {
             continue;
         }
-        if head.status == 200 {
+        let is_wanted = head.status == 200 || request.wanted == Wanted::Any;
+        if is_wanted && !matches!(head.status, SWITCHED | 204 | 304) {
             match framing {
                 Framing::Length(length) if length > answer.left => return Err(HttpError::TooLarge),
                 Framing::Length(length) => answer.exactly(length, sink).await?,
@@ -97,12 +117,15 @@ pub(crate) async fn exchange(stream: &mut Stream, request: &Request<'_>, sink: S
 
 impl Request<'_> {
     fn wire(&self) -> Vec<u8> {
-        let method = if self.body.is_some() { "POST" } else { "GET" };
         let mut head = format!(
-            "{method} {} HTTP/1.1\r\nHost: {}\r\nUser-Agent: {USER_AGENT}\r\nConnection: close\r\n",
+            "{} {} HTTP/1.1\r\nHost: {}\r\nUser-Agent: {USER_AGENT}\r\n",
+            self.method,
             self.url.target,
             self.url.authority()
         );
+        if !self.fields.iter().any(|(name, _)| *name == "Connection") {
+            head += "Connection: close\r\n";
+        }
         for (name, value) in &self.fields {
             head += &format!("{name}: {value}\r\n");
         }
@@ -256,11 +279,8 @@ fn parse_head(bytes: &[u8]) -> Result<Option<(Head, Framing, usize)>, HttpError>
     let mut framing = Framing::End;
     for field in response.headers.iter() {
         let Ok(value) = std::str::from_utf8(field.value) else { continue };
-        let value = value.trim();
-        match field.name.to_ascii_lowercase().as_str() {
-            "location" => head.location = Some(value.to_owned()),
-            "etag" => head.etag = Some(value.to_owned()),
-            "last-modified" => head.last_modified = Some(value.to_owned()),
+        let (name, value) = (field.name.to_ascii_lowercase(), value.trim());
+        match name.as_str() {
             "transfer-encoding" if value.eq_ignore_ascii_case("chunked") => framing = Framing::Chunks,
             "transfer-encoding" => framing = Framing::Unknown,
             "content-encoding" if !value.eq_ignore_ascii_case("identity") => framing = Framing::Unknown,
@@ -269,6 +289,7 @@ fn parse_head(bytes: &[u8]) -> Result<Option<(Head, Framing, usize)>, HttpError>
             }
             _ => {}
         }
+        head.fields.push((name, value.to_owned()));
     }
     Ok(Some((head, framing, length)))
 }
@@ -276,6 +297,18 @@ fn parse_head(bytes: &[u8]) -> Result<Option<(Head, Framing, usize)>, HttpError>
 impl From<io::Error> for HttpError {
     fn from(error: io::Error) -> Self {
         if error.kind() == io::ErrorKind::UnexpectedEof { Self::Cut } else { Self::Io(error) }
+    }
+}
+
+impl From<HttpError> for io::Error {
+    fn from(error: HttpError) -> Self {
+        let kind = match error {
+            HttpError::Io(error) => return error,
+            HttpError::Malformed | HttpError::TooLarge => io::ErrorKind::InvalidData,
+            HttpError::Cut => io::ErrorKind::UnexpectedEof,
+            HttpError::Silent => io::ErrorKind::TimedOut,
+        };
+        Self::new(kind, error.to_string())
     }
 }
 
@@ -302,6 +335,15 @@ mod tests {
 
     /// What a server gets, what we make of its answer, and the body; the answer comes in pieces of `piece` bytes.
     fn asked(answer: &[u8], piece: usize) -> (String, Result<Head, HttpError>, Vec<u8>) {
+        exchanged(answer, piece, |_| {})
+    }
+
+    /// The same with a request that is changed before.
+    fn exchanged(
+        answer: &[u8],
+        piece: usize,
+        change: impl FnOnce(&mut Request<'_>),
+    ) -> (String, Result<Head, HttpError>, Vec<u8>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let answer = answer.to_vec();
@@ -318,7 +360,10 @@ mod tests {
         });
         let url = format!("http://{address}/a?b").parse::<Url>().unwrap();
         let fields = vec![("If-None-Match", "\"x\"")];
-        let request = Request { url: &url, fields, body: None, body_max: BODY_MAX, patience: PATIENCE };
+        let (method, wanted) = ("GET", Wanted::Found);
+        let mut request =
+            Request { method, url: &url, fields, body: None, wanted, body_max: BODY_MAX, patience: PATIENCE };
+        change(&mut request);
         let mut body = Vec::new();
         let mut stream = Stream::plain(TcpStream::connect(address).unwrap()).unwrap();
         let head = async_io::block_on(exchange(&mut stream, &request, &mut keep(&mut body)));
@@ -332,7 +377,8 @@ mod tests {
         let start = "GET /a?b HTTP/1.1\r\nHost: 127.0.0.1:";
         assert!(request.starts_with(start) && request.contains("User-Agent: curl/8.5.0\r\n"), "{request}");
         assert!(request.ends_with("If-None-Match: \"x\"\r\n\r\n"), "{request}");
-        assert_eq!(head.unwrap(), Head { status: 304, etag: Some("\"y\"".into()), ..Head::default() });
+        let head = head.unwrap();
+        assert_eq!((head.status, head.field("etag"), head.field("location")), (304, Some("\"y\""), None));
     }
 
     #[test]
@@ -397,8 +443,38 @@ mod tests {
     }
 
     #[test]
-    fn the_body_of_another_status_is_left_alone() {
-        let (_, head, body) = asked(b"HTTP/1.1 404 Not Found\r\nContent-Length: 3\r\n\r\nxyz", 1000);
+    fn the_body_of_another_status_is_left_alone_unless_it_is_wanted() {
+        let answer = b"HTTP/1.1 404 Not Found\r\nContent-Length: 3\r\n\r\nxyz";
+        let (_, head, body) = asked(answer, 1000);
         assert_eq!((head.unwrap().status, body.len()), (404, 0));
+        let (_, head, body) = exchanged(answer, 7, |request| request.wanted = Wanted::Any);
+        assert_eq!((head.unwrap().status, body.as_slice()), (404, b"xyz".as_slice()));
+    }
+
+    #[test]
+    fn every_method_is_asked_with_its_fields_and_no_content_where_there_is_none() {
+        let answer = b"HTTP/1.1 204 No Content\r\nX-Up-Ack:  1 \r\n\r\n";
+        for (method, body, length) in [("POST", Some(b"x".as_slice()), "1"), ("POST", Some(b"".as_slice()), "0")] {
+            let (request, head, _) = exchanged(answer, 7, |request| {
+                (request.method, request.body, request.wanted) = (method, body, Wanted::Any);
+            });
+            assert!(request.starts_with("POST /a?b HTTP/1.1\r\n"), "{request}");
+            assert!(request.contains(&format!("\r\nContent-Length: {length}\r\n")), "{request}");
+            assert!(request.contains("\r\nConnection: close\r\n"), "{request}");
+            assert_eq!(head.unwrap().field("x-up-ack"), Some("1"));
+        }
+        let (request, ..) = exchanged(answer, 7, |request| request.method = "DELETE");
+        assert!(request.starts_with("DELETE /a?b HTTP/1.1\r\n") && !request.contains("Content-Length"), "{request}");
+    }
+
+    #[test]
+    fn an_answer_that_switches_protocols_ends_with_its_head() {
+        let answer = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n";
+        let (request, head, _) = exchanged(answer, 1000, |request| {
+            request.fields = vec![("Connection", "Upgrade"), ("Upgrade", "websocket")];
+            request.wanted = Wanted::Any;
+        });
+        assert!(request.contains("\r\nConnection: Upgrade\r\n") && !request.contains("close"), "{request}");
+        assert_eq!(head.unwrap().status, 101);
     }
 }

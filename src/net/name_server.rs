@@ -13,7 +13,7 @@ use futures_lite::FutureExt as _;
 use super::connect::Dialer;
 use super::deadline;
 #[cfg(feature = "tls")]
-use super::http::{self, Request};
+use super::http::{self, Request, Wanted};
 #[cfg(feature = "tls")]
 use super::resolve::Resolver;
 use super::stream::Stream;
@@ -196,9 +196,11 @@ async fn over_stream(stream: &mut Stream, question: &[u8]) -> io::Result<Address
 async fn over_https(stream: &mut Stream, url: &Url, question: &[u8]) -> io::Result<Addresses> {
     const TYPE: &str = "application/dns-message";
     let request = Request {
+        method: "POST",
         url,
         fields: vec![("Content-Type", TYPE), ("Accept", TYPE)],
         body: Some(question),
+        wanted: Wanted::Found,
         body_max: MESSAGE_MAX,
         patience: CONNECT,
     };

@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import mock_dc
@@ -20,6 +21,7 @@ import mtg
 from daemon import dnsmasq, running
 from front_nginx import EC, HOST, make_certificates
 from loop_thread import LoopThread
+from own_ca import OwnCa
 from score import Failed, Score, equal
 from set_up import set_up
 from web_proxy import KEY, PAGE, PATH, PROXY, ROOT, SECRET, WEB
@@ -51,12 +53,13 @@ class Chain:
                 # Doctor asks the mtg that runs, which still reaches it.
                 self._check("the file is newer, in what the chain does not need", "https", {"WEB session": ("ok", "")}, dead)
             with self._nginx(f"{self._work}/stranger.example"):
-                self._check("the certificate is for another name", "https", {"WEB certificate": ("fail", "certificate")})
+                self._check("the certificate is for another name", "https", {"WEB certificate": ("fail", "is for another name")})
+            self._expired()
             with self._nginx(change=lambda text: text.replace("ssl_protocols TLSv1.2 TLSv1.3", "ssl_protocols TLSv1.2")):
                 self._check("the web server speaks an older TLS", "https", {"WEB certificate": ("fail", "older TLS")})
             with self._nginx():
-                wrong = {"WEB certificate": ("fail", "certificate")}
-                self._check("nobody knows who signed the certificate", "https", wrong, trusts=False)
+                wrong = {"WEB certificate": ("fail", "apps take only certificates that browsers take")}
+                self._check("nobody knows who signed the certificate", "https", wrong, ca=self._work / "stranger.example.pem")
             with self._nginx(change=lambda text: text.replace(f"/{PATH}/", "/elsewhere/")):
                 self._check("the web server does not ask mtg", "https", {"WEB page": ("fail", "does not ask it below")})
             with self._nginx(change=lambda text: text.replace("proxy_pass", f"return 301 https://{HOST}/; proxy_pass")):
@@ -76,6 +79,18 @@ class Chain:
             self._check("mtg does not run", "https", {"WEB page": ("fail", "does not listen where web.bind-to says")})
         with self._mtg("https", {"dc-override.2": "127.0.0.99:9000"}), self._nginx():
             self._check("mtg reaches no DC", "https", {"WEB session": ("fail", "does not reach Telegram")})
+
+    def _expired(self) -> None:
+        """A certificate whose renewal was forgotten, of an authority that is trusted."""
+        ca = OwnCa(self._work / "own")
+        pem, _ = ca.certificate("expired", HOST, starts_in=timedelta(days=-30))
+        with self._nginx(str(pem.with_suffix(""))):
+            told = {"WEB certificate": ("fail", "the certificate is out of date: renew it")}
+            self._check("the certificate has expired", "https", told, ca=ca.file)
+        pem, _ = ca.certificate("valid", HOST)
+        with self._nginx(str(pem.with_suffix(""))):
+            found = {"WEB certificate": ("ok", ""), "WEB session": ("ok", "the link works")}
+            self._check("it has been renewed", "https", found, ca=ca.file)
 
     def _settings(self, carrier: str, more: dict[str, str] | None = None) -> list[tuple[str, str]]:
         settings = {
@@ -105,16 +120,20 @@ class Chain:
             yield
 
     def _check(
-        self, claim: str, carrier: str, wanted: dict[str, tuple[str, str]], more: dict[str, str] | None = None, trusts: bool = True
+        self,
+        claim: str,
+        carrier: str,
+        wanted: dict[str, tuple[str, str]],
+        more: dict[str, str] | None = None,
+        ca: Path | None = None,
     ) -> None:
-        self._score.check(claim, lambda: self._examine(carrier, wanted, more, trusts))
+        self._score.check(claim, lambda: self._examine(carrier, wanted, more, ca or self._work / "ca.pem"))
 
-    def _examine(self, carrier: str, wanted: dict[str, tuple[str, str]], more: dict[str, str] | None, trusts: bool) -> None:
+    def _examine(self, carrier: str, wanted: dict[str, tuple[str, str]], more: dict[str, str] | None, ca: Path) -> None:
         config = self._work / "doctor.conf"
         settings = [("bind-to", f"{PROXY[0]}:{PROXY[1]}"), *self._settings(carrier, more)]
         config.write_text("".join(f"{key} = {value}\n" for key, value in settings), "utf-8")
         config.chmod(0o600)
-        ca = self._work / ("ca.pem" if trusts else "stranger.example.pem")
         done = subprocess.run(
             [self._binary, "doctor", "--json", config], capture_output=True, timeout=DOCTOR_SECS,
             env={**os.environ, "SSL_CERT_FILE": str(ca)},
@@ -123,7 +142,7 @@ class Chain:
         if KEY.hex() in text or "bridge=" in text:
             raise Failed("doctor shows a secret")
         findings = [one for one in json.loads(done.stdout)["findings"] if one["subject"].startswith("WEB")]
-        found = {one["subject"]: (one["grade"], one["text"]) for one in findings}
+        found = {one["subject"]: (one["grade"], f"{one['text']}: {one['advice']}") for one in findings}
         for subject, (grade, part) in wanted.items():
             if subject not in found or found[subject][0] != grade or part not in found[subject][1]:
                 raise Failed(f"wanted {subject} {grade} '{part}', found {found}")

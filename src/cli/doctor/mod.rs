@@ -14,6 +14,8 @@ mod telegram;
 #[cfg(feature = "web")]
 mod web;
 #[cfg(feature = "web")]
+mod web_session;
+#[cfg(feature = "web")]
 mod web_visitor;
 
 use std::io::{self, IsTerminal as _, Write as _};

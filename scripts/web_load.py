@@ -26,6 +26,8 @@ HELLO = bytes.fromhex('100000000000000101')
 CREDIT = 1 << 20
 TICKS = os.sysconf('SC_CLK_TCK')
 SETTLE_SECS = 2
+# A stream that does not come to the data centre in this time does not come at all.
+OPEN_SECS = 45
 
 
 def frame(kind, number, payload=b''):
@@ -168,7 +170,10 @@ async def run(options):
             await app.open(range(1, options.streams + 1))
             # The allowance for new streams is 100 a second beyond the first 512.
             await asyncio.sleep(options.streams / 90 if options.connections * options.streams > 500 else 0)
-    while dc.open < options.connections * options.streams:
+    wanted, deadline = options.connections * options.streams, time.monotonic() + OPEN_SECS
+    while dc.open < wanted:
+        if time.monotonic() > deadline:
+            raise SystemExit(f'only {dc.open} of {wanted} streams have reached the data centre')
         await asyncio.sleep(0.01)
     began, before = time.monotonic(), gauge.cpu()
     dc.may.set()

@@ -31,14 +31,14 @@ impl Ciphers {
     }
 
     /// Changes the next bytes for the client.
-    pub(crate) fn to_client(&mut self, bytes: &mut [u8]) {
+    pub(crate) fn for_client(&mut self, bytes: &mut [u8]) {
         if let Some(cipher) = &mut self.to_client {
             cipher.apply(bytes);
         }
     }
 
     /// Nothing comes for the client now.
-    pub(crate) fn rest_to_client(&mut self) {
+    pub(crate) fn rest_for_client(&mut self) {
         if let Some(cipher) = &mut self.to_client {
             cipher.rest();
         }
@@ -104,8 +104,8 @@ mod tests {
                 dc.from_client.apply_keystream(&mut bytes);
                 assert_eq!(bytes, sent, "upload, {length}");
                 sends.apply_keystream(&mut bytes);
-                ciphers.to_client(&mut bytes);
-                ciphers.rest_to_client();
+                ciphers.for_client(&mut bytes);
+                ciphers.rest_for_client();
                 reads.apply_keystream(&mut bytes);
                 assert_eq!(bytes, sent, "download, {length}");
             }

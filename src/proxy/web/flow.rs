@@ -126,7 +126,7 @@ impl Flow {
                 Ok(payload) => self.take_download(frame, payload, most),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     self.is_drained = true;
-                    self.ciphers.rest_to_client();
+                    self.ciphers.rest_for_client();
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Poll::Ready(Err(error)),
@@ -137,7 +137,7 @@ impl Flow {
     /// Passes what a DC has said on, in a frame whose header is not written yet.
     fn take_download(&mut self, mut frame: Vec<u8>, payload: usize, most: usize) {
         self.wanted = if payload == most { (self.wanted * 2).min(RECEIVE_MAX) } else { RECEIVE_MIN };
-        self.ciphers.to_client(frame.get_mut(HEADER..).unwrap_or_default());
+        self.ciphers.for_client(frame.get_mut(HEADER..).unwrap_or_default());
         self.link.lock().send(self.id, frame);
         self.told.moved(Traffic { from_client: 0, to_client: payload as u64 });
     }

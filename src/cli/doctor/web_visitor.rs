@@ -81,7 +81,7 @@ impl Visitor<'_> {
         let request = Request { method, url: &url, fields, body, wanted, body_max, patience: PATIENCE };
         let mut body = Vec::new();
         let answered = deadline::within(PATIENCE, http::exchange(stream, &request, &mut http::keep(&mut body))).await;
-        let head = answered.unwrap_or_else(|| Err(http::HttpError::Silent))?;
+        let head = answered.unwrap_or(Err(http::HttpError::Silent))?;
         Ok(Answer { head, body })
     }
 }

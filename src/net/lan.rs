@@ -40,14 +40,25 @@ fn network(line: &str) -> Option<(Ipv4Addr, Ipv4Addr)> {
 mod tests {
     use super::*;
 
+    /// As the kernel prints an address: its bytes as a number of this machine.
+    fn hex(address: [u8; 4]) -> String {
+        format!("{:08X}", u32::from_ne_bytes(address))
+    }
+
     #[test]
-    #[cfg(target_endian = "little")]
     fn private_networks_without_a_gateway_are_ours() {
-        let routes = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n\
-            eth0\t00000000\t0102000A\t0003\t0\t0\t0\t00000000\t0\t0\t0\n\
-            br-lan\t0001A8C0\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n\
-            eth0\t00007100\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n\
-            tun0\t0000000A\t0101A8C0\t0003\t0\t0\t0\t000000FF\t0\t0\t0\nrubbish\n";
-        assert_eq!(networks(routes), [(Ipv4Addr::new(192, 168, 1, 0), Ipv4Addr::new(192, 168, 1, 255))]);
+        let mut routes =
+            "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n".to_owned();
+        for (interface, destination, gateway, flags, mask) in [
+            ("eth0", [0; 4], [10, 0, 2, 1], "0003", [0; 4]),
+            ("br-lan", [192, 168, 1, 0], [0; 4], "0001", [255, 255, 255, 0]),
+            ("eth0", [0, 113, 0, 0], [0; 4], "0001", [255, 255, 255, 0]),
+            ("tun0", [10, 0, 0, 0], [192, 168, 1, 1], "0003", [255, 0, 0, 0]),
+        ] {
+            let (destination, gateway, mask) = (hex(destination), hex(gateway), hex(mask));
+            routes += &format!("{interface}\t{destination}\t{gateway}\t{flags}\t0\t0\t0\t{mask}\t0\t0\t0\n");
+        }
+        routes += "rubbish\n";
+        assert_eq!(networks(&routes), [(Ipv4Addr::new(192, 168, 1, 0), Ipv4Addr::new(192, 168, 1, 255))]);
     }
 }

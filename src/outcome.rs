@@ -1,6 +1,6 @@
 //! How every connection ends. One word serves log, metrics and tests.
 
-use crate::proto::handshake::Reason;
+use crate::proto::reason::Reason;
 
 /// The end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -234,7 +234,7 @@ fn winner<'a>(settings: &'a [Setting], loser: &Setting) -> Option<&'a Setting> {
     let mut is_before = true;
     settings.iter().find(|other| {
         is_before &= other.key != loser.key;
-        let is_other_name = other.key != loser.key && other.spec.target().name == loser.spec.target().name;
+        let is_other_name = other.key != loser.key && keys::target(other.spec).name == keys::target(loser.spec).name;
         is_other_name && !other.is_zero() && (is_before || loser.is_zero())
     })
 }

@@ -210,11 +210,11 @@ mod tests {
             let changes = config.changes(&running);
             if spec.is_reloadable {
                 assert!(named.is_empty(), "{name}: {named:?}");
-                let name = if spec.name == "debug" { "log-level" } else { spec.target().name };
+                let name = if spec.name == "debug" { "log-level" } else { keys::target(spec).name };
                 assert_eq!(changes, [name.trim_end_matches(".<n>")], "{name}");
             } else {
                 assert!(changes.is_empty(), "{name}: {changes:?}");
-                assert_eq!(named, [spec.target().name], "{name}");
+                assert_eq!(named, [keys::target(spec).name], "{name}");
                 assert_eq!(format!("{config:?}"), format!("{running:?}"), "{name}");
             }
         }
@@ -226,7 +226,7 @@ mod tests {
             assert!(keys::all().skip(n + 1).all(|other| other.name != spec.name), "{}", spec.name);
             assert!(std::ptr::eq(find(&spec.name.replace("<n>", "7")).unwrap(), spec), "{}", spec.name);
             if let Status::Alias(name) | Status::Deprecated(name) = spec.status {
-                assert_eq!((spec.target().name, is_current(spec.target())), (name, true));
+                assert_eq!((keys::target(spec).name, is_current(keys::target(spec))), (name, true));
             }
         }
     }

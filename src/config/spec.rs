@@ -1,7 +1,6 @@
 //! What is known about a key, and how the tables in `keys` write it.
 
 use super::field::Field;
-use super::keys;
 
 /// All that is known about a key.
 pub(super) struct KeySpec {
@@ -45,14 +44,6 @@ impl KeySpec {
         match self.name.strip_suffix("<n>") {
             Some(family) => key.strip_prefix(family).is_some_and(|number| !number.contains('.')),
             None => self.name == key,
-        }
-    }
-
-    /// The key that this one is another name of, or the key itself.
-    pub(super) fn target(&'static self) -> &'static KeySpec {
-        match self.status {
-            Status::Alias(name) | Status::Deprecated(name) => keys::find(name).unwrap_or(self),
-            _ => self,
         }
     }
 

@@ -12,6 +12,7 @@ pub(crate) mod fetch;
 pub(crate) mod http;
 pub(crate) mod lan;
 mod name_server;
+pub(crate) mod own_ends;
 pub(crate) mod public_ip;
 pub(crate) mod resolve;
 pub(crate) mod segments;

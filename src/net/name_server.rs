@@ -3,6 +3,8 @@
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+#[cfg(feature = "tls")]
+use std::pin::Pin;
 use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
@@ -14,8 +16,6 @@ use super::connect::Dialer;
 use super::deadline;
 #[cfg(feature = "tls")]
 use super::http::{self, Request, Wanted};
-#[cfg(feature = "tls")]
-use super::resolve::Resolver;
 use super::stream::Stream;
 use super::turn;
 use crate::proto::dns::{self, Addresses, Family, Fault};
@@ -59,8 +59,13 @@ pub(super) struct Secured {
     /// A name or an address.
     host: String,
     port: u16,
-    /// Knows the server's own address.
-    bootstrap: Box<Resolver>,
+    bootstrap: Box<dyn Bootstrap>,
+}
+
+/// Knows the address of a name server that is given by its name.
+#[cfg(feature = "tls")]
+pub(super) trait Bootstrap: Send + Sync {
+    fn addresses<'a>(&'a self, host: &'a str) -> Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send + 'a>>;
 }
 
 impl NameServer {
@@ -220,13 +225,12 @@ async fn over_https(stream: &mut Stream, url: &Url, question: &[u8]) -> io::Resu
 
 #[cfg(feature = "tls")]
 impl Secured {
-    pub(super) fn new(host: String, port: u16) -> Self {
-        Self { host, port, bootstrap: Box::new(Resolver::system()) }
+    pub(super) fn new(host: String, port: u16, bootstrap: Box<dyn Bootstrap>) -> Self {
+        Self { host, port, bootstrap }
     }
 
     async fn connect(&self) -> io::Result<Stream> {
-        // Boxed, for a resolver asks a name server, which asks a resolver.
-        let ips = Box::pin(self.bootstrap.resolve(&self.host)).await?;
+        let ips = self.bootstrap.addresses(&self.host).await?;
         let addresses = ips.into_iter().map(|ip| SocketAddr::new(ip, self.port)).collect();
         let (socket, _) = Dialer::brief().connect(addresses, CONNECT).await?;
         Stream::tls(socket, &self.host).await

@@ -4,12 +4,14 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+#[cfg(feature = "tls")]
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::deadline;
 #[cfg(feature = "tls")]
-use super::name_server::Secured;
+use super::name_server::{Bootstrap, Secured};
 use super::name_server::{NameServer, UDP_PATIENCE};
 use super::system_names;
 use crate::proto::dns::Addresses;
@@ -79,13 +81,14 @@ impl Resolver {
     /// Asks a name server over TLS; `host` is a name or an address.
     #[cfg(feature = "tls")]
     pub(crate) fn tls(host: String, port: u16) -> Self {
-        Self::new(Source::Server(NameServer::Tls(Secured::new(host, port))))
+        Self::new(Source::Server(NameServer::Tls(Secured::new(host, port, Box::new(Self::system())))))
     }
 
     /// Asks a name server over HTTPS.
     #[cfg(feature = "tls")]
     pub(crate) fn https(url: Url) -> Self {
-        Self::new(Source::Server(NameServer::Https(Secured::new(url.host.clone(), url.port), url)))
+        let server = Secured::new(url.host.clone(), url.port, Box::new(Self::system()));
+        Self::new(Source::Server(NameServer::Https(server, url)))
     }
 
     /// Asks nobody: what is wanted takes TLS, which this build does not have.
@@ -183,6 +186,14 @@ impl Resolver {
     /// The table is whole whenever the lock is free, so a poisoned lock is as good as any.
     fn lock(&self) -> MutexGuard<'_, Vec<Entry>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The system knows where a name server is.
+#[cfg(feature = "tls")]
+impl Bootstrap for Resolver {
+    fn addresses<'a>(&'a self, host: &'a str) -> Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send + 'a>> {
+        Box::pin(self.resolve(host))
     }
 }
 

@@ -131,6 +131,13 @@ pub(crate) fn limit_delivery(socket: impl AsFd, limit: Option<Duration>) {
     complain_once(8, "TCP_USER_TIMEOUT", result.map_err(io::Error::from));
 }
 
+/// Makes the kernel send RST in place of FIN when the socket is closed.
+pub(crate) fn reset_on_close(socket: impl AsFd) {
+    if let Err(error) = sockopt::set_socket_linger(socket, Some(Duration::ZERO)) {
+        log::debug!("cannot set SO_LINGER: {error}");
+    }
+}
+
 /// Makes a connection send what was given to it with MSG_MORE and fills no packet.
 pub(crate) fn push(socket: impl AsFd) {
     // Linux sends all there is when this is set, even if it was before.

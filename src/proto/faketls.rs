@@ -7,7 +7,7 @@
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-use super::handshake::Reason;
+use super::reason::Reason;
 use super::secret::Secret;
 use super::tls::client_hello::{ClientHello, RANDOM_AT};
 use super::tls::{RECORD_HEADER, TLS_1_0, content_type, server_hello};

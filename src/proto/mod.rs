@@ -21,6 +21,7 @@ pub(crate) mod pacing;
 pub(crate) mod packets;
 pub(crate) mod proxy_protocol;
 pub(crate) mod reader;
+pub mod reason;
 pub(crate) mod record_sizer;
 pub mod secret;
 pub(crate) mod sntp;

@@ -62,7 +62,7 @@ use crate::stats::Figures;
 use entrance::admission;
 use entrance::handshake::{self, Verdict};
 use entrance::listener::Listener;
-pub(crate) use front::splice::is_ourselves;
+pub(crate) use front::connect::is_ourselves;
 use front::{splice, watch};
 pub use reload::Reloaded;
 use shared::Shared;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::event::{Connection, Door, Event, IpList, Route, Traffic};
 use crate::outcome::{Outcome, Stranger};
-use crate::proto::handshake::Reason;
+use crate::proto::reason::Reason;
 
 /// Addresses of Telegram that are told apart; what comes beyond counts as the last one.
 const TELEGRAM_MAX: usize = 256;

@@ -6,16 +6,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use super::web_session::Session;
-use super::web_visitor::{Answer, PORT, Visitor};
+use super::web_visitor::{Answer, Broken, PORT, Visitor, broken, random};
 use super::{Case, Finding};
 use crate::proto::base64url;
 use crate::proto::web::site::Site;
 
 pub(super) const SUBJECT: &str = "WEB proxy";
 const BLOCK: &str = "put the block for your web server (folder image/web of mtg) into its configuration, with this host name and path, and reload it";
-
-/// A broken link.
-pub(super) type Broken = Finding;
 
 pub(super) async fn chain(case: Arc<Case>) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -230,21 +227,6 @@ async fn strangers(visitor: &Visitor<'_>, site: &Site) -> Finding {
         "let the web server put its own answer in the place of mtg's 404 (nginx: proxy_intercept_errors and error_page; \
          Caddy: handle_response), as in the block of image/web",
     )
-}
-
-pub(super) fn broken(subject: &str, what: &str, error: &io::Error) -> Broken {
-    Finding::fail(
-        subject,
-        &format!("{what} does not come: {error}"),
-        "see what the web server writes into its error log",
-    )
-}
-
-pub(super) fn random<const N: usize>() -> [u8; N] {
-    let mut bytes = [0; N];
-    // None of these is a secret.
-    let _ = getrandom::fill(&mut bytes);
-    bytes
 }
 
 #[cfg(test)]

@@ -4,8 +4,7 @@ use std::io::{self, ErrorKind};
 
 use super::Finding;
 use super::clock::now_secs;
-use super::web::{Broken, broken, random};
-use super::web_visitor::{Answer, Visitor};
+use super::web_visitor::{Answer, Broken, Visitor, broken, random};
 use crate::config::Carrier;
 use crate::net::stream::Stream;
 use crate::net::{deadline, turn};

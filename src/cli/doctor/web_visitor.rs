@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::Case;
+use super::{Case, Finding};
 use crate::net::deadline;
 use crate::net::http::{self, Head, Request, Wanted};
 use crate::net::stream::Stream;
@@ -84,4 +84,22 @@ impl Visitor<'_> {
         let head = answered.unwrap_or(Err(http::HttpError::Silent))?;
         Ok(Answer { head, body })
     }
+}
+
+/// A broken link.
+pub(super) type Broken = Finding;
+
+pub(super) fn broken(subject: &str, what: &str, error: &io::Error) -> Broken {
+    Finding::fail(
+        subject,
+        &format!("{what} does not come: {error}"),
+        "see what the web server writes into its error log",
+    )
+}
+
+pub(super) fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    // None of these is a secret.
+    let _ = getrandom::fill(&mut bytes);
+    bytes
 }

@@ -7,7 +7,7 @@ mod proxy;
 mod stats;
 mod web;
 
-use super::spec::KeySpec;
+use super::spec::{KeySpec, Status};
 
 /// The parts in the order of the manual. A key stands before its other names, and wins over them.
 static PARTS: [&[KeySpec]; 6] = [proxy::KEYS, front::KEYS, network::KEYS, defense::KEYS, stats::KEYS, web::KEYS];
@@ -20,4 +20,12 @@ pub(super) fn all() -> impl Iterator<Item = &'static KeySpec> {
 /// Finds what is known about a key of the file.
 pub(super) fn find(key: &str) -> Option<&'static KeySpec> {
     all().find(|spec| spec.matches(key))
+}
+
+/// The key that this one is another name of, or the key itself.
+pub(super) fn target(spec: &'static KeySpec) -> &'static KeySpec {
+    match spec.status {
+        Status::Alias(name) | Status::Deprecated(name) => find(name).unwrap_or(spec),
+        _ => spec,
+    }
 }

@@ -6,12 +6,13 @@
 //! as a front that is not us does at once. Or a peer may have the address of one of our own connections to the front,
 //! if nothing in between changes addresses; then the front is asked at once, and that peer waits for the answer.
 
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_io::Timer;
+
+use crate::net::own_ends::OwnEnds;
 
 /// Time for a front's answer before a hello of our own that arrived is taken for a loop.
 const ANSWER: Duration = Duration::from_secs(2);
@@ -25,41 +26,24 @@ pub(in crate::proxy) struct Loops {
     is_found: AtomicBool,
     /// Held while the front is asked because of a peer's address.
     pub(in crate::proxy) checking: smol::lock::Mutex<()>,
-    ours: Mutex<Ours>,
-}
-
-#[derive(Default)]
-struct Ours {
-    /// Our ends of the connections to the front.
-    paths: Vec<SocketAddr>,
+    /// Those of the connections to the front.
+    pub(in crate::proxy) own_ends: Arc<OwnEnds>,
     /// Randoms of our hellos that the front has not answered.
-    unanswered: Vec<[u8; 32]>,
+    unanswered: Mutex<Vec<[u8; 32]>>,
 }
 
 impl Loops {
-    /// Notes a connection to the front for as long as the path is kept.
-    pub(in crate::proxy) fn path(self: &Arc<Self>, local: SocketAddr) -> Path {
-        let local = canonical(local);
-        self.lock().paths.push(local);
-        Path { loops: self.clone(), local }
-    }
-
     /// Notes a hello of our own until it is answered or given up.
     pub(in crate::proxy) fn question(self: &Arc<Self>, random: [u8; 32]) -> Question {
-        self.lock().unanswered.push(random);
+        self.lock().push(random);
         Question { loops: self.clone(), random }
-    }
-
-    /// Says whether a peer may be ourselves.
-    pub(in crate::proxy) fn is_path(&self, peer: SocketAddr) -> bool {
-        self.lock().paths.contains(&canonical(peer))
     }
 
     /// Says whether a peer's first bytes are a hello of our own that the front does not answer.
     pub(in crate::proxy) async fn is_question(&self, received: &[u8]) -> bool {
         let Some(random) = received.get(RANDOM) else { return false };
         let mut waited = Duration::ZERO;
-        while self.lock().unanswered.iter().any(|unanswered| unanswered == random) {
+        while self.lock().iter().any(|unanswered| unanswered == random) {
             if waited >= ANSWER {
                 return true;
             }
@@ -78,21 +62,9 @@ impl Loops {
         self.is_found.swap(is_found, Ordering::Relaxed) != is_found
     }
 
-    /// The sets are whole whenever the lock is free, so a poisoned lock is as good as any.
-    fn lock(&self) -> MutexGuard<'_, Ours> {
-        self.ours.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// One of our connections to the front; dropped with it.
-pub(in crate::proxy) struct Path {
-    loops: Arc<Loops>,
-    local: SocketAddr,
-}
-
-impl Drop for Path {
-    fn drop(&mut self) {
-        forget(&mut self.loops.lock().paths, &self.local);
+    /// The set is whole whenever the lock is free, so a poisoned lock is as good as any.
+    fn lock(&self) -> MutexGuard<'_, Vec<[u8; 32]>> {
+        self.unanswered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -105,7 +77,10 @@ pub(in crate::proxy) struct Question {
 impl Question {
     /// The front has sent something.
     pub(in crate::proxy) fn answered(&self) {
-        forget(&mut self.loops.lock().unanswered, &self.random);
+        let mut unanswered = self.loops.lock();
+        if let Some(place) = unanswered.iter().position(|random| *random == self.random) {
+            unanswered.swap_remove(place);
+        }
     }
 }
 
@@ -115,31 +90,9 @@ impl Drop for Question {
     }
 }
 
-/// Takes one such thing out, if there is any.
-fn forget<T: PartialEq>(things: &mut Vec<T>, forgotten: &T) {
-    if let Some(place) = things.iter().position(|thing| thing == forgotten) {
-        things.swap_remove(place);
-    }
-}
-
-/// IPv4 addresses as such, also when a socket of IPv6 tells them.
-fn canonical(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_path_is_known_for_as_long_as_it_is_kept() {
-        let loops = Arc::new(Loops::default());
-        let path = loops.path("192.0.2.1:1000".parse().unwrap());
-        let peer = "[::ffff:192.0.2.1]:1000".parse().unwrap();
-        assert!(loops.is_path(peer) && !loops.is_path("192.0.2.1:1001".parse().unwrap()));
-        drop(path);
-        assert!(!loops.is_path(peer));
-    }
 
     #[test]
     fn an_answered_question_is_no_loop() {

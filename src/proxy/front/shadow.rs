@@ -18,9 +18,11 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::config::Config;
 use crate::net::deadline;
-use crate::proxy::front::loops::Path;
-use crate::proxy::front::splice::{self, Link};
-use crate::proxy::{Shared, Visit, relay};
+use crate::net::own_ends::OwnEnd;
+use crate::net::sockopts::reset_on_close;
+use crate::proxy::front::connect::{IDLE, Link};
+use crate::proxy::front::splice;
+use crate::proxy::{Shared, Visit};
 
 /// How long a whole hello may take before the front is dialled. A client's arrives with the last packet of the
 /// connection's own handshake, so that the front has nothing of those; to be early costs the front a connection, and to
@@ -46,7 +48,7 @@ enum State<'a> {
     Open {
         socket: Async<TcpStream>,
         progress: Progress,
-        path: Path,
+        own_end: OwnEnd,
     },
     /// The front cannot be reached.
     Missing,
@@ -82,16 +84,16 @@ impl<'a> Shadow<'a> {
                     self.state = State::Dialling(Box::pin(splice::dial(self.shared, self.config.clone(), self.peer)));
                 }
                 State::Dialling(dial) => {
-                    let dialled = dial.await.and_then(|link| Ok((Async::new(link.socket)?, link.path)));
-                    self.state = dialled.map_or(State::Missing, |(socket, path)| State::Open {
+                    let dialled = dial.await.and_then(|link| Ok((Async::new(link.socket)?, link.own_end)));
+                    self.state = dialled.map_or(State::Missing, |(socket, own_end)| State::Open {
                         socket,
                         progress: Progress::default(),
-                        path,
+                        own_end,
                     });
                 }
                 State::Open { socket, progress, .. } => {
                     if pass_on(socket.get_ref(), [&self.header, received], progress) {
-                        deadline::within(splice::IDLE, spoken(socket)).await;
+                        deadline::within(IDLE, spoken(socket)).await;
                         return;
                     } else if progress.is_reset {
                         return;
@@ -114,15 +116,15 @@ impl<'a> Shadow<'a> {
     /// The peer has reset its connection.
     pub(in crate::proxy) fn reset(self) {
         if let State::Open { socket, .. } = &self.state {
-            relay::reset_on_close(socket.get_ref());
+            reset_on_close(socket.get_ref());
         }
     }
 
     /// The connection to the front, if there is one or there is going to be one.
     pub(in crate::proxy) async fn into_link(self) -> Option<Link> {
         match self.state {
-            State::Open { socket, progress: Progress { sent, is_reset }, path } => {
-                socket.into_inner().ok().map(|socket| Link { socket, sent, is_reset, path })
+            State::Open { socket, progress: Progress { sent, is_reset }, own_end } => {
+                socket.into_inner().ok().map(|socket| Link { socket, sent, is_reset, own_end })
             }
             State::Dialling(dial) => dial.await.ok(),
             State::Waiting(_) | State::Missing => None,

@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::guard::front_profile::{Farewell, Fault};
 use crate::guard::pieces::{Arrival, PIECE, Packets};
 use crate::net::connect::Dialer;
+use crate::net::own_ends::OwnEnd;
 use crate::net::{deadline, segments, turn};
 use crate::proto::proxy_protocol;
 use crate::proto::reader::ReadError;
@@ -20,8 +21,7 @@ use crate::proto::tls::first_flight::FirstFlight;
 use crate::proto::tls::front_hello::{self, Offer};
 use crate::proto::tls::record::application_data_header;
 use crate::proto::tls::refusal::Refusal;
-use crate::proxy::front::loops::Path;
-use crate::proxy::front::{fault, splice};
+use crate::proxy::front::{connect, fault};
 use crate::proxy::{Shared, random};
 
 /// The first looks of each kind, which come soon after one another. So do those at a front that does not answer: one that
@@ -169,7 +169,7 @@ fn learn(shared: &Shared, offer: Offer, flight: &FirstFlight) {
 pub(in crate::proxy) async fn check_loop(shared: &Shared) {
     let _one_at_a_time = shared.loops.checking.lock().await;
     if !shared.loops.is_found() && ask(shared, Offer::Classic, sends_header(shared)).await.is_err() {
-        splice::loop_found(shared);
+        connect::loop_found(shared);
     }
 }
 
@@ -220,7 +220,7 @@ struct Answer {
     /// From dialling to its first byte, as a stranger's hello finds it.
     took: Duration,
     connected: Instant,
-    _path: Path,
+    _own_end: OwnEnd,
 }
 
 /// Sends the front a hello and waits for the first bytes of its answer.
@@ -233,8 +233,8 @@ async fn ask(shared: &Shared, offer: Offer, sends_header: bool) -> io::Result<An
     let dialled = Instant::now();
     let is_unclear = shared.lock_front_profile().pieces.are_unclear();
     let dialer = if is_unclear { &shared.tunnel_dialer } else { &shared.front_dialer };
-    let link = connect(shared, &config, dialer, sends_header).await;
-    let (mut socket, path) = link.inspect_err(|error| splice::warn_unreachable(shared, error))?;
+    let link = introduce(shared, &config, dialer, sends_header).await;
+    let (mut socket, own_end) = link.inspect_err(|error| connect::warn_unreachable(shared, error))?;
     let connected = Instant::now();
     turn::write_all(&socket, &hello).await?;
     let mut arrived = vec![0; CHUNK];
@@ -253,22 +253,22 @@ async fn ask(shared: &Shared, offer: Offer, sends_header: bool) -> io::Result<An
     if shared.loops.set_found(false) {
         log::info!("the front does not lead back to this proxy any more");
     }
-    Ok(Answer { socket, arrived, took, connected, _path: path })
+    Ok(Answer { socket, arrived, took, connected, _own_end: own_end })
 }
 
 /// Connects to the front and says who it is that comes, if it wants to know.
-pub(in crate::proxy) async fn connect(
+pub(in crate::proxy) async fn introduce(
     shared: &Shared,
     config: &Config,
     dialer: &Dialer,
     sends_header: bool,
-) -> io::Result<(Async<TcpStream>, Path)> {
-    let splice::Link { socket, path, .. } = splice::connect(shared, config, dialer).await?;
+) -> io::Result<(Async<TcpStream>, OwnEnd)> {
+    let connect::Link { socket, own_end, .. } = connect::connect(shared, config, dialer).await?;
     let header =
         if sends_header { proxy_protocol::v2_header(socket.local_addr()?, socket.peer_addr()?) } else { Vec::new() };
     let socket = Async::new(socket)?;
     turn::write_all(&socket, &header).await?;
-    Ok((socket, path))
+    Ok((socket, own_end))
 }
 
 async fn watch_patience(shared: &Shared) {
@@ -291,7 +291,7 @@ async fn watch_patience(shared: &Shared) {
 /// Says nothing to the front behind its flight, to see how long it bears that. One that does not answer as a server of
 /// TLS 1.3, or goes as soon as it has, shows none: nobody could talk with it.
 async fn measure_patience(shared: &Shared) -> io::Result<Option<Duration>> {
-    let Answer { mut socket, mut arrived, connected, _path, .. } =
+    let Answer { mut socket, mut arrived, connected, _own_end, .. } =
         ask(shared, Offer::Hybrid, sends_header(shared)).await?;
     let mut chunk = vec![0; CHUNK];
     let mut has_answered = FirstFlight::parse(&arrived).is_ok();
@@ -304,6 +304,6 @@ async fn measure_patience(shared: &Shared) -> io::Result<Option<Duration>> {
             }
         }
     };
-    let patience = deadline::within(splice::IDLE, ended).await.map_or(splice::IDLE, |()| connected.elapsed());
+    let patience = deadline::within(connect::IDLE, ended).await.map_or(connect::IDLE, |()| connected.elapsed());
     Ok(Some(patience).filter(|patience| has_answered && *patience >= AT_LEAST))
 }

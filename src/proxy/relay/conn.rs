@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::direction::{Direction, Failure, Fault, Received, Room, Turn};
+use super::inbox::Seat;
 use super::pool::{Holder, Owner, Pool};
-use super::seat::Seat;
 use super::{Cause, Farewells, Job, Watch};
 use crate::event::Traffic;
 use crate::net::sockopts;
@@ -257,8 +257,8 @@ impl Conn {
         self.to_client.give_back(account);
         if matches!(self.codec, Codec::Splice) {
             match cause {
-                Cause::ClientReset | Cause::ClientTimeout => reset_on_close(&self.remote),
-                Cause::RemoteReset | Cause::RemoteTimeout => reset_on_close(&self.client),
+                Cause::ClientReset | Cause::ClientTimeout => sockopts::reset_on_close(&self.remote),
+                Cause::RemoteReset | Cause::RemoteTimeout => sockopts::reset_on_close(&self.client),
                 _ => {}
             }
         }
@@ -281,13 +281,6 @@ impl Conn {
             self.reported = traffic;
             watch.moved(moved);
         }
-    }
-}
-
-/// Makes the kernel send RST in place of FIN when the socket is closed.
-pub(crate) fn reset_on_close(socket: &TcpStream) {
-    if let Err(error) = rustix::net::sockopt::set_socket_linger(socket, Some(Duration::ZERO)) {
-        log::debug!("cannot set SO_LINGER: {error}");
     }
 }
 

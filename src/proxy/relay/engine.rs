@@ -6,21 +6,20 @@
 use std::io;
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::event::{EventfdFlags, Timespec, eventfd};
 use slab::Slab;
-use smol::channel::Sender;
 
+use super::Cause;
 use super::conn::{Conn, Readiness, Side};
 use super::direction::Turn;
+use super::inbox::{Inbox, Letters};
 use super::pool::{self, Budget, Holder, Pool};
-use super::seat::Seat;
 use super::turns::{Share, Turns};
-use super::{Cause, Job};
 
 /// Events taken from the kernel at once.
 const EVENTS: usize = 128;
@@ -41,55 +40,6 @@ const INTEREST: EventFlags =
 /// The table is made smaller when fewer of its places than one in this many are taken, but not below `SMALL` places.
 const SPARSE: usize = 4;
 const SMALL: usize = 256;
-
-/// What other threads have for an engine.
-pub(super) struct Inbox {
-    wake: OwnedFd,
-    letters: Mutex<Letters>,
-}
-
-#[derive(Default)]
-struct Letters {
-    jobs: Vec<Job>,
-    /// Whoever waits for a report holds the other ends.
-    promises: Vec<Sender<()>>,
-    cut: Vec<Arc<Seat>>,
-    must_stop: bool,
-}
-
-impl Inbox {
-    fn write(&self, change: impl FnOnce(&mut Letters)) {
-        change(&mut self.letters.lock().unwrap_or_else(PoisonError::into_inner));
-        // The counter cannot overflow in a lifetime, and its only reader never goes away before us.
-        let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
-    }
-
-    /// Hands a connection over.
-    pub(super) fn add(&self, job: Job) {
-        self.write(|letters| letters.jobs.push(job));
-    }
-
-    /// Makes the engine tell what has moved, and then drop the promise.
-    pub(super) fn report(&self, promise: Sender<()>) {
-        self.write(|letters| letters.promises.push(promise));
-    }
-
-    /// Has a connection closed.
-    pub(super) fn cut(&self, seat: Arc<Seat>) {
-        self.write(|letters| letters.cut.push(seat));
-    }
-
-    /// Makes the engine close everything and end.
-    pub(super) fn stop(&self) {
-        self.write(|letters| letters.must_stop = true);
-    }
-
-    fn read(&self) -> Letters {
-        let mut count = [0; 8];
-        let _ = rustix::io::read(&self.wake, &mut count);
-        std::mem::take(&mut *self.letters.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
 
 pub(super) struct Engine {
     poller: OwnedFd,
@@ -115,7 +65,7 @@ impl Engine {
         let poller = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         epoll::add(&poller, &wake, EventData::new_u64(WAKE), EventFlags::IN)?;
-        let inbox = Arc::new(Inbox { wake, letters: Mutex::default() });
+        let inbox = Arc::new(Inbox::new(wake));
         let now = Instant::now();
         let engine = Self {
             poller,

@@ -5,10 +5,10 @@ use std::io::{Read, Write as _};
 use std::net::TcpStream;
 
 use crate::guard::front_profile::Farewell;
+use crate::net::sockopts::reset_on_close;
 use crate::proto::tls::SEALED_ALERT;
 use crate::proto::tls::record::application_data_header;
 use crate::proxy::random;
-use crate::proxy::relay::reset_on_close;
 
 /// Bytes that are read before the end at most; a socket that is closed with more unread resets the connection.
 const UNREAD_MAX: usize = 64 << 10;

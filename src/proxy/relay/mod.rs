@@ -9,8 +9,8 @@ mod conn;
 mod direction;
 mod engine;
 pub(super) mod farewell;
+mod inbox;
 mod pool;
-mod seat;
 mod turns;
 
 use std::io;
@@ -20,16 +20,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-pub(crate) use conn::{Codec, reset_on_close};
+pub(crate) use conn::Codec;
+pub(crate) use inbox::Seat;
 pub(crate) use pool::Budget;
-pub(crate) use seat::Seat;
 
 use smol::channel::bounded;
 
 use crate::event::Traffic;
 use crate::guard::front_profile::Farewell;
 use crate::net::deadline;
-use engine::{Engine, Inbox};
+use engine::Engine;
+use inbox::Inbox;
 
 /// TLS records that a buffer has room for at most.
 const SLOTS: usize = 32;

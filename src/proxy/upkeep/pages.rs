@@ -161,7 +161,7 @@ async fn open(shared: &Shared, url: &Url) -> io::Result<TlsStream> {
     // The site's name may lead to ourselves, where the front is known to be elsewhere.
     if url.host == config.secret.host() && url.port == HTTPS {
         let header = config.domain_fronting.proxy_protocol;
-        let (socket, _path) = watch::connect(shared, &config, &shared.front_dialer, header).await?;
+        let (socket, _path) = watch::introduce(shared, &config, &shared.front_dialer, header).await?;
         return TlsStream::measuring(socket, &url.host).await;
     }
     let ips = shared.resolver.resolve(&url.host).await?;

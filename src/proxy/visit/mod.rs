@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 use crate::config::Config;
 use crate::event::{Connection, Door, Event, Observer, Route, Traffic};
 use crate::net::connect::Dialer;
+use crate::net::own_ends::OwnEnd;
 use crate::outcome::{Outcome, Stranger};
 use crate::proto::dc::DcId;
-use crate::proto::handshake::Reason;
+use crate::proto::reason::Reason;
 use crate::proxy::Shared;
-use crate::proxy::front::loops::Path;
 use crate::proxy::relay::{Cause, Watch};
 use crate::proxy::visit::places::Place;
 use crate::proxy::visit::summary::Summary;
@@ -71,7 +71,7 @@ pub(in crate::proxy) struct Visit {
     /// The DC that it asked for.
     pub(in crate::proxy) dc: Option<DcId>,
     /// Set while it is relayed to the front.
-    pub(in crate::proxy) front_path: Option<Path>,
+    pub(in crate::proxy) front_end: Option<OwnEnd>,
     door: Door,
     /// Who has reached Telegram, and where; it learns when that leads nowhere.
     pub(in crate::proxy) dialled: Option<(Arc<Dialer>, SocketAddr)>,
@@ -93,7 +93,7 @@ impl Visit {
             config,
             skew_secs: 0,
             dc: None,
-            front_path: None,
+            front_end: None,
             door: Door::FakeTls,
             dialled: None,
             route: Route::Undecided,

@@ -9,7 +9,7 @@ use async_io::Timer;
 use crate::event::Event;
 use crate::guard::skew::{Skew, Whose};
 use crate::outcome::Stranger;
-use crate::proto::handshake::Reason;
+use crate::proto::reason::Reason;
 
 /// Time between two lines.
 const EVERY: Duration = Duration::from_secs(60);

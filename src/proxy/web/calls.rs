@@ -10,15 +10,15 @@ use futures_lite::FutureExt as _;
 
 use super::http::{Connection, NoBody, Request};
 use super::link::{Link, Reservation};
-use super::{Shared, random, socket, stream};
+use super::upload::{Applied, apply};
+use super::{Shared, random, refused, socket};
 use crate::config::Carrier;
-use crate::event::Event;
 use crate::net::deadline;
 use crate::proto::base64url;
-use crate::proto::web::frame::{self, HELLO, WELCOME};
+use crate::proto::web::frame::{HELLO, WELCOME};
 use crate::proto::web::page::Page;
 use crate::proto::web::request::{Body, Call, Head};
-use crate::proto::web::session::{Answer, Asked, Batch, Uploaded};
+use crate::proto::web::session::{Answer, Asked, Batch};
 use crate::proto::web::token::{self, Name};
 
 /// How long a poll waits for something to tell.
@@ -82,11 +82,6 @@ pub(super) async fn answer(shared: &Arc<Shared>, connection: &mut Connection, re
         Reply::Is(status, fields, body) => connection.reply(status, &fields, &body).await,
     };
     done && keeps_alive
-}
-
-pub(super) fn refused(shared: &Shared, client: IpAddr, reason: &'static str) {
-    shared.recorder.record(&Event::WebRefused { client, reason });
-    log::debug!("request refused ip={client} reason={reason}");
 }
 
 fn page(shared: &Shared, client: IpAddr) -> Reply {
@@ -220,43 +215,6 @@ async fn up(
         Applied::NoRoom => Reply::Busy("memory"),
         Applied::Violation => Reply::Nothing("violation"),
     }
-}
-
-/// What became of a batch.
-pub(super) enum Applied {
-    Yes,
-    NoRoom,
-    /// The session is over.
-    Violation,
-}
-
-/// Applies a batch and starts the streams that it opens; a numbered one counts once.
-pub(super) fn apply(shared: &Arc<Shared>, link: &Arc<Link>, batch: &[u8], number: Option<(u64, u64)>) -> Applied {
-    let room = link.allowance();
-    let mut session = link.lock();
-    let is_new = number.map_or(Ok(true), |(number, print)| session.number(number, print));
-    let applied = match (is_new, frame::check(batch)) {
-        (Ok(false), _) => return Applied::Yes,
-        // What waits for nothing always has room: else a stream could not end.
-        (Ok(true), Ok(payload)) if payload > 0 && session.upload_len() > 0 && session.upload_len() + payload > room => {
-            return Applied::NoRoom;
-        }
-        (Ok(true), Ok(_)) => match number {
-            Some((number, print)) => session.commit(number, print, batch),
-            None => session.apply(batch).map(Uploaded::Applied),
-        },
-        (Err(fault), _) | (_, Err(fault)) => Err(fault),
-    };
-    drop(session);
-    match applied {
-        Ok(Uploaded::Applied(opened)) => opened.into_iter().for_each(|id| stream::open(shared, link, id)),
-        Ok(Uploaded::Repeated) => {}
-        Err(_) => {
-            link.end();
-            return Applied::Violation;
-        }
-    }
-    Applied::Yes
 }
 
 async fn down(shared: &Shared, connection: &Connection, session: &Name, cursor: u64) -> Reply {

@@ -18,6 +18,7 @@ mod http;
 mod link;
 mod socket;
 mod stream;
+mod upload;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -30,6 +31,7 @@ use async_io::{Async, Timer};
 use smol::Executor;
 
 use crate::config::Config;
+use crate::event::Event;
 use crate::guard::rate::Rate;
 use crate::proto::web::site::Site;
 use crate::proto::web::token::{Bootstrap, Name};
@@ -180,6 +182,12 @@ impl Web {
 /// Whom requests are for.
 fn site(config: &Config) -> Site {
     Site::new(config.web_host(), &config.web.path, config.secret.key())
+}
+
+/// Counts a request that was refused.
+fn refused(shared: &Shared, client: IpAddr, reason: &'static str) {
+    shared.recorder.record(&Event::WebRefused { client, reason });
+    log::debug!("request refused ip={client} reason={reason}");
 }
 
 /// Serves web servers for as long as it is polled.

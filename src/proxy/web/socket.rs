@@ -8,10 +8,10 @@ use async_io::Timer;
 use futures_lite::{AsyncReadExt as _, FutureExt as _};
 use smol::channel::{Receiver, Sender, bounded};
 
-use super::Shared;
-use super::calls::{self, Applied};
 use super::http::{Connection, write_all};
 use super::link::{Link, Reservation};
+use super::upload::{self, Applied};
+use super::{Shared, refused};
 use crate::net::{deadline, turn};
 use crate::proto::web::session::Answer;
 use crate::proto::web::socket::{self as protocol, Messages, PROTOCOL_ERROR, Said};
@@ -49,7 +49,7 @@ pub(super) async fn serve(
         let code = read.or(write).await;
         if let Some(code) = code {
             if code != NORMAL {
-                calls::refused(shared, link.client, "violation");
+                refused(shared, link.client, "violation");
             }
             let last = protocol::close(code);
             let _ = deadline::within(LAST, write_all(&connection.socket, &[&last])).await;
@@ -117,7 +117,7 @@ const NORMAL: u16 = 1000;
 async fn apply(shared: &Arc<Shared>, link: &Arc<Link>, batch: &[u8]) -> bool {
     let applied = async {
         loop {
-            match calls::apply(shared, link, batch, None) {
+            match upload::apply(shared, link, batch, None) {
                 Applied::Yes => return true,
                 Applied::Violation => return false,
                 Applied::NoRoom => Timer::after(ROOM_STEP).await,

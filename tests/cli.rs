@@ -381,7 +381,7 @@ fn the_small_build_says_that_it_has_no_web_proxy_to_look_at() {
     let path = config("web", &format!("secret = {SECRET}\nbind-to = 0.0.0.0:3128\nweb.bind-to = 127.0.0.1:8081\n"));
     let (code, lines) = failure(&["doctor", &path]);
     assert_eq!(code, Some(78), "{lines:?}");
-    assert!(lines.iter().any(|line| line.contains("web.bind-to") && line.contains("mtg-tls")), "{lines:?}");
+    assert!(lines.iter().any(|line| line.contains("web.conf:3: ") && line.contains("mtg-tls")), "{lines:?}");
 }
 
 #[test]

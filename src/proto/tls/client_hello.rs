@@ -532,7 +532,7 @@ pub(crate) mod tests {
         message[2..4].copy_from_slice(&length.to_be_bytes());
         let record = [&[0x16, 3, 1], &(length + 4).to_be_bytes()[..], &message].concat();
         let mut bytewise = Assembler::default();
-        for end in 0..record.len() {
+        for end in (0..record.len()).step_by(EACH) {
             let before = bytewise.walk.at;
             assert_eq!(bytewise.advance(&record[..end]), Progress::Partial, "{end}");
             // One field may be passed at a time, and nothing is read a second time.

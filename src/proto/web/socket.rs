@@ -218,6 +218,7 @@ pub(crate) fn close(code: u16) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proto::testing::EACH;
 
     const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
@@ -268,7 +269,7 @@ mod tests {
             Said::Message(b"x".to_vec()),
             Said::Close,
         ];
-        for cut in 0..stream.len() {
+        for cut in (0..stream.len()).step_by(EACH) {
             let (a, b) = stream.split_at(cut);
             assert_eq!(said(&[a, b]).unwrap(), expected, "cut at {cut}");
         }

@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_lite::future::zip;
 use smol::Executor;
@@ -114,16 +114,14 @@ async fn look(secret: &crate::proto::secret::Secret, resolver: &Resolver, dialer
     let addresses = ips.into_iter().map(|ip| SocketAddr::new(ip, PORT)).collect();
     let connected = dialer.connect(addresses, CONNECT).await;
     let (socket, address) = connected.map_err(|error| format!("it cannot be reached: {error}"))?;
-    let began = Instant::now();
-    let flight = match greet(socket, b"", secret).await {
-        Ok(Answerer::Server(flight)) => flight,
+    let (flight, took) = match greet(socket, b"", secret).await {
+        Ok(Answerer::Server(flight, took)) => (flight, took),
         Ok(Answerer::Refusing(refusal)) => return Err(refusal.to_string()),
         Ok(Answerer::Ourselves) => return Err("it leads back to this proxy".to_owned()),
         Err(error) => return Err(format!("it does not answer: {error}")),
     };
-    let millis = began.elapsed().as_millis();
     let certificate = certificate(secret.host(), address, dialer).await;
-    Ok(Seen { address: address.ip(), flight, millis, certificate, is_near: None })
+    Ok(Seen { address: address.ip(), flight, millis: took.as_millis(), certificate, is_near: None })
 }
 
 /// Whether the certificate is good for the name, which takes a whole handshake.

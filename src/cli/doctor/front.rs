@@ -42,7 +42,7 @@ pub(super) async fn check(case: Arc<Case>) -> Vec<Finding> {
     };
     match greet(socket, preface(sends_header), &case.config.secret).await {
         Ok(Answerer::Ourselves) => vec![leads_back(&name)],
-        Ok(Answerer::Server(flight)) => grade(&name, address, &flight),
+        Ok(Answerer::Server(flight, _)) => grade(&name, address, &flight),
         Ok(Answerer::Refusing(refusal)) => {
             let otherwise = Fault::may_be_a_header(refusal) && answers(&case, address, !sends_header).await;
             let fault = Fault::new(refusal, sends_header, otherwise);
@@ -73,7 +73,7 @@ async fn answers(case: &Case, address: SocketAddr, sends_header: bool) -> bool {
     let Ok((socket, _)) = case.dialer.connect(vec![address], case.config.network.timeout.tcp).await else {
         return false;
     };
-    matches!(greet(socket, preface(sends_header), &case.config.secret).await, Ok(Answerer::Server(_)))
+    matches!(greet(socket, preface(sends_header), &case.config.secret).await, Ok(Answerer::Server(..)))
 }
 
 /// What a front gets first that wants a PROXY header.

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::TcpStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_io::Async;
 use futures_lite::AsyncReadExt as _;
@@ -26,8 +26,8 @@ const FLIGHT_MAX: usize = 64 << 10;
 pub(super) enum Answerer {
     /// Somebody who knows the secret.
     Ourselves,
-    /// A TLS 1.3 server.
-    Server(FirstFlight),
+    /// A TLS 1.3 server, and how long it took from the hello to the first byte of its answer.
+    Server(FirstFlight, Duration),
     /// Somebody who does not answer this hello in TLS 1.3.
     Refusing(Refusal),
 }
@@ -47,30 +47,35 @@ pub(super) async fn greet(socket: TcpStream, preface: &[u8], secret: &Secret) ->
     let random = faketls::sign_hello(&mut hello, now_secs(), secret).ok_or(io::ErrorKind::InvalidInput)?;
     turn::write_all(&socket, preface).await?;
     turn::write_all(&socket, &hello).await?;
-    let mut flight = match receive(&socket).await {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Vec::new(),
+    let asked = Instant::now();
+    let (mut flight, began) = match receive(&socket).await {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => (Vec::new(), asked),
         received => received?,
     };
     let server = FirstFlight::parse(&flight);
     if faketls::is_signed_reply(&mut flight, &random, secret) {
         return Ok(Answerer::Ourselves);
     }
-    Ok(server.map_or_else(|_| Answerer::Refusing(Refusal::of(&flight)), Answerer::Server))
+    let took = began.saturating_duration_since(asked);
+    Ok(server.map_or_else(|_| Answerer::Refusing(Refusal::of(&flight)), |server| Answerer::Server(server, took)))
 }
 
-/// Reads until the other end waits for us.
-async fn receive(mut socket: &Async<TcpStream>) -> io::Result<Vec<u8>> {
-    let mut flight = Vec::new();
+/// Reads until the other end waits for us, and says when it began to answer.
+async fn receive(mut socket: &Async<TcpStream>) -> io::Result<(Vec<u8>, Instant)> {
+    let (mut flight, mut began) = (Vec::new(), None);
     let mut chunk = vec![0; 4096];
     let mut patience = PATIENCE;
     while flight.len() < FLIGHT_MAX {
         match deadline::within(patience, turn::take(socket.read(&mut chunk))).await {
-            Some(Ok(length @ 1..)) => flight.extend_from_slice(chunk.get(..length).unwrap_or_default()),
+            Some(Ok(length @ 1..)) => {
+                began.get_or_insert_with(Instant::now);
+                flight.extend_from_slice(chunk.get(..length).unwrap_or_default());
+            }
             Some(Err(error)) if flight.is_empty() => return Err(error),
             None if flight.is_empty() => return Err(io::ErrorKind::TimedOut.into()),
             _ => break,
         }
         patience = QUIET;
     }
-    Ok(flight)
+    Ok((flight, began.unwrap_or_else(Instant::now)))
 }

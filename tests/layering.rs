@@ -97,8 +97,7 @@ fn every_operation_on_a_socket_is_done_in_its_turn() {
             {
                 let is_async = line.contains(operation) && line.contains(".await");
                 // A stream of `net::stream` does that itself.
-                let is_wrapped = line.contains("stream.read_exact(&mut ")
-                    && (file.ends_with("name_server.rs") || file.ends_with("doctor/web.rs"));
+                let is_wrapped = line.contains("stream.read_exact(&mut ") && file.ends_with("name_server.rs");
                 let is_wrapped = is_wrapped || line.contains("stream.read_exact(&mut message).await");
                 assert!(!is_async || is_turn || is_wrapped, "{}:{number}: not in turn: {line}", file.display());
             }

@@ -45,12 +45,15 @@ impl Arrival {
         let Packets { count, longest } = self.packets.filter(|packets| packets.longest > 0)?;
         let (whole, rest) = (self.bytes.div_ceil(longest), self.bytes % PIECE);
         let apart = self.bytes / PIECE * PIECE.div_ceil(longest) + rest.div_ceil(longest);
-        match longest {
-            // Longer than any piece.
-            PIECE.. if longest > PIECE => Some(false),
-            _ if count == apart && (apart != whole || longest == PIECE) => Some(true),
-            _ if count == whole && apart != whole => Some(false),
-            _ => None,
+        if longest > PIECE {
+            // No piece is so long.
+            Some(false)
+        } else if count == apart && (apart != whole || longest == PIECE) {
+            Some(true)
+        } else if count == whole && apart != whole {
+            Some(false)
+        } else {
+            None
         }
     }
 }

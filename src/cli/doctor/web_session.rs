@@ -4,7 +4,7 @@ use std::io::{self, ErrorKind};
 
 use super::Finding;
 use super::clock::now_secs;
-use super::web_visitor::{Answer, Broken, Visitor, broken, random};
+use super::web_visitor::{Answer, Broken, PATIENCE, Visitor, broken, random};
 use crate::config::Carrier;
 use crate::net::stream::Stream;
 use crate::net::{deadline, turn};
@@ -156,7 +156,7 @@ impl<'a> Session<'a> {
             }
             Ok((bytes, is_closed))
         };
-        let told = deadline::within(std::time::Duration::from_secs(5), told).await;
+        let told = deadline::within(PATIENCE, told).await;
         told.unwrap_or_else(|| Ok((Vec::new(), false))).map_err(lost)
     }
 }

@@ -12,7 +12,7 @@ use crate::proto::url::Url;
 use crate::proto::web::BATCH_MAX;
 
 /// Time for an answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 /// The port of every link.
 pub(super) const PORT: u16 = 443;
 

@@ -1,31 +1,183 @@
-//! The README's tables are those of the program. `MTG_UPDATE=1 cargo test --test readme` writes them anew.
+//! What the README and the manual pages say of the program is what the program says.
+//! `MTG_UPDATE=1 cargo test --test readme` writes tables and commands anew.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use nanoserde::DeJson;
+
+const PAGES: [&str; 3] = ["image/man/mtg.1.md", "image/man/mtg.conf.5.md", "image/man/mtg.7.md"];
+/// Who writes less than this twice says no more than a name or a command.
+const PARAGRAPH: usize = 90;
 
 fn file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
 }
 
-/// Compares what stands between `<!-- NAME -->` and `<!-- /NAME -->`, or replaces it.
-fn check(name: &str, table: &str) {
-    let path = file("README.md");
-    let text = std::fs::read_to_string(&path).unwrap();
-    let (start, end) = (format!("<!-- {name} -->\n"), format!("<!-- /{name} -->"));
-    let (before, rest) = text.split_once(&start).unwrap_or_else(|| panic!("README.md has no {start}"));
-    let (found, after) = rest.split_once(&end).unwrap_or_else(|| panic!("README.md has no {end}"));
-    if std::env::var_os("MTG_UPDATE").is_some() {
-        return std::fs::write(path, [before, &start, table, &end, after].concat()).unwrap();
+fn read(name: &str) -> String {
+    std::fs::read_to_string(file(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// Compares what stands between `<!-- NAME -->` and `<!-- /NAME -->` in a page, or replaces it.
+fn check(page: &str, made: &[(&str, String)]) {
+    let mut text = read(page);
+    for (name, table) in made {
+        let (start, end) = (format!("<!-- {name} -->\n"), format!("<!-- /{name} -->"));
+        let (before, rest) = text.split_once(&start).unwrap_or_else(|| panic!("{page} has no {start}"));
+        let (found, after) = rest.split_once(&end).unwrap_or_else(|| panic!("{page} has no {end}"));
+        if std::env::var_os("MTG_UPDATE").is_none() {
+            assert!(found == table, "{page}: {name} is stale, run MTG_UPDATE=1 cargo test --test readme");
+        }
+        text = [before, &start, table, &end, after].concat();
     }
-    assert!(found == table, "README.md: the table of {name} is stale, run MTG_UPDATE=1 cargo test --test readme");
+    if std::env::var_os("MTG_UPDATE").is_some() {
+        std::fs::write(file(page), text).unwrap();
+    }
 }
 
 #[test]
 fn tables_are_those_of_the_program() {
-    // One test for both, for two at the same time would write one file.
-    check("metrics", &mtg::stats::markdown());
-    check("keys", &mtg::config::markdown());
+    let keys = ("keys", mtg::config::markdown());
+    check(
+        "image/man/mtg.conf.5.md",
+        &[keys, ("names", mtg::config::other_names()), ("metrics", mtg::stats::markdown())],
+    );
+}
+
+fn help(arguments: &[&str]) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_mtg")).args(arguments).arg("--help").output().unwrap();
+    assert!(output.status.success(), "{arguments:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// A command's part of mtg(1), out of its help.
+fn part(name: &str) -> String {
+    let help = help(&[name]);
+    let mut blocks = help.trim_end().split("\n\n");
+    let about = blocks.next().and_then(|head| head.split_once(": ")).unwrap().1;
+    let usage = blocks.next().and_then(|usage| usage.strip_prefix("Usage: ")).unwrap();
+    let mut text = format!("### mtg {name}: {about}\n\n```\n{usage}\n```\n");
+    for block in blocks {
+        if let Some(flags) = block.strip_prefix("Flags:\n") {
+            text += "\n| flag | meaning |\n|---|---|\n";
+            for flag in flags.lines() {
+                let (names, meaning) = flag.trim_start().split_once("  ").unwrap();
+                text += &format!("| `{}` | {} |\n", names.trim_end(), meaning.trim_start());
+            }
+        } else if !block.starts_with("  ") && !block.ends_with("the keys are:") {
+            // A list is a paragraph of its own.
+            let mut was_item = false;
+            text.push('\n');
+            for line in block.lines() {
+                let is_item = line.starts_with("- ");
+                text += if is_item != was_item { "\n" } else { "" };
+                text += &format!("{line}\n");
+                was_item = is_item;
+            }
+        }
+    }
+    text
+}
+
+#[test]
+fn commands_of_the_manual_page_are_those_of_the_help() {
+    let overview = help(&[]);
+    let commands = overview.split("Commands:\n").nth(1).unwrap().lines().take_while(|line| !line.is_empty());
+    let names = commands.filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help");
+    let made: Vec<_> = names.map(|name| (name, part(name))).collect();
+    assert!(made.len() > 5, "{made:?}");
+    check("image/man/mtg.1.md", &made);
+    let page = read("image/man/mtg.1.md");
+    assert_eq!(page.matches("\n### mtg ").count(), made.len(), "a command that the program does not have");
+    let synopsis = page.split("```").nth(1).unwrap();
+    for (name, part) in made.iter().filter(|(name, _)| *name != "version") {
+        let line =
+            synopsis.lines().find(|line| line.starts_with(&format!("mtg {name} "))).unwrap_or_else(|| panic!("{name}"));
+        for flag in line.split(['[', ']', ' ']).filter(|word| word.starts_with("--")) {
+            assert!(part.contains(flag), "{name} has no {flag}");
+        }
+    }
+}
+
+/// The paragraphs, items of lists and rows of tables of a text, without line breaks.
+fn paragraphs(text: &str) -> Vec<String> {
+    let mut out = vec![String::new()];
+    for line in text.lines() {
+        let begins = ["- ", "|", "```", "1. ", "2. ", "3. "].iter().any(|start| line.starts_with(start));
+        if begins || line.trim().is_empty() {
+            out.push(String::new());
+        }
+        let last = out.last_mut().unwrap();
+        *last += &format!(" {}", line.trim());
+    }
+    out.into_iter().map(|text| text.trim().to_owned()).filter(|text| text.len() >= PARAGRAPH).collect()
+}
+
+#[test]
+fn no_paragraph_stands_twice() {
+    let mut seen = BTreeMap::new();
+    for name in PAGES.iter().chain(&["README.md"]) {
+        for paragraph in paragraphs(&read(name)) {
+            if let Some(other) = seen.insert(paragraph.clone(), name) {
+                panic!("{other} and {name} both say: {paragraph}");
+            }
+        }
+    }
+    assert!(seen.len() > 150, "only {}", seen.len());
+}
+
+/// The name that GitHub gives a heading.
+fn anchor(heading: &str) -> String {
+    let kept = heading.to_lowercase();
+    kept.chars().filter(|c| c.is_alphanumeric() || "- _".contains(*c)).map(|c| if c == ' ' { '-' } else { c }).collect()
+}
+
+#[test]
+fn every_link_leads_somewhere() {
+    let mut seen = 0;
+    for name in PAGES.iter().chain(&["README.md"]) {
+        let text = read(name);
+        for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if target.contains("://") {
+                continue;
+            }
+            let (path, heading) = target.split_once('#').unwrap_or((target, ""));
+            let path = if path.is_empty() { file(name) } else { file(name).with_file_name(path) };
+            assert!(path.exists(), "{name}: {target}");
+            if !heading.is_empty() {
+                let text = std::fs::read_to_string(&path).unwrap();
+                let mut headings = text.lines().filter_map(|line| line.strip_prefix('#'));
+                assert!(
+                    headings.any(|line| anchor(line.trim_start_matches('#').trim()) == heading),
+                    "{name}: {target}"
+                );
+            }
+            seen += 1;
+        }
+    }
+    assert!(seen > 20, "only {seen} links");
+}
+
+#[test]
+fn within_one_screen_the_readme_says_what_it_is_how_to_run_it_and_where_to_go_on() {
+    let readme = read("README.md");
+    let screen: Vec<_> = readme.lines().take(40).collect();
+    let screen = screen.join("\n");
+    for part in [
+        "Telegram",
+        "cargo run --release -- simple-run",
+        "\nscripts/test\n",
+        "(#on-a-router",
+        "(#on-a-server)",
+        "(#in-a-container)",
+        "(#web-proxy",
+        "mtg v2",
+        "(#when-it-does-not-work)",
+        "mtg.conf.5.md#all-keys",
+    ] {
+        assert!(screen.contains(part), "{part}");
+    }
 }
 
 /// What of Grafana's format a dashboard cannot do without.

@@ -1,4 +1,4 @@
-//! The keys explained: for the terminal, as a file to start from, for the README.
+//! The keys explained: for the terminal, as a file to start from, for the manual page.
 
 use super::keys;
 use super::spec::{DefaultText, KeySpec, Status};
@@ -32,7 +32,7 @@ pub fn sample() -> String {
     text
 }
 
-/// The table of the keys for the README.
+/// The table of the keys for mtg.conf(5).
 pub fn markdown() -> String {
     let mut text = String::from("| key | value | default | reload | meaning |\n|---|---|---|---|---|\n");
     for spec in keys::all() {
@@ -44,6 +44,19 @@ pub fn markdown() -> String {
         let reload = if spec.is_reloadable { "yes" } else { "no" };
         let allowed = spec.field.allowed();
         text += &format!("| `{}` | {allowed} | {default} | {reload} | {} |\n", spec.name, spec.doc);
+    }
+    text
+}
+
+/// The keys of mtg v2 that have another name here, or no effect, for mtg.conf(5).
+pub fn other_names() -> String {
+    let mut text = String::from("| key | meaning |\n|---|---|\n");
+    for spec in keys::all() {
+        text += &match spec.status {
+            Status::Works => continue,
+            Status::Ignored(why) => format!("| `{}` | no effect: {why} |\n", spec.name),
+            Status::Alias(name) | Status::Deprecated(name) => format!("| `{}` | the same as `{name}` |\n", spec.name),
+        };
     }
     text
 }
@@ -248,10 +261,11 @@ mod tests {
 
     #[test]
     fn every_key_is_in_every_text() {
-        let (reference, sample, markdown) = (reference(), sample(), markdown());
+        let (reference, sample, markdown, others) = (reference(), sample(), markdown(), other_names());
         for spec in keys::all() {
             assert!(reference.contains(&format!("  {}", spec.name)), "{}", spec.name);
             assert!(markdown.contains(&format!("| `{}` |", spec.name)), "{}", spec.name);
+            assert_eq!(others.contains(&format!("| `{}` |", spec.name)), !is_current(spec), "{}", spec.name);
             let setting = format!("\n#{} =", spec.name.replace("<n>", "2"));
             let is_required = matches!(spec.default, DefaultText::Required);
             assert_eq!(sample.contains(&setting), is_current(spec) && !is_required, "{}", spec.name);

@@ -31,7 +31,7 @@ use std::time::Duration;
 pub(crate) use self::checks::WITHOUT_WEB;
 pub use self::defense::{Cidr, Defense, Doppelganger, IpListSource, ListUrl, Reject};
 pub use self::issue::{ConfigErrors, Issue, Warnings};
-pub use self::manual::{markdown, reference, sample};
+pub use self::manual::{markdown, other_names, reference, sample};
 pub use self::network::{Dns, DomainFronting, KeepAlive, Network, PreferIp, Socks5, Timeouts, Upstream};
 pub use self::stats::{Prometheus, Stats, Statsd, TagFormat};
 pub use self::web::{Carrier, Web};

@@ -1,4 +1,4 @@
-//! The one table of all metrics. Prometheus, statsd and README are made from it.
+//! The one table of all metrics. Prometheus, statsd and the manual page are made from it.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -41,7 +41,7 @@ impl Kind {
     }
 }
 
-/// The table of the metrics for the README.
+/// The table of the metrics for mtg.conf(5).
 pub fn markdown() -> String {
     let mut text = String::from("| metric | type | labels | meaning |\n|---|---|---|---|\n");
     for metric in METRICS {

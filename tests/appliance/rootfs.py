@@ -40,6 +40,16 @@ def is_unpacked(archive: Path) -> None:
         packed.extractall(WORK, filter="tar")
 
 
+def manual_pages_are_found() -> None:
+    """By name and section, as `man` looks for them."""
+    for section, name, words in ((1, "mtg", "simple-run"), (5, "mtg.conf", "domain-fronting.host"), (7, "mtg", "haproxy")):
+        page = WORK / f"usr/share/man/man{section}/{name}.{section}"
+        # Bold letters are struck twice.
+        shown = re.sub(".\b", "", run(["mandoc", "-T", "utf8", page]).stdout)
+        if words not in shown:
+            raise Failed(f"{page.name}: {shown[:400]}")
+
+
 def systemd_takes_the_unit() -> None:
     """No unknown or wrong line in it, and no unit missing that it names."""
     for unit in SYSTEMD.glob("*.target"):
@@ -106,6 +116,7 @@ def main(archive: str) -> int:
     """Run all checks."""
     score = Score()
     score.check("the archive unpacks and leaves /etc alone", partial(is_unpacked, Path(archive)))
+    score.check("man finds the pages", manual_pages_are_found)
     score.check("systemd takes the unit", systemd_takes_the_unit)
     score.check("systemd finds little that the service may do", systemd_finds_little_exposure)
     score.check("the first start makes a secret, and only the first", first_secret_is_made)

@@ -1,4 +1,4 @@
-//! The table of all keys, a part for each section. Parser, manual, sample file and README are made from it.
+//! The table of all keys, a part for each section. Parser, help, sample file and manual page are made from it.
 
 mod defense;
 mod front;

@@ -70,7 +70,7 @@ class Layout:
             with tarfile.open(fileobj=io.BytesIO(found[platform])) as archive:
                 (member,) = archive
                 file = archive.extractfile(member)
-                binary = (ROOT / "target/appliance" / triple / "mtg").read_bytes()
+                binary = (ROOT / "target/appliance" / triple / "mtg-tls").read_bytes()
                 equal((member.name, member.mode, file and file.read() == binary), ("mtg", 0o755, True), f"{platform}")
 
     def _blob(self, descriptor: dict[str, object]) -> bytes:
@@ -118,6 +118,14 @@ def explains_itself(podman: Podman) -> None:
 def makes_a_secret(podman: Podman) -> None:
     """The image alone is enough to begin with."""
     equal(podman.run([], ["generate-secret", "-x", "example.com"], code=0).stdout[:2], "ee", "secret")
+
+
+def has_the_web_proxy(podman: Podman) -> None:
+    """Servers have the build with TLS."""
+    config = WORK / "web.conf"
+    made = podman.run([], ["generate-secret", "--web", "www.example.com"], code=0).stdout
+    config.write_text(f"{made}bind-to = 0.0.0.0:3128\nnetwork.dns = tls://192.0.2.1\n", "ascii")
+    podman.run(["--volume", f"{config}:/etc/mtg.conf:ro"], ["run", "--check", "/etc/mtg.conf"], code=0)
 
 
 def serves(podman: Podman, score: Score, loop: LoopThread, visits: Visits) -> None:
@@ -185,6 +193,7 @@ def main(path: str) -> int:
     score.check("podman takes it", partial(podman.load, Path(path)))
     score.check("without a configuration it explains itself and ends with code 78", partial(explains_itself, podman))
     score.check("it makes a secret", partial(makes_a_secret, podman))
+    score.check("it has the WEB proxy, and TLS", partial(has_the_web_proxy, podman))
     with LoopThread() as loop:
         visits = Visits(PROXY)
         loop.run(visits.listen(HOST))

@@ -40,6 +40,14 @@ def is_unpacked(archive: Path) -> None:
         packed.extractall(WORK, filter="tar")
 
 
+def has_the_web_proxy() -> None:
+    """Servers have the build with TLS."""
+    conf = WORK / "web.conf"
+    made = run([WORK / "usr/bin/mtg", "generate-secret", "--web", "www.example.com"]).stdout
+    conf.write_text(f"{made}bind-to = 0.0.0.0:3128\nnetwork.dns = tls://192.0.2.1\n", "ascii")
+    run([WORK / "usr/bin/mtg", "run", "--check", conf])
+
+
 def manual_pages_are_found() -> None:
     """By name and section, as `man` looks for them."""
     for section, name, words in ((1, "mtg", "simple-run"), (5, "mtg.conf", "domain-fronting.host"), (7, "mtg", "haproxy")):
@@ -116,6 +124,7 @@ def main(archive: str) -> int:
     """Run all checks."""
     score = Score()
     score.check("the archive unpacks and leaves /etc alone", partial(is_unpacked, Path(archive)))
+    score.check("it has the WEB proxy, and TLS", has_the_web_proxy)
     score.check("man finds the pages", manual_pages_are_found)
     score.check("systemd takes the unit", systemd_takes_the_unit)
     score.check("systemd finds little that the service may do", systemd_finds_little_exposure)

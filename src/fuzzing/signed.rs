@@ -11,9 +11,9 @@ use crate::proto::faketls::{self, Digest};
 use crate::proto::handshake::{Env, Handshake, Step};
 use crate::proto::obfuscated2::FRAME_LEN;
 use crate::proto::secret::Secret;
-use crate::proto::tls::RECORD_HEADER;
 use crate::proto::tls::client_hello::ClientHello;
 use crate::proto::tls::server_hello::ReplyShape;
+use crate::proto::tls::{RECORD_HEADER, RecordHeader, content_type};
 
 const KEY: [u8; 16] = *b"0123456789abcdef";
 /// Unix time of all these hellos.
@@ -41,9 +41,8 @@ pub(super) fn signed_hello(input: &[u8]) {
 
 /// The verdicts on a connection that comes whole, in pieces, and byte by byte; none if the input has no hello.
 fn verdicts(input: &[u8]) -> Option<[Option<Verdict>; 3]> {
-    let [_, _, _, high, low] = input.first_chunk()?;
-    let length = RECORD_HEADER + usize::from(u16::from_be_bytes([*high, *low]));
-    let (hello, rest) = input.split_at_checked(length)?;
+    let (header, _) = RecordHeader::split_from(input)?;
+    let (hello, rest) = input.split_at_checked(header.record_len())?;
     let ([tag, size], rest) = rest.split_first_chunk().unwrap_or((&[0, 7], rest));
     let parsed = ClientHello::parse(&hello[RECORD_HEADER..]).ok()?;
     let name = parsed.server_name.and_then(|name| std::str::from_utf8(name).ok()).unwrap_or("front.example");
@@ -51,7 +50,7 @@ fn verdicts(input: &[u8]) -> Option<[Option<Verdict>; 3]> {
     let mut stream = hello.to_vec();
     faketls::sign_hello(&mut stream, NOW, &secret)?;
     if let Some((frame, records)) = rest.split_first_chunk() {
-        stream.extend_from_slice(&[0x17, 0x03, 0x03, 0x00, FRAME_LEN as u8]);
+        stream.extend_from_slice(&RecordHeader::new(content_type::APPLICATION_DATA, FRAME_LEN as u16).encode());
         stream.extend_from_slice(&tagged(frame, *tag));
         stream.extend_from_slice(records);
     }

@@ -10,7 +10,7 @@ use sha2::Sha256;
 use super::reason::Reason;
 use super::secret::Secret;
 use super::tls::client_hello::{ClientHello, RANDOM_AT};
-use super::tls::{RECORD_HEADER, TLS_1_0, content_type, server_hello};
+use super::tls::{RECORD_HEADER, RecordHeader, TLS_1_0, content_type, server_hello};
 
 /// Bytes of the random that are the digest alone; the others carry the time.
 const DIGEST_LEN: usize = 28;
@@ -69,9 +69,9 @@ impl Verified<'_> {
 
 /// The time in the client's random, if the rest of that is the right digest.
 fn signed_time(message: &[u8], hello: &ClientHello<'_>, version: [u8; 2], secret: &Secret) -> Option<u32> {
-    let [high, low] = u16::try_from(message.len()).ok()?.to_be_bytes();
+    let length = u16::try_from(message.len()).ok()?;
     let mut mac = keyed(secret)?;
-    mac.update(&[content_type::HANDSHAKE, version[0], version[1], high, low]);
+    mac.update(&RecordHeader { content_type: content_type::HANDSHAKE, version, length }.encode());
     mac.update(message.get(..RANDOM_AT)?);
     mac.update(&[0; 32]);
     mac.update(message.get(RANDOM_AT + 32..)?);

@@ -227,6 +227,7 @@ mod tests {
     use crate::proto::testing::{
         RecordedHello, VECTOR_HELLO, VECTOR_SECRET, VECTOR_TIME, hex, recorded_hellos, seeded,
     };
+    use crate::proto::tls::RecordHeader;
     use crate::proto::transcode::Layout;
     use hmac::{Hmac, KeyInit, Mac};
     use mtg_aes_ctr::Aes256Ctr;
@@ -355,11 +356,10 @@ mod tests {
     fn the_reply_is_what_clients_check() {
         for recorded in recorded_hellos() {
             let (_, _, mut reply, _) = World::of(&recorded).drive(&recorded.record, &[usize::MAX]);
-            let hello_len = usize::from(u16::from_be_bytes([reply[3], reply[4]]));
-            assert_eq!(reply[5 + hello_len..][..6], [0x14, 3, 3, 0, 1, 1]);
-            let (header, flight) = reply[5 + hello_len + 6..].split_first_chunk::<5>().unwrap();
-            assert_eq!(header[..3], [0x17, 3, 3]);
-            assert_eq!(flight.len(), usize::from(u16::from_be_bytes([header[3], header[4]])));
+            let (hello, _) = RecordHeader::split_from(&reply).unwrap();
+            assert_eq!(reply[hello.record_len()..][..6], [0x14, 3, 3, 0, 1, 1]);
+            let (header, flight) = RecordHeader::split_from(&reply[hello.record_len() + 6..]).unwrap();
+            assert_eq!(header, RecordHeader::new(0x17, u16::try_from(flight.len()).unwrap()));
             assert!((2500..4700).contains(&flight.len()));
 
             let random: [u8; 32] = reply[11..43].try_into().unwrap();

@@ -226,6 +226,7 @@ mod tests {
     use super::*;
     use crate::proto::obfuscated2::{StreamKey, Tag};
     use crate::proto::testing::hex;
+    use crate::proto::tls::RecordHeader;
 
     fn cipher() -> Aes256Ctr {
         StreamKey::of_tests().stream()
@@ -261,8 +262,8 @@ mod tests {
     }
 
     fn take_apart(mut records: &[u8], sizes: &mut Vec<usize>, payload: &mut Vec<u8>) {
-        while let Some((header, rest)) = records.split_first_chunk::<RECORD_HEADER>() {
-            sizes.push(usize::from(u16::from_be_bytes([header[3], header[4]])));
+        while let Some((header, rest)) = RecordHeader::split_from(records) {
+            sizes.push(usize::from(header.length));
             let (part, rest) = rest.split_at(sizes[sizes.len() - 1]);
             payload.extend(part);
             records = rest;

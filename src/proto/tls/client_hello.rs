@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use super::{PLAINTEXT_MAX, RECORD_HEADER, TLS_1_0, TLS_1_2, content_type, extension, handshake_type};
+use super::{PLAINTEXT_MAX, RECORD_HEADER, RecordHeader, TLS_1_0, TLS_1_2, content_type, extension, handshake_type};
 use crate::proto::reader::{ReadError, Reader};
 
 /// Records that a ClientHello may be spread over; bypass tools of clients make up to ten.
@@ -111,25 +111,15 @@ impl Assembler {
         if self.records == RECORDS_MAX {
             return Err(ReadError::Malformed);
         }
-        let mut reader = Reader::new(fresh, RECORD_HEADER);
-        if reader.u8()? != content_type::HANDSHAKE {
-            return Err(ReadError::Malformed);
-        }
-        if reader.u8()? != 0x03 {
-            return Err(ReadError::Malformed);
-        }
-        let version = match reader.u8()? {
-            0x01 => TLS_1_0,
-            0x03 => TLS_1_2,
-            _ => return Err(ReadError::Malformed),
-        };
-        let length = usize::from(reader.u16()?);
+        let types = content_type::HANDSHAKE..=content_type::HANDSHAKE;
+        let (header, _) = RecordHeader::split_known(fresh, types, &[TLS_1_0, TLS_1_2])?;
+        let length = usize::from(header.length);
         let carried: usize = self.payloads.iter().map(|&payload| usize::from(payload)).sum();
         if length == 0 || carried + length > MESSAGE_MAX {
             return Err(ReadError::Malformed);
         }
         if self.records == 0 {
-            self.record_version = version;
+            self.record_version = header.version;
         }
         self.records += 1;
         self.record_left = length;
@@ -432,8 +422,8 @@ pub(crate) mod tests {
         let mut sizes = sizes.iter().chain(std::iter::repeat(sizes.last().unwrap()));
         while !rest.is_empty() {
             let (part, tail) = rest.split_at(rest.len().min(*sizes.next().unwrap()));
-            stream.extend([0x16, 3, 1]);
-            stream.extend(u16::try_from(part.len()).unwrap().to_be_bytes());
+            let length = u16::try_from(part.len()).unwrap();
+            stream.extend(RecordHeader { content_type: 0x16, version: TLS_1_0, length }.encode());
             stream.extend(part);
             rest = tail;
         }

@@ -1,6 +1,6 @@
 //! A TLS 1.3 server's first flight, as far as it can be read without keys: what an observer sees of it.
 
-use super::{PLAINTEXT_MAX, RECORD_HEADER, TLS_1_2, TLS_1_3, content_type, extension, handshake_type};
+use super::{PLAINTEXT_MAX, RECORD_HEADER, RecordHeader, TLS_1_2, TLS_1_3, content_type, extension, handshake_type};
 use crate::proto::reader::{ReadError, Reader};
 
 /// The random of a HelloRetryRequest (RFC 8446 section 4.1.3) begins like this.
@@ -31,21 +31,19 @@ impl FirstFlight {
     /// [`ReadError::Partial`]: no ServerHello yet, or a record lacks bytes. [`ReadError::Malformed`]: an alert, another
     /// version of TLS, or no TLS.
     pub(crate) fn parse(arrived: &[u8]) -> Result<Self, ReadError> {
-        let (first, mut rest) = read_record(arrived)?;
-        if first.kind != content_type::HANDSHAKE {
+        let (first, payload, mut rest) = read_record(arrived)?;
+        if first.content_type != content_type::HANDSHAKE {
             return Err(ReadError::Malformed);
         }
-        let mut flight = parse_server_hello(first.payload)?;
+        let mut flight = parse_server_hello(payload)?;
         while !rest.is_empty() {
-            let (record, behind) = read_record(rest)?;
-            match record.kind {
+            let header;
+            (header, _, rest) = read_record(rest)?;
+            match header.content_type {
                 content_type::CHANGE_CIPHER_SPEC => {}
-                content_type::APPLICATION_DATA => {
-                    flight.records.push(u16::try_from(record.payload.len()).unwrap_or(u16::MAX));
-                }
+                content_type::APPLICATION_DATA => flight.records.push(header.length),
                 _ => return Err(ReadError::Malformed),
             }
-            rest = behind;
         }
         Ok(flight)
     }
@@ -67,23 +65,12 @@ impl FirstFlight {
     }
 }
 
-struct Record<'a> {
-    kind: u8,
-    payload: &'a [u8],
-}
-
-fn read_record(bytes: &[u8]) -> Result<(Record<'_>, &[u8]), ReadError> {
-    let mut reader = Reader::new(bytes, usize::MAX);
-    let kind = reader.u8()?;
-    if !(content_type::CHANGE_CIPHER_SPEC..=content_type::APPLICATION_DATA).contains(&kind) {
-        return Err(ReadError::Malformed);
-    }
-    if *reader.take_array()? != TLS_1_2 {
-        return Err(ReadError::Malformed);
-    }
-    let length = usize::from(reader.u16()?);
-    let payload = reader.take(length)?;
-    Ok((Record { kind, payload }, bytes.get(RECORD_HEADER + length..).unwrap_or_default()))
+/// A record's header and payload, and what follows it.
+fn read_record(bytes: &[u8]) -> Result<(RecordHeader, &[u8], &[u8]), ReadError> {
+    let types = content_type::CHANGE_CIPHER_SPEC..=content_type::APPLICATION_DATA;
+    let (header, rest) = RecordHeader::split_known(bytes, types, &[TLS_1_2])?;
+    let (payload, rest) = rest.split_at_checked(header.length.into()).ok_or(ReadError::Partial)?;
+    Ok((header, payload, rest))
 }
 
 /// Reads a ServerHello (RFC 8446 section 4.1.3) that fills its record, as it has to in TLS 1.3.
@@ -167,7 +154,8 @@ mod tests {
     #[test]
     fn several_records_count_with_their_headers() {
         let mut flight = reply(ReplyShape { flight_len: 30, ..SHAPE });
-        flight.extend([0x17, 3, 3, 0, 100].iter().chain(&[9; 100]));
+        flight.extend(RecordHeader::new(content_type::APPLICATION_DATA, 100).encode());
+        flight.extend([9; 100]);
         let flight = FirstFlight::parse(&flight).unwrap();
         assert_eq!((flight.records.clone(), flight.as_one_record()), (vec![30, 100], Some(135)));
     }

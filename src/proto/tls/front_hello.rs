@@ -1,7 +1,9 @@
 //! The ClientHello with which we ask the front how it answers clients: the shape of Telegram's own clients, which is
 //! that of Chrome, with keys and random of our own.
 
-use super::{RECORD_HEADER, TLS_1_0, TLS_1_2, content_type, extension, group, handshake_type, mlkem, x25519};
+use super::{
+    RECORD_HEADER, RecordHeader, TLS_1_0, TLS_1_2, content_type, extension, group, handshake_type, mlkem, x25519,
+};
 
 /// What a hello offers; servers answer either differently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,9 +65,8 @@ pub(crate) fn write(out: &mut Vec<u8>, host: &str, offer: Offer, fill: &mut dyn 
     sized16(&mut body, &extensions);
 
     out.reserve(RECORD_HEADER + 4 + body.len());
-    out.push(content_type::HANDSHAKE);
-    out.extend(TLS_1_0);
-    out.extend(length(body.len() + 4));
+    let length = u16::try_from(body.len() + 4).unwrap_or_default();
+    out.extend(RecordHeader { content_type: content_type::HANDSHAKE, version: TLS_1_0, length }.encode());
     out.extend([handshake_type::CLIENT_HELLO, 0]);
     sized16(out, &body);
     random

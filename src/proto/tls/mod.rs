@@ -7,9 +7,12 @@ mod mlkem;
 pub(crate) mod record;
 #[cfg(feature = "tls")]
 pub(crate) mod record_gaps;
+pub(crate) mod record_header;
 pub(crate) mod refusal;
 pub(crate) mod server_hello;
 pub(crate) mod x25519;
+
+pub(crate) use record_header::{RECORD_HEADER, RecordHeader};
 
 /// `ContentType` (RFC 8446 section 5.1).
 pub(crate) mod content_type {
@@ -46,8 +49,6 @@ pub(crate) const TLS_1_0: [u8; 2] = [0x03, 0x01];
 /// The value in `supported_versions`: TLS 1.3.
 pub(crate) const TLS_1_3: [u8; 2] = [0x03, 0x04];
 
-/// Bytes of a record's header: type, version, length.
-pub(crate) const RECORD_HEADER: usize = 5;
 /// The largest fragment of a plaintext record (RFC 8446 section 5.1), bytes.
 pub(crate) const PLAINTEXT_MAX: usize = 1 << 14;
 /// The largest fragment of an encrypted record that is to be accepted (RFC 8446 section 5.2), bytes.

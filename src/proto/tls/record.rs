@@ -1,6 +1,7 @@
 //! TLS records after the handshake: taking the client's apart and putting ours together, both in place.
 
-use super::{CIPHERTEXT_MAX, RECORD_HEADER, SEALED_MIN, TLS_1_2, content_type};
+use super::record_header::HeaderReader;
+use super::{CIPHERTEXT_MAX, RECORD_HEADER, RecordHeader, SEALED_MIN, TLS_1_2, content_type};
 
 /// What a client sent that no TLS client sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,10 +28,10 @@ const CHANGE_CIPHER_SPEC: u8 = 1;
 /// alert, which everybody waits for.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Deframer {
-    header: [u8; RECORD_HEADER],
-    /// Bytes of `header` that have arrived; it stays full while the record's payload arrives.
-    header_len: u8,
-    /// Bytes of the current record's payload that have not arrived.
+    header: HeaderReader,
+    /// Type of the current record.
+    content_type: u8,
+    /// Bytes of its payload that have not arrived.
     left: u16,
     is_in_session: bool,
     /// ChangeCipherSpecs so far.
@@ -40,7 +41,7 @@ pub(crate) struct Deframer {
 impl Deframer {
     /// What has been read so far ends with a record.
     pub(crate) fn is_between_records(&self) -> bool {
-        self.left == 0 && self.header_len == 0
+        self.left == 0 && !self.header.is_within()
     }
 
     /// The handshake is over.
@@ -58,13 +59,13 @@ impl Deframer {
             }
             let arrived = usize::from(self.left).min(stream.len() - read);
             let is_whole = arrived == usize::from(self.left);
-            match self.header.first() {
-                Some(&content_type::APPLICATION_DATA) => {
+            match self.content_type {
+                content_type::APPLICATION_DATA => {
                     stream.copy_within(read..read + arrived, written);
                     written += arrived;
                 }
-                Some(&content_type::ALERT) if is_whole => return Err(RecordError::Alert),
-                Some(&content_type::ALERT) => {}
+                content_type::ALERT if is_whole => return Err(RecordError::Alert),
+                content_type::ALERT => {}
                 _ if stream.get(read) == Some(&CHANGE_CIPHER_SPEC) && self.changes < CHANGES_MAX => self.changes += 1,
                 _ => return Err(RecordError::Type),
             }
@@ -76,36 +77,25 @@ impl Deframer {
 
     /// Takes header bytes from the front of `input` and returns how many.
     fn read_header(&mut self, input: &[u8]) -> Result<usize, RecordError> {
-        let missing = self.header.iter_mut().skip(self.header_len.into());
-        let taken = missing.zip(input).map(|(place, &byte)| *place = byte).count();
-        self.header_len += u8::try_from(taken).unwrap_or_default();
-        if usize::from(self.header_len) == RECORD_HEADER {
-            self.left = check_header(self.header, self.is_in_session)?;
-            self.header_len = 0;
+        let (header, rest) = self.header.read(input);
+        if let Some(header) = header {
+            check_header(header, self.is_in_session)?;
+            (self.content_type, self.left) = (header.content_type, header.length);
         }
-        Ok(taken)
+        Ok(input.len() - rest.len())
     }
 }
 
-/// Checks a whole header and returns the length of its payload.
-fn check_header([kind, major, minor, high, low]: [u8; RECORD_HEADER], is_in_session: bool) -> Result<u16, RecordError> {
-    let length = u16::from_be_bytes([high, low]);
-    let longest = match kind {
+fn check_header(header: RecordHeader, is_in_session: bool) -> Result<(), RecordError> {
+    let longest = match header.content_type {
         content_type::APPLICATION_DATA | content_type::ALERT => CIPHERTEXT_MAX,
         content_type::CHANGE_CIPHER_SPEC if !is_in_session => 1,
         _ => return Err(RecordError::Type),
     };
-    if [major, minor] != TLS_1_2 {
+    if header.version != TLS_1_2 {
         return Err(RecordError::Version);
     }
-    if (1..=longest).contains(&usize::from(length)) { Ok(length) } else { Err(RecordError::Length) }
-}
-
-/// The header of an application-data record with `length` bytes of payload.
-pub(crate) fn application_data_header(length: u16) -> [u8; RECORD_HEADER] {
-    let [major, minor] = TLS_1_2;
-    let [high, low] = length.to_be_bytes();
-    [content_type::APPLICATION_DATA, major, minor, high, low]
+    if (1..=longest).contains(&usize::from(header.length)) { Ok(()) } else { Err(RecordError::Length) }
 }
 
 /// The payload parts of a buffer that is to become records of these sizes, each with room for a header before it.
@@ -149,7 +139,7 @@ pub(crate) fn frame(buffer: &mut [u8], length: usize, sizes: impl Iterator<Item 
 fn write_header(buffer: &mut [u8], at: usize, payload: usize) {
     let header = buffer.get_mut(at..).and_then(|rest| rest.first_chunk_mut());
     if let (Some(header), Ok(payload)) = (header, u16::try_from(payload)) {
-        *header = application_data_header(payload);
+        *header = RecordHeader::new(content_type::APPLICATION_DATA, payload).encode();
     }
 }
 
@@ -159,10 +149,8 @@ mod tests {
     use crate::proto::tls::SEALED_MAX;
 
     fn record(kind: u8, payload: &[u8]) -> Vec<u8> {
-        let mut record = vec![kind, 3, 3];
-        record.extend(u16::try_from(payload.len()).unwrap().to_be_bytes());
-        record.extend(payload);
-        record
+        let header = RecordHeader::new(kind, u16::try_from(payload.len()).unwrap());
+        [&header.encode()[..], payload].concat()
     }
 
     /// Deframes `stream` in pieces of the given sizes, cyclically.
@@ -235,8 +223,9 @@ mod tests {
         assert_eq!(deframe(&buffer[..end], &[usize::MAX]).unwrap(), payload, "{length}");
         let (mut at, mut found) = (0, Vec::new());
         while at < end {
-            found.push(usize::from(u16::from_be_bytes([buffer[at + 3], buffer[at + 4]])));
-            at += RECORD_HEADER + found[found.len() - 1];
+            let (header, _) = RecordHeader::split_from(&buffer[at..]).unwrap();
+            found.push(usize::from(header.length));
+            at += header.record_len();
         }
         assert_eq!((at, found.len()), (end, usize::from(count)));
         found

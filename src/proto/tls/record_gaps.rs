@@ -1,6 +1,7 @@
 //! The times between the records that a server sends, and their lengths.
 
-use super::{RECORD_HEADER, content_type};
+use super::record_header::HeaderReader;
+use super::{RecordHeader, content_type};
 
 /// Lengths that are kept; what comes later is as what came before.
 pub(crate) const LENGTHS_MAX: usize = 64;
@@ -9,8 +10,7 @@ pub(crate) const LENGTHS_MAX: usize = 64;
 /// record to the next.
 #[derive(Debug, Default)]
 pub(crate) struct RecordGaps {
-    header: [u8; RECORD_HEADER],
-    header_len: usize,
+    header: HeaderReader,
     /// Bytes of the current record's payload that have not arrived.
     left: usize,
     /// When the last record began, microseconds.
@@ -29,27 +29,23 @@ impl RecordGaps {
     /// Takes in what has arrived at `now`, microseconds.
     pub(crate) fn read(&mut self, mut bytes: &[u8], now: u64) {
         while !bytes.is_empty() {
-            let arrived = if self.left > 0 { self.left } else { RECORD_HEADER - self.header_len }.min(bytes.len());
-            let (part, rest) = bytes.split_at(arrived);
-            bytes = rest;
             if self.left > 0 {
+                let arrived = self.left.min(bytes.len());
+                bytes = bytes.get(arrived..).unwrap_or_default();
                 self.left -= arrived;
                 continue;
             }
-            let missing = self.header.iter_mut().skip(self.header_len);
-            missing.zip(part).for_each(|(place, byte)| *place = *byte);
-            self.header_len += arrived;
-            if self.header_len == RECORD_HEADER {
-                self.begin(now);
+            let header;
+            (header, bytes) = self.header.read(bytes);
+            if let Some(header) = header {
+                self.begin(header, now);
             }
         }
     }
 
-    fn begin(&mut self, now: u64) {
-        let [kind, _, _, high, low] = self.header;
-        let length = u16::from_be_bytes([high, low]);
-        (self.header_len, self.left) = (0, usize::from(length));
-        if kind != content_type::APPLICATION_DATA {
+    fn begin(&mut self, RecordHeader { content_type, length, .. }: RecordHeader, now: u64) {
+        self.left = usize::from(length);
+        if content_type != content_type::APPLICATION_DATA {
             return;
         }
         if self.is_after_handshake && self.lengths.len() < LENGTHS_MAX {
@@ -90,8 +86,7 @@ mod tests {
         for piece in [1, 2, 5, 7, 1000, 100_000] {
             let mut gaps = RecordGaps::default();
             for (index, (kind, length, now)) in records.into_iter().enumerate() {
-                let [high, low] = u16::try_from(length).unwrap().to_be_bytes();
-                let mut wire = vec![kind, 3, 3, high, low];
+                let mut wire = RecordHeader::new(kind, u16::try_from(length).unwrap()).encode().to_vec();
                 wire.resize(wire.len() + length, 0x17);
                 wire.chunks(piece).for_each(|part| gaps.read(part, now));
                 match index {

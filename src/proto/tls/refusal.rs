@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::{RecordHeader, content_type, handshake_type};
+
 /// Why it is not one to hide behind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
@@ -17,20 +19,27 @@ pub(crate) enum Refusal {
     NotTls,
 }
 
-/// `alert`, version, length 2, level, description.
+/// `AlertDescription` (RFC 8446 section 6, RFC 6066 section 9).
 const PROTOCOL_VERSION: u8 = 70;
 const UNRECOGNIZED_NAME: u8 = 112;
 
 impl Refusal {
     /// What the start of an answer means that is no TLS 1.3 ServerHello.
     pub(crate) fn of(answer: &[u8]) -> Self {
-        match *answer {
-            [] => Self::Silent,
-            [0x15, 0x03, _, 0x00, 0x02, _, PROTOCOL_VERSION, ..] => Self::OldTls,
-            [0x15, 0x03, _, 0x00, 0x02, _, UNRECOGNIZED_NAME, ..] => Self::UnknownName,
-            [0x15, 0x03, _, 0x00, 0x02, _, alert, ..] => Self::Alert(alert),
-            // handshake, version, length, server_hello
-            [0x16, 0x03, _, _, _, 0x02, ..] => Self::OldTls,
+        if answer.is_empty() {
+            return Self::Silent;
+        }
+        let Some((RecordHeader { content_type, version: [0x03, _], length }, fragment)) =
+            RecordHeader::split_from(answer)
+        else {
+            return Self::NotTls;
+        };
+        match (content_type, length, fragment) {
+            // Level and description.
+            (content_type::ALERT, 2, [_, PROTOCOL_VERSION, ..]) => Self::OldTls,
+            (content_type::ALERT, 2, [_, UNRECOGNIZED_NAME, ..]) => Self::UnknownName,
+            (content_type::ALERT, 2, &[_, alert, ..]) => Self::Alert(alert),
+            (content_type::HANDSHAKE, _, [handshake_type::SERVER_HELLO, ..]) => Self::OldTls,
             _ => Self::NotTls,
         }
     }

@@ -1,8 +1,9 @@
 //! Our answer to a client's hello: what a TLS 1.3 server's first flight looks like from outside.
 
 use super::client_hello::ClientHello;
-use super::record::application_data_header;
-use super::{RECORD_HEADER, TLS_1_2, TLS_1_3, content_type, extension, group, handshake_type, mlkem, x25519};
+use super::{
+    RECORD_HEADER, RecordHeader, TLS_1_2, TLS_1_3, content_type, extension, group, handshake_type, mlkem, x25519,
+};
 
 /// Bytes of an X25519 key share.
 const X25519_LEN: usize = 32;
@@ -101,18 +102,16 @@ pub(crate) fn write(
     body.extend(length_of(&extensions));
     body.extend(extensions);
 
-    out.push(content_type::HANDSHAKE);
-    out.extend(TLS_1_2);
-    out.extend(u16::try_from(body.len() + 4).unwrap_or_default().to_be_bytes());
+    let message_len = u16::try_from(body.len() + 4).unwrap_or_default();
+    out.extend(RecordHeader::new(content_type::HANDSHAKE, message_len).encode());
     out.extend([handshake_type::SERVER_HELLO, 0]);
     out.extend(length_of(&body));
     out.extend(body);
 
-    out.push(content_type::CHANGE_CIPHER_SPEC);
-    out.extend(TLS_1_2);
-    out.extend([0, 1, 1]);
+    out.extend(RecordHeader::new(content_type::CHANGE_CIPHER_SPEC, 1).encode());
+    out.push(0x01);
 
-    out.extend(application_data_header(shape.flight_len));
+    out.extend(RecordHeader::new(content_type::APPLICATION_DATA, shape.flight_len).encode());
     let flight = out.len();
     out.resize(flight + usize::from(shape.flight_len), 0);
     fill(out.get_mut(flight..).unwrap_or_default());

@@ -16,7 +16,7 @@ use crate::outcome::{Outcome, Stranger};
 use crate::proto::faketls::Digest;
 use crate::proto::handshake::{Env, Handshake, Session, Step};
 use crate::proto::tls::client_hello::ClientHello;
-use crate::proto::tls::{RECORD_HEADER, content_type};
+use crate::proto::tls::{RecordHeader, content_type};
 use crate::proxy::front::shadow::Shadow;
 use crate::proxy::front::splice::{self, Visitor};
 use crate::proxy::relay::farewell;
@@ -176,8 +176,9 @@ async fn await_frame(
 
 /// Says whether this is a hello as clients send it. Nobody else is to wait for anything.
 fn is_whole_hello(input: &[u8]) -> bool {
-    matches!(input, [content_type::HANDSHAKE, _, _, high, low, rest @ ..]
-        if rest.len() == usize::from(u16::from_be_bytes([*high, *low])))
+    RecordHeader::split_from(input).is_some_and(|(header, rest)| {
+        header.content_type == content_type::HANDSHAKE && rest.len() == usize::from(header.length)
+    })
 }
 
 /// Before the front has answered for the first time, it is not known how it does.
@@ -200,10 +201,7 @@ async fn wait_as_long_as_the_front(shared: &Shared, visit: &Visit) {
 /// Sends all but the last of the `parts` that the first record of our reply is cut into, and returns what is left. The
 /// socket holds nothing back, so that each is a packet; what it does not take is left, too.
 fn send_parts<'a>(mut client: &TcpStream, reply: &'a [u8], parts: usize) -> &'a [u8] {
-    let hello_len = match reply {
-        [_, _, _, high, low, ..] => RECORD_HEADER + usize::from(u16::from_be_bytes([*high, *low])),
-        _ => 0,
-    };
+    let hello_len = RecordHeader::split_from(reply).map_or(0, |(header, _)| header.record_len());
     let mut rest = reply;
     for _ in 1..parts {
         let part = rest.get(..(hello_len / parts).max(1)).unwrap_or_default();

@@ -13,12 +13,12 @@ use std::time::Duration;
 use async_io::Timer;
 
 use crate::net::own_ends::OwnEnds;
+use crate::proto::tls::RecordHeader;
+use crate::proto::tls::client_hello::RANDOM_AT;
 
 /// Time for a front's answer before a hello of our own that arrived is taken for a loop.
 const ANSWER: Duration = Duration::from_secs(2);
 const ANSWER_STEP: Duration = Duration::from_millis(50);
-/// Where the random stands in a hello that is one record.
-const RANDOM: std::ops::Range<usize> = 11..43;
 
 /// What is known of loops.
 #[derive(Default)]
@@ -41,7 +41,7 @@ impl Loops {
 
     /// Says whether a peer's first bytes are a hello of our own that the front does not answer.
     pub(in crate::proxy) async fn is_question(&self, received: &[u8]) -> bool {
-        let Some(random) = received.get(RANDOM) else { return false };
+        let Some(random) = random(received) else { return false };
         let mut waited = Duration::ZERO;
         while self.lock().iter().any(|unanswered| unanswered == random) {
             if waited >= ANSWER {
@@ -66,6 +66,12 @@ impl Loops {
     fn lock(&self) -> MutexGuard<'_, Vec<[u8; 32]>> {
         self.unanswered.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The random of a hello that is one record.
+fn random(hello: &[u8]) -> Option<&[u8; 32]> {
+    let (_, message) = RecordHeader::split_from(hello)?;
+    message.get(RANDOM_AT..)?.first_chunk()
 }
 
 /// One of our own hellos on its way.

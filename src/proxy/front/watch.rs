@@ -16,11 +16,10 @@ use crate::net::own_ends::OwnEnd;
 use crate::net::{deadline, segments, turn};
 use crate::proto::proxy_protocol;
 use crate::proto::reader::ReadError;
-use crate::proto::tls::content_type;
 use crate::proto::tls::first_flight::FirstFlight;
 use crate::proto::tls::front_hello::{self, Offer};
-use crate::proto::tls::record::application_data_header;
 use crate::proto::tls::refusal::Refusal;
+use crate::proto::tls::{RecordHeader, content_type};
 use crate::proxy::front::{connect, fault};
 use crate::proxy::{Shared, random};
 
@@ -131,13 +130,15 @@ fn sends_header(shared: &Shared) -> bool {
 
 /// Commits a fault behind the front's flight and says how it ends the connection.
 async fn provoke(mut socket: Async<TcpStream>, fault: Fault) -> Option<Farewell> {
+    let header = |content_type, length| RecordHeader::new(content_type, length).encode();
     let mut words = match fault {
-        Fault::Alert => vec![content_type::ALERT, 3, 3, 0, 2, 2, 80],
+        // Fatal, internal_error.
+        Fault::Alert => [header(content_type::ALERT, 2).as_slice(), &[2, 80]].concat(),
         Fault::Other => {
             let mut sealed = [0; FINISHED as usize];
             random::fill(&mut sealed);
-            [&[content_type::CHANGE_CIPHER_SPEC, 3, 3, 0, 1, 1], application_data_header(FINISHED).as_slice(), &sealed]
-                .concat()
+            let change = header(content_type::CHANGE_CIPHER_SPEC, 1);
+            [&change, &[1][..], &header(content_type::APPLICATION_DATA, FINISHED), &sealed].concat()
         }
     };
     turn::write_all(&socket, &words).await.ok()?;

@@ -6,8 +6,7 @@ use std::net::TcpStream;
 
 use crate::guard::front_profile::Farewell;
 use crate::net::sockopts::reset_on_close;
-use crate::proto::tls::SEALED_ALERT;
-use crate::proto::tls::record::application_data_header;
+use crate::proto::tls::{RecordHeader, SEALED_ALERT, content_type};
 use crate::proxy::random;
 
 /// Bytes that are read before the end at most; a socket that is closed with more unread resets the connection.
@@ -20,8 +19,9 @@ pub(in crate::proxy) fn end(mut client: &TcpStream, farewell: Farewell) {
         let mut sealed = [0; SEALED_ALERT];
         random::fill(&mut sealed);
         let length = u16::try_from(sealed.len()).unwrap_or_default();
+        let header = RecordHeader::new(content_type::APPLICATION_DATA, length).encode();
         // A client that takes nothing any more misses nothing.
-        let _ = client.write(&[&application_data_header(length), sealed.as_slice()].concat());
+        let _ = client.write(&[&header, sealed.as_slice()].concat());
     }
     if farewell.is_reset {
         return reset_on_close(client);

@@ -22,6 +22,8 @@
 //! | `net` | socket tools that know nothing of Telegram |
 //! | [`stats`] | the metrics, and the ways out for them |
 //! | [`config`] | what the owner may set, checked and typed |
+//! | `log` | what is written down of it, a line each |
+//! | `clock` | the time of day |
 //! | `event` | what happens to connections, for metrics, log and observers |
 //! | [`outcome`] | how every connection ends |
 //! | [`proto`] | the protocol: bytes in, bytes and verdicts out, no I/O at all |
@@ -42,6 +44,7 @@
 pub mod benchmark;
 #[doc(hidden)]
 pub mod cli;
+mod clock;
 pub mod config;
 #[doc(hidden)]
 pub mod daemon;

@@ -14,11 +14,13 @@ use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use rustix::thread::set_no_new_privs;
 use simple_logger::SimpleLogger;
+
+use crate::clock::UnixTime;
 
 /// Bytes of lines that wait to be written.
 const QUEUE_MAX: usize = 32 << 10;
@@ -227,8 +229,7 @@ impl Queue {
 fn line(record: &Record<'_>) -> String {
     let mut line = OneLine(String::new());
     if HAS_TIME.load(Ordering::Relaxed) {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        line.0 = utc(now.as_secs()) + " ";
+        line.0 = utc(UnixTime::now().secs_since_1970()) + " ";
     }
     let level = if record.target() == NOTICE { "NOTICE" } else { record.level().as_str() };
     // Writing to a String fails only if a Display does; what it wrote until then is still worth reading.

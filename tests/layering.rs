@@ -5,18 +5,19 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A layer and what it may import of the crate's others.
-const LAYERS: [(&str, &[&str]); 11] = [
+const LAYERS: [(&str, &[&str]); 12] = [
     ("proto", &[]),
     ("guard", &["proto"]),
     ("net", &["proto"]),
+    ("clock", &[]),
     ("outcome", &["proto"]),
-    ("log", &["proto"]),
+    ("log", &["proto", "clock"]),
     ("event", &["proto", "outcome"]),
     ("config", &["proto"]),
     ("stats", &["proto", "outcome", "event", "net", "config", "log"]),
-    ("proxy", &["proto", "outcome", "event", "guard", "net", "config", "log", "stats"]),
-    ("daemon", &["proto", "outcome", "event", "guard", "net", "config", "log", "stats", "proxy"]),
-    ("cli", &["proto", "outcome", "event", "guard", "net", "config", "log", "stats", "proxy", "daemon"]),
+    ("proxy", &["proto", "clock", "outcome", "event", "guard", "net", "config", "log", "stats"]),
+    ("daemon", &["proto", "clock", "outcome", "event", "guard", "net", "config", "log", "stats", "proxy"]),
+    ("cli", &["proto", "clock", "outcome", "event", "guard", "net", "config", "log", "stats", "proxy", "daemon"]),
 ];
 
 /// What code without I/O does not name.
@@ -68,6 +69,13 @@ fn the_protocol_and_the_guards_do_no_io() {
         }
     }
     assert!(lines > 500, "only {lines} lines were read");
+}
+
+#[test]
+fn the_time_of_day_is_asked_for_in_one_place() {
+    let asks = |file: &Path| code(file).iter().filter(|(_, line)| line.contains("SystemTime::now(")).count();
+    let files: Vec<_> = sources("").into_iter().filter(|file| asks(file) > 0).collect();
+    assert!(files.len() == 1 && files[0].ends_with("src/clock.rs") && asks(&files[0]) == 1, "{files:?}");
 }
 
 #[test]

@@ -2,11 +2,11 @@
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::args::{Command, Flag, Words};
 use super::json::Json;
 use super::{Failure, config_path, doctor, print};
+use crate::clock::UnixTime;
 use crate::config::Config;
 use crate::daemon::status::{self, Status};
 use crate::log as logging;
@@ -44,8 +44,7 @@ fn act(mut words: Words) -> Result<(), Failure> {
 
 /// The clock may have been set since the start, so this is by the clock of today.
 fn since(status: &Status) -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    now.as_secs().saturating_sub(status.uptime_secs)
+    UnixTime::now().secs_since_1970().saturating_sub(status.uptime_secs)
 }
 
 fn json(address: SocketAddr, status: Option<&Status>) -> String {
@@ -123,6 +122,7 @@ fn notes() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::tests::with_step;
     use crate::stats::Figures;
 
     #[test]
@@ -143,6 +143,15 @@ mod tests {
         ] {
             assert_eq!(duration(secs), shown);
         }
+    }
+
+    #[test]
+    fn the_start_is_shown_by_the_clock_of_today() {
+        let status = Status { uptime_secs: 7_200, ..Status::default() };
+        let before = since(&status);
+        let after = with_step(86_400, || since(&status));
+        assert!((86_400..86_460).contains(&(after - before)), "{before} {after}");
+        assert_eq!(with_step(-(1 << 40), || since(&status)), 0, "a router that does not know the time yet");
     }
 
     #[test]

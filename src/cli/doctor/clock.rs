@@ -4,12 +4,13 @@ use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use async_io::{Async, Timer};
 use futures_lite::future::zip;
 
 use super::{Case, Finding};
+use crate::clock::UnixTime;
 use crate::net::{deadline, turn};
 use crate::proto::sntp::{self, MESSAGE_LEN};
 
@@ -70,13 +71,13 @@ async fn ask(case: &Case, server: &str) -> io::Result<i64> {
     socket.get_ref().connect((ip, port))?;
     let mut nonce = [0; 8];
     getrandom::fill(&mut nonce).map_err(io::Error::other)?;
-    let asked = now_millis();
+    let asked = UnixTime::now().millis();
     socket.send(&sntp::question(nonce)).await?;
     let mut message = [0; 4 * MESSAGE_LEN];
     loop {
         let length = turn::take(socket.recv(&mut message)).await?;
         if let Some(answer) = sntp::answer(message.get(..length).unwrap_or_default(), nonce) {
-            return Ok(sntp::offset(answer, asked, now_millis()));
+            return Ok(sntp::offset(answer, asked, UnixTime::now().millis()));
         }
     }
 }
@@ -113,15 +114,4 @@ fn judge(case: &Case, ahead_millis: i64, server: &str) -> Finding {
         tenths if tenths < TENTHS.1 => Finding::warn(SUBJECT, &text, &advice),
         _ => Finding::fail(SUBJECT, &text, &advice),
     }
-}
-
-/// Unix time in milliseconds.
-fn now_millis() -> i64 {
-    let millis = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or_else(|before| -millis(before.duration()), millis)
-}
-
-/// Unix time in seconds.
-pub(super) fn now_secs() -> i64 {
-    now_millis().div_euclid(1000)
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use async_io::Async;
 use futures_lite::AsyncReadExt as _;
 
-use super::clock::now_secs;
+use crate::clock::UnixTime;
 use crate::net::{deadline, turn};
 use crate::proto::faketls;
 use crate::proto::secret::Secret;
@@ -44,7 +44,7 @@ pub(super) async fn greet(socket: TcpStream, preface: &[u8], secret: &Secret) ->
         // A hello that nobody can tell from another harms nobody here.
         let _ = getrandom::fill(bytes);
     });
-    let random = faketls::sign_hello(&mut hello, now_secs(), secret).ok_or(io::ErrorKind::InvalidInput)?;
+    let random = faketls::sign_hello(&mut hello, UnixTime::now().secs(), secret).ok_or(io::ErrorKind::InvalidInput)?;
     turn::write_all(&socket, preface).await?;
     turn::write_all(&socket, &hello).await?;
     let asked = Instant::now();

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use async_io::Async;
 use futures_lite::AsyncReadExt as _;
 
-use super::clock::now_secs;
 use super::{Case, Check, Finding};
+use crate::clock::UnixTime;
 use crate::config::{Host, Upstream};
 use crate::net::{deadline, turn};
 use crate::proto::dc::DcId;
@@ -96,7 +96,7 @@ async fn check(case: Arc<Case>, subject: String, dc: DcId) -> Vec<Finding> {
     let foreign = if has_proxy { FOREIGN_OVER_PROXY } else { FOREIGN };
     vec![match answer {
         Some(Ok(clock)) => {
-            *case.telegram_clock.lock().unwrap_or_else(PoisonError::into_inner) = Some(clock - now_secs());
+            *case.telegram_clock.lock().unwrap_or_else(PoisonError::into_inner) = Some(clock - UnixTime::now().secs());
             Finding::ok(&subject, &format!("answers as Telegram at {}, a round trip takes {millis} ms", address.ip()))
         }
         Some(Err(error)) => {
@@ -140,7 +140,7 @@ async fn ask(mut socket: &Async<TcpStream>, dc: DcId) -> io::Result<i64> {
         let _ = getrandom::fill(bytes);
     };
     let DcFrame { bytes, mut to_dc, from_dc, .. } = DcFrame::new(Tag::Intermediate, dc, None, &mut fill);
-    let mut question = mtproto::req_pq(&nonce, now_secs());
+    let mut question = mtproto::req_pq(&nonce, UnixTime::now().secs());
     to_dc.apply_keystream(&mut question);
     let wire = [bytes.as_slice(), &question].concat();
     turn::write_all(socket, &wire).await?;

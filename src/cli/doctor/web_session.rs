@@ -3,8 +3,8 @@
 use std::io::{self, ErrorKind};
 
 use super::Finding;
-use super::clock::now_secs;
 use super::web_visitor::{Answer, Broken, PATIENCE, Visitor, broken, random};
+use crate::clock::UnixTime;
 use crate::config::Carrier;
 use crate::net::stream::Stream;
 use crate::net::{deadline, turn};
@@ -80,7 +80,7 @@ impl<'a> Session<'a> {
         };
         let DcFrame { bytes, mut to_dc, from_dc, .. } =
             DcFrame::to_proxy(Tag::Intermediate, DcId::new(DC), config.secret.key(), &mut fill);
-        let mut question = mtproto::req_pq(&nonce, now_secs());
+        let mut question = mtproto::req_pq(&nonce, UnixTime::now().secs());
         to_dc.apply_keystream(&mut question);
         let batch = frame::opening(STREAM, &[bytes.as_slice(), &question].concat());
         let (mut answer, is_closed) = match config.web.carrier {

@@ -2,11 +2,12 @@
 
 use std::io::{self, Read, Write as _};
 use std::net::TcpStream;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use async_io::{Async, Timer};
 use futures_lite::FutureExt as _;
 
+use crate::clock::UnixTime;
 use crate::config::Reject;
 use crate::guard::front_profile::Fault;
 use crate::guard::limits::Told;
@@ -215,7 +216,7 @@ fn send_parts<'a>(mut client: &TcpStream, reply: &'a [u8], parts: usize) -> &'a 
 fn step(shared: &Shared, visit: &mut Visit, machine: &mut Handshake, input: &[u8], reply: &mut Vec<u8>) -> Step {
     visit.heard = Instant::now();
     let config = &visit.config;
-    let now = unix_time();
+    let now = UnixTime::now().secs();
     let tolerance = i64::try_from(config.tolerate_time_skewness.as_secs()).unwrap_or(i64::MAX);
     let mut first_seen = |digest: &Digest| !config.defense.anti_replay || shared.replays.first_seen(digest);
     let reply_shape =
@@ -223,12 +224,6 @@ fn step(shared: &Shared, visit: &mut Visit, machine: &mut Handshake, input: &[u8
     let fill = &mut random::fill;
     let mut env = Env { now, tolerance, fill, first_seen: &mut first_seen, reply_shape: &reply_shape };
     machine.handle(input, &config.secret, &mut env, reply)
-}
-
-fn unix_time() -> i64 {
-    let now = SystemTime::now();
-    let seconds = |duration: std::time::Duration| i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
-    now.duration_since(UNIX_EPOCH).map_or_else(|before| -seconds(before.duration()), seconds)
 }
 
 /// Waits for bytes; none at all mean that the client has ended its side. The buffer exists only while there are bytes.

@@ -3,11 +3,14 @@
 
 mod support;
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use support::KEY;
+use support::client;
 use support::dc::{EchoDc, FakeDc};
+use support::hello::Hello;
+use support::obfuscated2::PADDED;
 use support::pattern::Pattern;
 use support::proxy::{Proxy, Setup};
 use support::socket::{self, End};
@@ -384,6 +387,26 @@ fn streams_take_places_and_leave_them() {
         }
         (!app.streams[&id].is_closed).then_some(())
     });
+}
+
+#[test]
+fn a_stream_is_no_witness_of_the_clock() {
+    let dc = EchoDc::listen();
+    let (proxy, web) = start(Setup::new().dc(2, dc.address).set("log-level", "info"), "https");
+    let mut app = App::connect(web);
+    app.open(1, 2);
+    app.write(1, b"in");
+    assert_eq!(app.read(1, 2), b"in");
+    for host in 2..5 {
+        let hello = Hello { clock_offset_secs: 50, ..Hello::default() }.sign();
+        let stream = socket::connect_from(Ipv4Addr::new(127, 0, 0, host), proxy.address);
+        client::greet(stream, &hello, &KEY).unwrap().open(PADDED, 2).ping(100, 1);
+    }
+    let log = socket::wait_for("the line of a minute", Duration::from_secs(90), || {
+        Some(proxy.log()).filter(|log| log.contains("INFO the last minute clients=4") && log.contains("WARN the clock"))
+    });
+    assert!(log.contains("the clock of this machine is wrong: it differs from the clocks of all clients"), "{log}");
+    assert!(log.contains(" clients=3 ahead_secs=-"), "{log}");
 }
 
 #[test]

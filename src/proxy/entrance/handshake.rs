@@ -54,11 +54,19 @@ enum Next {
     Told(Told),
 }
 
-/// Talks with whoever has connected until it is known who that is.
-pub(in crate::proxy) async fn greet(shared: &Shared, client: &Async<TcpStream>, visit: &mut Visit) -> Verdict {
-    match hear(shared, client, visit).await {
-        Ok((machine, reply)) => {
-            visit.authenticated();
+/// A client's hello, with the reply that is to be sent.
+struct Answered {
+    machine: Handshake,
+    reply: Vec<u8>,
+    /// How far the client's clock is ahead of ours, seconds.
+    skew_secs: i64,
+}
+
+/// Drives the machine until it is known who has connected.
+pub(in crate::proxy) async fn drive(shared: &Shared, client: &Async<TcpStream>, visit: &mut Visit) -> Verdict {
+    match read_hello(shared, client, visit).await {
+        Ok(Answered { machine, reply, skew_secs }) => {
+            visit.authenticated(Some(skew_secs));
             sockopts::watch_over(client.get_ref(), &keep_alive(&visit.config.network));
             await_frame(shared, client, visit, machine, reply).await
         }
@@ -68,7 +76,7 @@ pub(in crate::proxy) async fn greet(shared: &Shared, client: &Async<TcpStream>, 
 
 /// Reads the hello. If it is a client's, there is a reply to it; otherwise the verdict is clear already. Until it is
 /// whole, its place may be given to another.
-async fn hear(shared: &Shared, client: &Async<TcpStream>, visit: &mut Visit) -> Result<(Handshake, Vec<u8>), Verdict> {
+async fn read_hello(shared: &Shared, client: &Async<TcpStream>, visit: &mut Visit) -> Result<Answered, Verdict> {
     let mut shadow = Shadow::new(shared, visit, splice::proxy_header(client.get_ref(), visit));
     let mut machine = Handshake::new();
     let stranger = loop {
@@ -104,10 +112,7 @@ async fn hear(shared: &Shared, client: &Async<TcpStream>, visit: &mut Visit) -> 
         let mut reply = Vec::new();
         match step(shared, visit, &mut machine, &input, &mut reply) {
             Step::Read => visit.place.hold(machine.held()),
-            Step::Reply { skew_secs } => {
-                visit.skew_secs = skew_secs;
-                return Ok((machine, reply));
-            }
+            Step::Reply { skew_secs } => return Ok(Answered { machine, reply, skew_secs }),
             Step::Front(reason) => break Stranger::Rejected(reason),
             Step::Established(session) => return Err(Verdict::Client(session)),
             Step::Close { reason, .. } => return Err(Verdict::Over(Outcome::BadClient(reason))),

@@ -66,8 +66,8 @@ pub(in crate::proxy) struct Visit {
     pub(in crate::proxy) shut_out: Option<Stranger>,
     /// The configuration at its start. A reload changes nothing for those who are here.
     pub(in crate::proxy) config: Arc<Config>,
-    /// How far the client's clock is ahead of ours, seconds; known when its hello has been checked.
-    pub(in crate::proxy) skew_secs: i64,
+    /// How far the client's clock is ahead of ours, seconds; none if nobody has said.
+    skew_secs: Option<i64>,
     /// The DC that it asked for.
     pub(in crate::proxy) dc: Option<DcId>,
     /// Set while it is relayed to the front.
@@ -91,7 +91,7 @@ impl Visit {
             connected_to: None,
             shut_out: None,
             config,
-            skew_secs: 0,
+            skew_secs: None,
             dc: None,
             front_end: None,
             door: Door::FakeTls,
@@ -129,10 +129,12 @@ impl Visit {
         self.peer.ip().to_canonical()
     }
 
-    /// The hello was a client's.
-    pub(in crate::proxy) fn authenticated(&mut self) {
+    /// It is a client's, whose clock is so far ahead of ours; a stream of the WEB proxy does not say.
+    pub(in crate::proxy) fn authenticated(&mut self, skew_secs: Option<i64>) {
+        self.skew_secs = skew_secs;
         self.place.authenticated();
-        self.recorder.record(&Event::Authenticated { connection: self.connection(), skew_secs: self.skew_secs });
+        let skew_secs = skew_secs.unwrap_or_default();
+        self.recorder.record(&Event::Authenticated { connection: self.connection(), skew_secs });
     }
 
     /// The hello was somebody else's, who is sent to the front.
@@ -144,7 +146,9 @@ impl Visit {
     /// The DC that was asked for, or its stand-in, has been reached there.
     pub(in crate::proxy) fn connected(&mut self, dc: DcId, address: SocketAddr) {
         self.route = Route::Telegram { dc, address };
-        self.recorder.summary.note_clock(self.ip(), self.skew_secs);
+        if let Some(skew_secs) = self.skew_secs {
+            self.recorder.summary.note_clock(self.ip(), skew_secs);
+        }
         self.recorder.record(&Event::Connected(self.connection()));
     }
 

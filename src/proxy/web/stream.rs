@@ -83,7 +83,7 @@ async fn begin(
     let Some(frame) = ClientFrame::open(&frame, visit.config.secret.key()) else {
         return Err((visit, Outcome::BadClient(Reason::BadFrame)));
     };
-    visit.authenticated();
+    visit.authenticated(None);
     let over = poll_fn(|context| link.lock().poll_over(id, context));
     let dialled = async {
         let _turn = shared.web.dials.acquire().await;

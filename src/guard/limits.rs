@@ -48,15 +48,15 @@ impl Ticket {
     }
 }
 
-/// What a connection is told that has to give way.
+/// Why a connection has to give way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Told {
+pub(crate) enum Preemption {
     /// It has no place any more.
-    Leave,
+    Evicted,
     /// Its address has too many that are undecided, of which it is the oldest: it counts as one at the front.
-    Decide,
+    AddressLimited,
     /// The hellos that are not whole take too much memory, and its is the largest: it counts as one at the front.
-    Spill,
+    MemoryLimited,
 }
 
 /// Who is here.
@@ -67,10 +67,10 @@ pub(crate) struct Limits {
     crowd: Crowd,
     fronted: usize,
     undecided: usize,
-    /// Told to leave, and not gone yet.
+    /// Evicted, and not gone yet.
     leaving: usize,
     hellos: Hellos,
-    told: VecDeque<(Ticket, Told)>,
+    preempted: VecDeque<(Ticket, Preemption)>,
 }
 
 /// The bytes of hellos that are not whole, by the numbers of their places.
@@ -93,7 +93,7 @@ enum Place {
 impl Limits {
     pub(crate) fn new(caps: Caps) -> Self {
         let (places, crowd, hellos) = (Slab::new(), Crowd::default(), Hellos::default());
-        Self { caps, places, crowd, fronted: 0, undecided: 0, leaving: 0, hellos, told: VecDeque::new() }
+        Self { caps, places, crowd, fronted: 0, undecided: 0, leaving: 0, hellos, preempted: VecDeque::new() }
     }
 
     /// Gives a place to a new connection; none if clients have them all, or those who are to leave have not left yet.
@@ -101,7 +101,7 @@ impl Limits {
         let staying = self.places.len() - self.leaving;
         let is_full = staying + self.caps.total / SPARE_PART >= self.caps.total;
         if is_full || self.fronted + self.undecided >= self.caps.strangers {
-            self.make_leave(self.crowd.first_to_go());
+            self.evict(self.crowd.first_to_go());
         }
         if self.places.len() >= self.caps.total {
             return None;
@@ -131,7 +131,7 @@ impl Limits {
         {
             self.hellos.set(largest, 0);
             if self.fronted(largest) {
-                self.told.push_back((largest, Told::Spill));
+                self.preempted.push_back((largest, Preemption::MemoryLimited));
             }
         }
     }
@@ -142,7 +142,7 @@ impl Limits {
             self.hellos.set(ticket, 0);
             self.requeue(ticket, groups, (Kind::Undecided, Kind::Fronted));
             if self.fronted > self.fronted_cap() {
-                self.make_leave(self.crowd.first_fronted_to_go());
+                self.evict(self.crowd.first_fronted_to_go());
             }
         }
         matches!(self.place(ticket), Some(Place::Stranger(..)))
@@ -155,7 +155,7 @@ impl Limits {
         }
     }
 
-    /// The connection turned out to be a client's, even if it was told something else at the same moment.
+    /// The connection turned out to be a client's, even if it had to give way at the same moment.
     pub(crate) fn authenticated(&mut self, ticket: Ticket) {
         self.exit(ticket);
         self.stay(ticket, Place::Client);
@@ -169,9 +169,9 @@ impl Limits {
         }
     }
 
-    /// The next of those who have to be told something because of the calls before.
-    pub(crate) fn next_told(&mut self) -> Option<(Ticket, Told)> {
-        self.told.pop_front()
+    /// The next of those who have to give way because of the calls before.
+    pub(crate) fn next_preempted(&mut self) -> Option<(Ticket, Preemption)> {
+        self.preempted.pop_front()
     }
 
     /// Connections that are not closed yet.
@@ -194,7 +194,7 @@ impl Limits {
             && oldest != ticket
             && self.fronted(oldest)
         {
-            self.told.push_back((oldest, Told::Decide));
+            self.preempted.push_back((oldest, Preemption::AddressLimited));
         }
     }
 
@@ -221,10 +221,10 @@ impl Limits {
         }
     }
 
-    fn make_leave(&mut self, stranger: Option<u32>) {
+    fn evict(&mut self, stranger: Option<u32>) {
         if let Some(ticket) = stranger.map(Ticket) {
             self.exit(ticket);
-            self.told.push_back((ticket, Told::Leave));
+            self.preempted.push_back((ticket, Preemption::Evicted));
         }
     }
 
@@ -296,33 +296,33 @@ mod tests {
             Self { limits: Limits::new(caps), here: Vec::new() }
         }
 
-        /// A newcomer of that address, and the addresses of those who were told something because of it.
-        fn admit(&mut self, address: &str) -> (Ticket, Vec<(String, Told)>) {
+        /// A newcomer of that address, and the addresses of those who have to give way to it.
+        fn admit(&mut self, address: &str) -> (Ticket, Vec<(String, Preemption)>) {
             let ticket = self.limits.admit(address.parse().unwrap()).expect("no place");
             self.here.push((ticket, address.to_owned()));
-            (ticket, self.told())
+            (ticket, self.preempted())
         }
 
-        fn fronted(&mut self, address: &str) -> (Ticket, Vec<(String, Told)>) {
-            let (ticket, mut told) = self.admit(address);
+        fn fronted(&mut self, address: &str) -> (Ticket, Vec<(String, Preemption)>) {
+            let (ticket, mut preempted) = self.admit(address);
             self.limits.fronted(ticket);
-            told.extend(self.told());
-            (ticket, told)
+            preempted.extend(self.preempted());
+            (ticket, preempted)
         }
 
-        fn client(&mut self, address: &str) -> Vec<(String, Told)> {
-            let (ticket, told) = self.admit(address);
+        fn client(&mut self, address: &str) -> Vec<(String, Preemption)> {
+            let (ticket, preempted) = self.admit(address);
             self.limits.authenticated(ticket);
-            told
+            preempted
         }
 
-        /// Who was told something; those who are to leave do.
-        fn told(&mut self) -> Vec<(String, Told)> {
-            let all = std::iter::from_fn(|| self.limits.next_told()).collect::<Vec<_>>();
+        /// Who has to give way; those who are evicted leave.
+        fn preempted(&mut self) -> Vec<(String, Preemption)> {
+            let all = std::iter::from_fn(|| self.limits.next_preempted()).collect::<Vec<_>>();
             let address = |ticket| self.here.iter().find(|(known, _)| *known == ticket).unwrap().1.clone();
-            let named = all.iter().map(|&(ticket, told)| (address(ticket), told)).collect();
-            for (ticket, told) in all {
-                if told == Told::Leave {
+            let named = all.iter().map(|&(ticket, preempted)| (address(ticket), preempted)).collect();
+            for (ticket, preempted) in all {
+                if preempted == Preemption::Evicted {
                     self.release(ticket);
                 }
             }
@@ -335,8 +335,8 @@ mod tests {
         }
     }
 
-    fn leave(address: &str) -> Vec<(String, Told)> {
-        vec![(address.to_owned(), Told::Leave)]
+    fn evicted(address: &str) -> Vec<(String, Preemption)> {
+        vec![(address.to_owned(), Preemption::Evicted)]
     }
 
     #[test]
@@ -348,11 +348,11 @@ mod tests {
         }
         world.admit("203.0.113.1");
         world.admit("203.0.113.1");
-        assert_eq!(world.admit("203.0.114.1").1, leave("192.0.2.1"));
+        assert_eq!(world.admit("203.0.114.1").1, evicted("192.0.2.1"));
         // Its own newcomers displace its own, and those first who have been idle.
-        let (first, told) = world.admit("192.0.2.1");
-        assert_eq!(told, leave("192.0.2.1"));
-        assert_eq!(world.admit("192.0.2.1").1, leave("192.0.2.1"));
+        let (first, preempted) = world.admit("192.0.2.1");
+        assert_eq!(preempted, evicted("192.0.2.1"));
+        assert_eq!(world.admit("192.0.2.1").1, evicted("192.0.2.1"));
         assert!(world.limits.fronted(first), "it may have been a client");
     }
 
@@ -364,7 +364,7 @@ mod tests {
         }
         let clients: Vec<_> = (0..4).map(|_| world.admit("192.0.2.1").0).collect();
         for number in 0..4 {
-            assert_eq!(world.admit(&format!("198.51.{number}.1")).1, leave("192.0.2.1"));
+            assert_eq!(world.admit(&format!("198.51.{number}.1")).1, evicted("192.0.2.1"));
         }
         for ticket in clients {
             assert!(matches!(world.limits.place(ticket), Some(Place::Stranger(Kind::Undecided, _))), "it had to go");
@@ -383,9 +383,9 @@ mod tests {
             limits.authenticated(newcomer);
             // A stranger takes the place that the client has made free.
             limits.admit([203, 0, number, 1].into()).unwrap();
-            let (ticket, told) = limits.next_told().unwrap();
+            let (ticket, preempted) = limits.next_preempted().unwrap();
             limits.release(ticket);
-            assert_eq!((told, limits.next_told()), (Told::Leave, None));
+            assert_eq!((preempted, limits.next_preempted()), (Preemption::Evicted, None));
             ticket
         });
         let gone: Vec<_> = gone.collect();
@@ -408,8 +408,8 @@ mod tests {
             // Nobody has more than two of one address, and the bystander was here first.
             let addresses = (0..98).map(|number| crowd(number / 2));
             let addresses = std::iter::repeat_n(bystander.to_owned(), 2).chain(addresses);
-            let told: Vec<_> = addresses.flat_map(|address| world.fronted(&address).1).collect();
-            assert!(told.len() > 20 && told.iter().all(|(address, _)| address != bystander), "{told:?}");
+            let preempted: Vec<_> = addresses.flat_map(|address| world.fronted(&address).1).collect();
+            assert!(preempted.len() > 20 && preempted.iter().all(|(address, _)| address != bystander), "{preempted:?}");
         }
     }
 
@@ -423,8 +423,8 @@ mod tests {
         let newcomers: Vec<_> = (0..4).map(|number| world.admit(&format!("198.51.{number}.1")).0).collect();
         assert!(newcomers.iter().all(|newcomer| world.here.iter().any(|(ticket, _)| ticket == newcomer)));
         // Among equals the one that has been idle for longest goes.
-        let (_, told) = world.fronted("203.0.113.1");
-        assert_eq!(told.last(), leave("192.0.28.1").last());
+        let (_, preempted) = world.fronted("203.0.113.1");
+        assert_eq!(preempted.last(), evicted("192.0.28.1").last());
     }
 
     #[test]
@@ -436,15 +436,15 @@ mod tests {
         }
         let (first, _) = world.admit("192.0.2.1");
         assert_eq!(world.admit("::ffff:192.0.2.1").1, []);
-        assert_eq!(world.admit("192.0.2.1").1, [("192.0.2.1".to_owned(), Told::Decide)]);
+        assert_eq!(world.admit("192.0.2.1").1, [("192.0.2.1".to_owned(), Preemption::AddressLimited)]);
         assert!(world.limits.fronted(first), "it keeps its place");
-        let (ticket, told) = world.admit("198.51.100.7");
-        assert_eq!(told, []);
+        let (ticket, preempted) = world.admit("198.51.100.7");
+        assert_eq!(preempted, []);
         world.limits.identify(ticket, "192.0.2.1".parse().unwrap());
-        assert_eq!(world.told(), [("::ffff:192.0.2.1".to_owned(), Told::Decide)]);
+        assert_eq!(world.preempted(), [("::ffff:192.0.2.1".to_owned(), Preemption::AddressLimited)]);
         for number in 1..5 {
-            let told = world.admit(&format!("2001:db8::{number}")).1;
-            assert_eq!(told.len(), usize::from(number > 2), "a /64 is one address");
+            let preempted = world.admit(&format!("2001:db8::{number}")).1;
+            assert_eq!(preempted.len(), usize::from(number > 2), "a /64 is one address");
         }
     }
 
@@ -457,10 +457,10 @@ mod tests {
         for bytes in (4096..=16_384).step_by(4096) {
             world.limits.hold(large, bytes);
         }
-        assert_eq!(world.told(), []);
+        assert_eq!(world.preempted(), []);
         let larger = world.admit("192.0.2.2").0;
         world.limits.hold(larger, 7000);
-        assert_eq!(world.told(), [("192.0.2.1".to_owned(), Told::Spill)]);
+        assert_eq!(world.preempted(), [("192.0.2.1".to_owned(), Preemption::MemoryLimited)]);
         assert!(world.limits.fronted(large), "it keeps its place");
         // What is decided is not kept any more, one way or another.
         world.limits.authenticated(small[0]);
@@ -478,7 +478,7 @@ mod tests {
         }
         let (stranger, _) = world.admit("198.51.100.1");
         // The last places go to whoever comes, at the expense of strangers only.
-        assert_eq!(world.client("198.51.100.2"), leave("198.51.100.1"));
+        assert_eq!(world.client("198.51.100.2"), evicted("198.51.100.1"));
         assert!(world.here.iter().all(|(ticket, _)| *ticket != stranger));
         world.client("198.51.100.3");
         assert_eq!(world.limits.admit([198, 51, 100, 4].into()), None);
@@ -489,7 +489,7 @@ mod tests {
         let mut world = World::new(Caps { strangers: 1, ..CAPS });
         let first = world.limits.admit([192, 0, 2, 1].into()).unwrap();
         let second = world.limits.admit([192, 0, 2, 2].into()).unwrap();
-        assert_eq!(world.limits.next_told(), Some((first, Told::Leave)));
+        assert_eq!(world.limits.next_preempted(), Some((first, Preemption::Evicted)));
         assert!(!world.limits.fronted(first));
         world.limits.authenticated(first);
         world.limits.authenticated(second);
@@ -519,7 +519,7 @@ mod tests {
                 (3, Some(ticket)) => world.limits.hold(ticket, usize::from(address) * 64),
                 _ => {}
             }
-            world.told();
+            world.preempted();
             let Limits { undecided, fronted, leaving, .. } = world.limits;
             assert!(undecided + fronted <= CAPS.strangers && fronted <= world.limits.fronted_cap() && leaving == 0);
         }

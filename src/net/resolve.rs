@@ -112,13 +112,13 @@ impl Resolver {
             return Ok(vec![ip]);
         }
         let flight = match self.recall(name, false) {
-            Recalled::Told(told) => return told,
+            Recalled::Answer(answer) => return answer,
             Recalled::Unknown(flight) => flight,
         };
         let _flying = flight.lock().await;
         // Another may have landed meanwhile.
-        if let Recalled::Told(told) = self.recall(name, true) {
-            return told;
+        if let Recalled::Answer(answer) = self.recall(name, true) {
+            return answer;
         }
         let patience = if self.has_answer(name) { PATIENCE_WITH_ANSWER } else { PATIENCE };
         // Boxed, for most connections ask for nothing and shall not carry the room for it.
@@ -133,7 +133,7 @@ impl Resolver {
         let entry = entry(&mut known, name);
         let answer = entry.answer.as_ref().filter(|answer| answer.since.elapsed() < STALE);
         let failed_within = |limit| entry.failure.as_ref().filter(|failure: &&Failure| failure.since.elapsed() < limit);
-        let told = match answer {
+        let recalled = match answer {
             Some(answer) => {
                 let is_fresh = answer.since.elapsed() < answer.ttl || failed_within(RETRY.0).is_some();
                 // Where somebody asks already, the old answer is better than a queue.
@@ -142,7 +142,7 @@ impl Resolver {
             }
             None => failed_within(RETRY.1).map(|failure| Err(failure.error())),
         };
-        told.map_or_else(|| Recalled::Unknown(entry.flight.clone()), Recalled::Told)
+        recalled.map_or_else(|| Recalled::Unknown(entry.flight.clone()), Recalled::Answer)
     }
 
     fn has_answer(&self, name: &str) -> bool {
@@ -198,7 +198,7 @@ impl Bootstrap for Resolver {
 }
 
 enum Recalled {
-    Told(io::Result<Vec<IpAddr>>),
+    Answer(io::Result<Vec<IpAddr>>),
     Unknown(Arc<smol::lock::Mutex<()>>),
 }
 

@@ -178,7 +178,7 @@ async fn serve_client(shared: Arc<Shared>, client: Async<TcpStream>, mut visit: 
         return visit.refuse(outcome);
     }
     visit.start();
-    let told = match handshake::drive(&shared, &client, &mut visit).await {
+    let handed_on = match handshake::drive(&shared, &client, &mut visit).await {
         Verdict::Client(session) => dial::to_dc(&shared, client, *session, visit).await,
         Verdict::Stranger(visitor) => {
             visit.fronting(visitor.stranger);
@@ -187,7 +187,7 @@ async fn serve_client(shared: Arc<Shared>, client: Async<TcpStream>, mut visit: 
         }
         Verdict::Over(outcome) => Err((visit, outcome)),
     };
-    if let Err((visit, outcome)) = told {
+    if let Err((visit, outcome)) = handed_on {
         visit.end(outcome, Traffic::default());
     }
 }

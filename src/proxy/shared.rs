@@ -41,7 +41,7 @@ pub(super) struct Shared {
     pub(super) measured: Measured,
     pub(super) replays: Arc<Replays>,
     front_profile: Mutex<FrontProfile>,
-    pub(super) front_fault: fault::Told,
+    pub(super) front_fault: fault::LastReport,
     dc_health: Mutex<DcHealth>,
     pub(super) front_changes: Signal,
     /// Open once the front has answered for the first time, or has not.
@@ -74,7 +74,7 @@ impl Shared {
             measured: Measured::default(),
             replays: Replays::open(&config),
             front_profile: Mutex::default(),
-            front_fault: fault::Told::default(),
+            front_fault: fault::LastReport::default(),
             dc_health: Mutex::default(),
             front_changes: Signal::default(),
             first_look: Gate::default(),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_lite::future::zip;
 use smol::Executor;
 
-use super::greeting::{Answerer, greet};
+use super::hellos::{self, Answerer};
 use super::{Finding, Grade};
 use crate::cli::{Failure, address, secret};
 use crate::config::Config;
@@ -114,7 +114,7 @@ async fn look(secret: &crate::proto::secret::Secret, resolver: &Resolver, dialer
     let addresses = ips.into_iter().map(|ip| SocketAddr::new(ip, PORT)).collect();
     let connected = dialer.connect(addresses, CONNECT).await;
     let (socket, address) = connected.map_err(|error| format!("it cannot be reached: {error}"))?;
-    let (flight, took) = match greet(socket, b"", secret).await {
+    let (flight, took) = match hellos::exchange(socket, b"", secret).await {
         Ok(Answerer::Server(flight, took)) => (flight, took),
         Ok(Answerer::Refusing(refusal)) => return Err(refusal.to_string()),
         Ok(Answerer::Ourselves) => return Err("it leads back to this proxy".to_owned()),

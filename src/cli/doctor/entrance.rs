@@ -4,7 +4,7 @@ use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 
-use super::greeting::{Answerer, greet};
+use super::hellos::{self, Answerer};
 use super::{Case, Finding, Grade};
 use crate::cli::address;
 use crate::daemon::status;
@@ -175,7 +175,7 @@ async fn name(case: &Case, ips: &[IpAddr]) -> Option<Finding> {
 async fn visit(case: &Case, address: SocketAddr) -> io::Result<Answerer> {
     let (socket, _) = case.dialer.connect(vec![address], case.config.network.timeout.tcp).await?;
     let preface: &[u8] = if case.config.proxy_protocol_listener { b"PROXY UNKNOWN\r\n" } else { b"" };
-    greet(socket, preface, &case.config.secret).await
+    hellos::exchange(socket, preface, &case.config.secret).await
 }
 
 /// Where a listener is reached from the same machine.

@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::greeting::{Answerer, greet};
+use super::hellos::{self, Answerer};
 use super::{Case, Finding};
 use crate::config::Host;
 use crate::proto::tls::first_flight::{FLIGHT_MAX, FirstFlight};
@@ -40,7 +40,7 @@ pub(super) async fn check(case: Arc<Case>) -> Vec<Finding> {
             return vec![Finding::fail(SUBJECT, &format!("{name} cannot be reached: {error}"), CHOOSE)];
         }
     };
-    match greet(socket, preface(sends_header), &case.config.secret).await {
+    match hellos::exchange(socket, preface(sends_header), &case.config.secret).await {
         Ok(Answerer::Ourselves) => vec![leads_back(&name)],
         Ok(Answerer::Server(flight, _)) => grade(&name, address, &flight),
         Ok(Answerer::Refusing(refusal)) => {
@@ -73,7 +73,7 @@ async fn answers(case: &Case, address: SocketAddr, sends_header: bool) -> bool {
     let Ok((socket, _)) = case.dialer.connect(vec![address], case.config.network.timeout.tcp).await else {
         return false;
     };
-    matches!(greet(socket, preface(sends_header), &case.config.secret).await, Ok(Answerer::Server(..)))
+    matches!(hellos::exchange(socket, preface(sends_header), &case.config.secret).await, Ok(Answerer::Server(..)))
 }
 
 /// What a front gets first that wants a PROXY header.

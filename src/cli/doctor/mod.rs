@@ -7,7 +7,7 @@ mod candidates;
 mod clock;
 mod entrance;
 mod front;
-mod greeting;
+mod hellos;
 mod lines;
 mod machine;
 mod telegram;

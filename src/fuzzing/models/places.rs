@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::guard::limits::{Caps, Limits, Ticket, Told};
+use crate::guard::limits::{Caps, Limits, Preemption, Ticket};
 
 const CAPS: Caps = Caps { total: 24, strangers: 12, undecided_per_address: 4, hello_bytes: 1 << 14 };
 /// Strangers at the front at most: all but a quarter.
@@ -80,7 +80,7 @@ impl World {
             }
             _ => {}
         }
-        assert_eq!(self.limits.next_told(), None);
+        assert_eq!(self.limits.next_preempted(), None);
     }
 
     fn admit(&mut self, address: IpAddr) {
@@ -97,7 +97,7 @@ impl World {
         self.expect_one_decided(self.guests.len() - 1);
     }
 
-    /// If the address of this newcomer has too many undecided, its oldest is told to decide.
+    /// If the address of this newcomer has too many undecided, its oldest counts as one at the front.
     fn expect_one_decided(&mut self, newcomer: usize) {
         let address = self.guests[newcomer].address;
         let same = |guest: &Guest| guest.kind == Kind::Undecided && source(guest.address) == source(address);
@@ -106,9 +106,9 @@ impl World {
         if count > CAPS.undecided_per_address {
             let oldest = oldest.unwrap_or(newcomer);
             self.front(oldest);
-            let told =
-                (self.guests[oldest].kind == Kind::Fronted).then_some((self.guests[oldest].ticket, Told::Decide));
-            assert_eq!(self.limits.next_told(), told);
+            let preempted = (self.guests[oldest].kind == Kind::Fronted)
+                .then_some((self.guests[oldest].ticket, Preemption::AddressLimited));
+            assert_eq!(self.limits.next_preempted(), preempted);
         }
     }
 
@@ -121,10 +121,10 @@ impl World {
         }
     }
 
-    /// One of these kinds was told to leave, by the rules: of the address or network that is most, for what it counts
+    /// One of these kinds was evicted, by the rules: of the address or network that is most, for what it counts
     /// as, the first of it.
     fn expect_leave(&mut self, kinds: &[Kind]) {
-        let told = self.limits.next_told();
+        let preempted = self.limits.next_preempted();
         let mut victims = Vec::new();
         let mut worst = 0;
         for level in LEVELS {
@@ -143,11 +143,11 @@ impl World {
         if worst == 0 {
             let all: Vec<_> = self.of(kinds).collect();
             if all.is_empty() {
-                return assert_eq!(told, None);
+                return assert_eq!(preempted, None);
             }
             victims.push((0, first(&all)));
         }
-        let Some((ticket, Told::Leave)) = told else { panic!("nobody has to leave: {told:?}") };
+        let Some((ticket, Preemption::Evicted)) = preempted else { panic!("nobody has to leave: {preempted:?}") };
         assert!(victims.iter().any(|victim| victim.1 == ticket), "{ticket:?} leaves and not one of {victims:?}");
         for guest in &mut self.guests {
             if guest.ticket == ticket {

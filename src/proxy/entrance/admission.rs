@@ -11,7 +11,7 @@ use async_io::Async;
 use rustix::process::{Resource, getrlimit};
 
 use crate::config::{Config, Reject};
-use crate::guard::limits::{Caps, Told};
+use crate::guard::limits::{Caps, Preemption};
 use crate::net::{deadline, turn};
 use crate::outcome::{Outcome, Stranger};
 use crate::proto::proxy_protocol::{self, Origin, Parsed};
@@ -96,9 +96,9 @@ pub(in crate::proxy) async fn identify(
         return Ok(());
     }
     // Until then nobody knows whom the front would be shown to, so there is nothing but the end for who gives way.
-    match visit.place.unless_told(read_header(client)).await {
-        Err(Told::Leave) => return Err(Outcome::Evicted),
-        Err(Told::Decide | Told::Spill) => {
+    match visit.place.unless_preempted(read_header(client)).await {
+        Err(Preemption::Evicted) => return Err(Outcome::Evicted),
+        Err(Preemption::AddressLimited | Preemption::MemoryLimited) => {
             warn_of_cap(visit.peer.ip());
             return Err(Outcome::AddressLimited);
         }

@@ -10,7 +10,7 @@ use futures_lite::FutureExt as _;
 use crate::clock::UnixTime;
 use crate::config::Reject;
 use crate::guard::front_profile::Fault;
-use crate::guard::limits::Told;
+use crate::guard::limits::Preemption;
 use crate::guard::pieces::PIECE;
 use crate::net::{deadline, sockopts, turn};
 use crate::outcome::{Outcome, Stranger};
@@ -51,7 +51,7 @@ enum Next {
     /// The front has taken over.
     Front,
     /// It has to give way.
-    Told(Told),
+    Preempted(Preemption),
 }
 
 /// A client's hello, with the reply that is to be sent.
@@ -92,15 +92,15 @@ async fn read_hello(shared: &Shared, client: &Async<TcpStream>, visit: &mut Visi
             Next::End if !has_spoken && !shadow.has_begun() => return Err(Verdict::Over(Outcome::Silent)),
             Next::End => break if has_spoken { Stranger::Incomplete } else { Stranger::Silent },
             Next::Front => break if has_spoken { Stranger::Slow } else { Stranger::Silent },
-            Next::Told(Told::Decide) => {
+            Next::Preempted(Preemption::AddressLimited) => {
                 warn_of_cap(visit.peer.ip());
                 match visit.config.defense.reject {
                     Reject::Front => break Stranger::AddressLimited,
                     Reject::Close => return Err(Verdict::Over(Outcome::AddressLimited)),
                 }
             }
-            Next::Told(Told::Spill) => break Stranger::Slow,
-            Next::Told(Told::Leave) => return Err(Verdict::Over(Outcome::Evicted)),
+            Next::Preempted(Preemption::MemoryLimited) => break Stranger::Slow,
+            Next::Preempted(Preemption::Evicted) => return Err(Verdict::Over(Outcome::Evicted)),
             Next::Reset => {
                 shadow.reset();
                 return Err(Verdict::Over(if has_spoken { Outcome::ClientReset } else { Outcome::Silent }));
@@ -118,7 +118,7 @@ async fn read_hello(shared: &Shared, client: &Async<TcpStream>, visit: &mut Visi
             Step::Close { reason, .. } => return Err(Verdict::Over(Outcome::BadClient(reason))),
         }
     };
-    let link = if visit.place.fronted() { visit.place.unless_told(shadow.into_link()).await.ok() } else { None };
+    let link = if visit.place.fronted() { visit.place.unless_preempted(shadow.into_link()).await.ok() } else { None };
     let Some(link) = link else { return Err(Verdict::Over(Outcome::Evicted)) };
     Err(Verdict::Stranger(Visitor { stranger, received: machine.into_received(), link }))
 }
@@ -132,11 +132,11 @@ async fn next(client: &Async<TcpStream>, shadow: &mut Shadow<'_>, received: &[u8
         }
     };
     let front = async {
-        shadow.attend(received).await;
+        shadow.follow(received).await;
         Next::Front
     };
     // What has arrived counts first: whoever has sent a hello in time is a client.
-    place.unless_told(bytes.or(front)).await.unwrap_or_else(Next::Told)
+    place.unless_preempted(bytes.or(front)).await.unwrap_or_else(Next::Preempted)
 }
 
 /// Sends our reply and waits for the client's obfuscated2 frame.

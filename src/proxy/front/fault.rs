@@ -68,12 +68,12 @@ impl fmt::Display for Fault {
 
 /// What the owner was told last, and when.
 #[derive(Default)]
-pub(in crate::proxy) struct Told(Mutex<Option<(Fault, Instant)>>);
+pub(in crate::proxy) struct LastReport(Mutex<Option<(Fault, Instant)>>);
 
 /// Time between two lines of one fault.
 const EVERY: Duration = Duration::from_secs(60 * 60);
 
-impl Told {
+impl LastReport {
     /// The next fault is told, whatever it is.
     pub(in crate::proxy) fn forget(&self) {
         *self.lock() = None;
@@ -81,10 +81,10 @@ impl Told {
 
     /// Says whether a fault is to be told now, and takes note of it.
     fn is_news(&self, fault: Fault) -> bool {
-        let mut told = self.lock();
-        let is_news = told.is_none_or(|(last, time)| last != fault || time.elapsed() >= EVERY);
+        let mut last = self.lock();
+        let is_news = last.is_none_or(|(reported, time)| reported != fault || time.elapsed() >= EVERY);
         if is_news {
-            *told = Some((fault, Instant::now()));
+            *last = Some((fault, Instant::now()));
         }
         is_news
     }

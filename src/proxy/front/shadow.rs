@@ -76,7 +76,7 @@ impl<'a> Shadow<'a> {
     /// Keeps the front up to date with what was `received`, until the connection is the front's for good: it has
     /// spoken, or ended its side, or there is no shadow and the time is over. May be dropped and called again at
     /// any moment.
-    pub(in crate::proxy) async fn attend(&mut self, received: &[u8]) {
+    pub(in crate::proxy) async fn follow(&mut self, received: &[u8]) {
         loop {
             match &mut self.state {
                 State::Waiting(until) => {

@@ -42,7 +42,7 @@ pub(in crate::proxy) async fn splice(
     }
     let dialled = match link {
         Some(link) if !shared.loops.is_found() => Ok(Ok(link)),
-        _ => visit.place.unless_told(dial(shared, visit.config.clone(), visit.peer)).await,
+        _ => visit.place.unless_preempted(dial(shared, visit.config.clone(), visit.peer)).await,
     };
     let Ok(dialled) = dialled else { return Err((visit, Outcome::Evicted)) };
     let Ok(client) = client.into_inner() else { return Err((visit, Outcome::NoResources)) };

@@ -191,9 +191,9 @@ mod tests {
     use std::sync::mpsc::{Sender, channel};
 
     /// Tells a test which connection has ended, and why.
-    struct Told(usize, Sender<(usize, Cause)>);
+    struct Reporter(usize, Sender<(usize, Cause)>);
 
-    impl Watch for Told {
+    impl Watch for Reporter {
         fn moved(&mut self, _: Traffic) {}
 
         fn ended(self: Box<Self>, cause: Cause, _: Traffic) {
@@ -225,7 +225,7 @@ mod tests {
             idle: Duration::from_secs(600),
             delivery: None,
             seat: None,
-            watch: Box::new(Told(number, ended.clone())),
+            watch: Box::new(Reporter(number, ended.clone())),
         });
         (client, front)
     }
@@ -269,7 +269,7 @@ mod tests {
             idle: Duration::from_secs(60),
             delivery: Some(Duration::from_secs(1)),
             seat: None,
-            watch: Box::new(Told(0, ended)),
+            watch: Box::new(Reporter(0, ended)),
         });
         seen.iter().for_each(|socket| wait_for_limit(socket, 1000));
         seen.iter().for_each(|socket| wait_for_limit(socket, 0));

@@ -1,4 +1,4 @@
-//! The places of connections: who has to give way is for `guard::limits` to say; here it is told to them.
+//! The places of connections: who has to give way is for `guard::limits` to say; here they learn of it.
 
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use futures_lite::FutureExt as _;
 
-use crate::guard::limits::{Caps, Limits, Ticket, Told};
+use crate::guard::limits::{Caps, Limits, Preemption, Ticket};
 use crate::log::Limited;
 use crate::proxy::relay::Seat;
 
@@ -34,7 +34,7 @@ enum Bell {
     /// The relay has it.
     Seat(Arc<Seat>),
     /// It has not asked yet.
-    Rung(Told),
+    Rung(Preemption),
 }
 
 /// A connection's place. Dropping it frees the place.
@@ -75,8 +75,8 @@ impl Places {
             (change(&mut state), state.ring())
         };
         // Not under the lock, for what is told may end at once.
-        while let Some((bell, told)) = ringing.pop_front() {
-            if told == Told::Leave {
+        while let Some((bell, preemption)) = ringing.pop_front() {
+            if preemption == Preemption::Evicted {
                 warn_full();
             }
             match bell {
@@ -90,12 +90,12 @@ impl Places {
 }
 
 impl State {
-    /// The bells of those who are to be told something.
-    fn ring(&mut self) -> VecDeque<(Bell, Told)> {
+    /// The bells of those who have to give way.
+    fn ring(&mut self) -> VecDeque<(Bell, Preemption)> {
         let mut ringing = VecDeque::new();
-        while let Some((ticket, told)) = self.limits.next_told() {
+        while let Some((ticket, preemption)) = self.limits.next_preempted() {
             if let Some(bell) = self.bells.get_mut(ticket.number()) {
-                ringing.push_back((std::mem::replace(bell, Bell::Rung(told)), told));
+                ringing.push_back((std::mem::replace(bell, Bell::Rung(preemption)), preemption));
             }
         }
         ringing
@@ -147,16 +147,16 @@ impl Place {
     }
 
     /// Waits for `future`, unless the connection has to give way before that.
-    pub(in crate::proxy) async fn unless_told<T>(&self, future: impl Future<Output = T>) -> Result<T, Told> {
-        async { Ok(future.await) }.or(async { Err(poll_fn(|context| self.poll_told(context)).await) }).await
+    pub(in crate::proxy) async fn unless_preempted<T>(&self, future: impl Future<Output = T>) -> Result<T, Preemption> {
+        async { Ok(future.await) }.or(async { Err(poll_fn(|context| self.poll_preempted(context)).await) }).await
     }
 
-    fn poll_told(&self, context: &mut Context<'_>) -> Poll<Told> {
+    fn poll_preempted(&self, context: &mut Context<'_>) -> Poll<Preemption> {
         self.places.change(|state| {
             let Some(bell) = state.bells.get_mut(self.ticket.number()) else { return Poll::Pending };
-            if let Bell::Rung(told) = *bell {
+            if let Bell::Rung(preemption) = *bell {
                 *bell = Bell::Silent;
-                return Poll::Ready(told);
+                return Poll::Ready(preemption);
             }
             *bell = Bell::Waker(context.waker().clone());
             Poll::Pending
@@ -225,16 +225,16 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_is_woken_and_told() {
+    fn who_waits_is_woken_and_learns_why() {
         let (places, place) = one_place();
         let woken = Arc::new(Woken::default());
-        let mut waiting = pin!(place.unless_told(std::future::pending::<()>()));
+        let mut waiting = pin!(place.unless_preempted(std::future::pending::<()>()));
         let waker = woken.clone().into();
         let mut poll = || waiting.as_mut().poll(&mut Context::from_waker(&waker));
         assert!(poll().is_pending() && !woken.0.load(Ordering::Relaxed));
         let _newcomer = places.admit([192, 0, 2, 2].into()).unwrap();
         assert!(woken.0.load(Ordering::Relaxed));
-        assert_eq!(poll(), Poll::Ready(Err(Told::Leave)));
+        assert_eq!(poll(), Poll::Ready(Err(Preemption::Evicted)));
         assert!(!place.fronted());
     }
 
@@ -242,14 +242,14 @@ mod tests {
     fn who_is_not_waiting_learns_it_when_it_asks() {
         let (places, place) = one_place();
         let newcomer = places.admit([192, 0, 2, 2].into()).unwrap();
-        let told = async_io::block_on(place.unless_told(std::future::pending::<()>()));
-        assert_eq!(told, Err(Told::Leave));
+        let ended = async_io::block_on(place.unless_preempted(std::future::pending::<()>()));
+        assert_eq!(ended, Err(Preemption::Evicted));
         // The next of this number has a bell of its own.
         drop(place);
         newcomer.authenticated();
         let next = places.admit([192, 0, 2, 1].into()).unwrap();
         assert!(
-            pin!(next.unless_told(std::future::pending::<()>()))
+            pin!(next.unless_preempted(std::future::pending::<()>()))
                 .poll(&mut Context::from_waker(Waker::noop()))
                 .is_pending()
         );

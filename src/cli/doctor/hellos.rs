@@ -1,4 +1,4 @@
-//! Greeting somebody as a client of ours would: whoever answers rightly knows the secret, so it is this proxy.
+//! Exchanging hellos with somebody as a client of ours would: whoever answers rightly knows the secret, so it is this proxy.
 
 use std::io;
 use std::net::TcpStream;
@@ -37,7 +37,7 @@ pub(super) enum Answerer {
 /// # Errors
 /// Those of the socket, except that a connection which is reset before an answer is as good as one that ends;
 /// `TimedOut` if nothing comes and it does not end.
-pub(super) async fn greet(socket: TcpStream, preface: &[u8], secret: &Secret) -> io::Result<Answerer> {
+pub(super) async fn exchange(socket: TcpStream, preface: &[u8], secret: &Secret) -> io::Result<Answerer> {
     let socket = Async::new(socket)?;
     let mut hello = Vec::new();
     front_hello::write(&mut hello, secret.host(), Offer::Hybrid, &mut |bytes| {

@@ -1,11 +1,14 @@
 """scripts/verify takes what scripts/sign has signed, and finds each byte, file and signature that is not of it.
 
+Nor does either take binaries of which it is not proved that two folders gave the same bytes.
+
 Usage: signing.py
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -14,6 +17,9 @@ import tempfile
 from pathlib import Path
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
+
+
+BINARY = "mtg-0.1.0-mips-unknown-linux-musl"
 
 
 def verified(folder: Path, key: Path) -> bool:
@@ -36,21 +42,55 @@ def flip(path: Path) -> None:
     path.write_bytes(content)
 
 
+def sum_all(dist: Path) -> None:
+    """Sums of the files as they are."""
+    names = sorted(str(path.relative_to(dist)) for path in dist.rglob("*") if path.is_file())
+    names = [name for name in names if not name.startswith("SHA256SUMS")]
+    with (dist / "SHA256SUMS").open("wb") as sums:
+        subprocess.run(["sha256sum", *names], cwd=dist, check=True, stdout=sums)
+
+
 def swap_file(dist: Path) -> None:
     """Change a file and its line in the sums, but not the signature."""
-    flip(dist / "mtg")
-    sums = (dist / "SHA256SUMS").read_text().splitlines()
-    sums[0] = f"{hashlib.sha256((dist / 'mtg').read_bytes()).hexdigest()}  mtg"
-    (dist / "SHA256SUMS").write_text("\n".join(sums) + "\n")
+    flip(dist / BINARY)
+    sum_all(dist)
+
+
+def write_provenance(dist: Path, second: str | None) -> None:
+    """That of the one binary, with the sum that the second folder gave."""
+    digest = hashlib.sha256((dist / BINARY).read_bytes()).hexdigest()
+    seconds = [{"name": BINARY, "digest": {"sha256": second or digest}}] if second != "" else []
+    told = {"subject": [{"name": BINARY, "digest": {"sha256": digest}}], "predicate": {"runDetails": {"byproducts": seconds}}}
+    (dist / "provenance.json").write_text(json.dumps(told))
+    sum_all(dist)
+
+
+def publish_another(dist: Path) -> None:
+    """A binary that is not the one that was built."""
+    flip(dist / BINARY)
+    sum_all(dist)
+
+
+def sign(work: Path) -> bool:
+    """Whether it is signed."""
+    environment = {**os.environ, "MTG_SIGN_KEY": str(work / "ours.key")}
+    done = subprocess.run([work / "scripts/sign"], check=False, env=environment, stderr=subprocess.DEVNULL)
+    return done.returncode == 0
 
 
 FORGERIES = {
-    "a flipped bit of a file": lambda dist: flip(dist / "mtg"),
+    "a flipped bit of a file": lambda dist: flip(dist / BINARY),
     "a file with sums of its own": swap_file,
     "a file that is gone": lambda dist: (dist / "openwrt/Packages").unlink(),
     "a file that was added": lambda dist: (dist / "openwrt/more").write_text("more"),
-    "a link that was added": lambda dist: (dist / "link").symlink_to("mtg"),
+    "a link that was added": lambda dist: (dist / "link").symlink_to(BINARY),
     "no signature": lambda dist: (dist / "SHA256SUMS.minisig").unlink(),
+}
+# What our own key must not sign.
+UNPROVED = {
+    "a binary that was built once only": lambda dist: write_provenance(dist, ""),
+    "a binary that came out differently": lambda dist: write_provenance(dist, "0" * 64),
+    "a binary that is not the one that was built": publish_another,
 }
 
 
@@ -61,13 +101,11 @@ def main() -> int:
         shutil.copytree(SCRIPTS, work / "scripts")
         dist = work / "dist"
         (dist / "openwrt").mkdir(parents=True)
-        (dist / "mtg").write_bytes(bytes(range(256)) * 9)
+        (dist / BINARY).write_bytes(bytes(range(256)) * 9)
         (dist / "openwrt/Packages").write_text("Package: mtg\n")
-        with (dist / "SHA256SUMS").open("wb") as sums:
-            subprocess.run(["sha256sum", "mtg", "openwrt/Packages"], cwd=dist, check=True, stdout=sums)
+        write_provenance(dist, None)
         ours, other = key_pair(work, "ours"), key_pair(work, "other")
-        subprocess.run([work / "scripts/sign"], check=True, env={**os.environ, "MTG_SIGN_KEY": str(work / "ours.key")})
-        failed = [] if verified(dist, ours) else ["what was signed is not taken"]
+        failed = [] if sign(work) and verified(dist, ours) else ["what was signed is not taken"]
         failed += ["another key's signature is taken"] if verified(dist, other) else []
         for what, forge in FORGERIES.items():
             forged = work / "forged"
@@ -75,7 +113,17 @@ def main() -> int:
             shutil.copytree(dist, forged, symlinks=True)
             forge(forged)
             failed += [f"{what} is taken"] if verified(forged, ours) else []
-    print("\n".join(failed) or f"{len(FORGERIES) + 1} forgeries are found")
+        kept = work / "kept"
+        dist.rename(kept)
+        for what, change in UNPROVED.items():
+            shutil.copytree(kept, dist)
+            change(dist)
+            failed += [f"{what} is signed"] if sign(work) else []
+            # By whoever signs without this script.
+            subprocess.run(["minisign", "-S", "-s", work / "ours.key", "-m", dist / "SHA256SUMS"], check=True)
+            failed += [f"{what} is taken"] if verified(dist, ours) else []
+            shutil.rmtree(dist)
+    print("\n".join(failed) or f"{len(FORGERIES) + 1} forgeries and {len(UNPROVED)} builds without proof are found")
     return bool(failed)
 
 

@@ -15,40 +15,22 @@ from visits import Visits, settings
 
 import loopback_only
 from loop_thread import LoopThread
+from machine import BOOT_SECS, boot
+from mtg import ROOT
 from score import Failed, Score
-
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(1, str(ROOT / "scripts"))
-
-from packing import File, cpio, gz
 
 PROXY = ("127.0.0.1", 3128)
 # What the emulated network calls this machine's loopback.
 HOST = "10.0.2.2"
-MACHINES = {
-    "x86_64-unknown-linux-musl": ("x86_64", "-M q35 -cpu max", "virtio-net-pci", "console=ttyS0 random.trust_cpu=on"),
-    # A real 32-bit kernel: qemu's user mode has this machine's system calls underneath.
-    "mipsel-unknown-linux-musl": ("mipsel", "-M malta", "e1000", "console=ttyS0"),
-}
-BOOT_SECS = 240
+MEMORY_MB = 256
 
 
 def start(triple: str, work: Path) -> subprocess.Popen[bytes]:
     """Boot the machine; its console goes to a file."""
-    processor, machine, card, kernel_line = MACHINES[triple]
     lines = [("bind-to", f"0.0.0.0:{PROXY[1]}"), *settings(HOST)]
-    config = "".join(f"{key} = {value}\n" for key, value in lines).encode()
-    # The kernel unpacks one archive after the other.
-    initrd = (work / "initrd").read_bytes() + gz(cpio([], [File("etc/mtg.conf", config)], 0))
-    (work / "initrd-with-config").write_bytes(initrd)
-    command = [
-        *f"qemu-system-{processor} {machine} -accel tcg -m 256 -nodefaults -no-user-config -display none".split(),
-        *f"-no-reboot -kernel {work}/vmlinuz -initrd {work}/initrd-with-config -serial file:{work}/console".split(),
-        *("-append", f"{kernel_line} quiet panic=-1"),
-        *("-netdev", f"user,id=net,hostfwd=tcp:{PROXY[0]}:{PROXY[1]}-:{PROXY[1]}"),
-        *("-device", f"{card},netdev=net,romfile="),
-    ]
-    return subprocess.Popen(command, stdin=subprocess.DEVNULL)
+    config = "".join(f"{key} = {value}\n" for key, value in lines)
+    network = f"user,hostfwd=tcp:{PROXY[0]}:{PROXY[1]}-:{PROXY[1]}"
+    return boot(triple, {"etc/mtg.conf": config}, work, MEMORY_MB, network)
 
 
 def serves(triple: str, score: Score, loop: LoopThread, visits: Visits) -> None:

@@ -117,6 +117,7 @@ class FakeTlsClient:
         self._frame = frame
         self._received = bytearray()
         self._prelude = len(NO_PACKETS)
+        self._is_closed = False
         # How long records may be.
         self.receives = RECEIVED
 
@@ -171,10 +172,13 @@ class FakeTlsClient:
         """End the connection in good order."""
         self._writer.close()
         await self._writer.wait_closed()
+        self._is_closed = True
 
     def abort(self) -> None:
         """Drop the connection; does nothing after `close`."""
-        self._writer.transport.abort()
+        # asyncio fails at the abort of what was closed while bytes were still to be sent.
+        if not self._is_closed:
+            self._writer.transport.abort()
 
     async def _read_record(self) -> bool:
         """Take in one record; false at an end between two records."""

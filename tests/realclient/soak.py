@@ -15,7 +15,6 @@ import asyncio
 import itertools
 import random
 import statistics
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -31,12 +30,13 @@ from pace import Pace
 from score import Failed, Score
 from set_up import set_up
 from soak_clients import DC as DC_NUMBER
-from soak_clients import Clients
+from soak_clients import SHARED, Clients
 from soak_dc import SoakDc
 
 PROXY = ("127.0.0.1", 3128)
 FRONT = ("127.0.0.1", 8443)
 DC = ("127.0.0.12", 9000)
+FLOOD_SERVER = "127.0.0.13"
 METRICS_PORT = 3129
 BYTES_PER_SEC = 6_000_000
 WARM_UP_SECS = 60
@@ -144,7 +144,7 @@ class Soak:
 
     def nothing_was_lost(self) -> None:
         """Every good client got every byte, and every stranger the front's answer."""
-        faults = self._clients.faults + self._dc.faults
+        faults = [*map(str, self._clients.faults), *self._dc.faults]
         for fault, times in Counter(faults).most_common(10):
             print(f"     {times} x {fault}")
         if faults:
@@ -195,21 +195,13 @@ def settings(everything: bool) -> list[tuple[str, str]]:
     ]
     if not everything:
         return [*common, ("handshakes-per-ip", "0")]
-    endless, deaf = soak_floods.ENDLESS_DC, soak_floods.DEAF_DC
     return [
         *common,
-        *((f"dc-override.{number}", f"{host}:{port}") for number, (host, port) in (endless, deaf)),
+        *soak_floods.settings(FLOOD_SERVER),
         ("memory", "8MB"),
         ("stats.prometheus.enabled", "true"),
         ("stats.prometheus.bind-to", f"127.0.0.1:{METRICS_PORT}"),
-        ("defense.blocklist.urls", f"http://{soak_floods.LIST[0]}:{soak_floods.LIST[1]}/"),
     ]
-
-
-def start_floods() -> subprocess.Popen[bytes]:
-    """Every flood, in a process of its own."""
-    script, target = Path(soak_floods.__file__), [PROXY[0], str(PROXY[1]), str(METRICS_PORT), Clients.SECRET.hex()]
-    return subprocess.Popen([sys.executable, script, *target], stdin=subprocess.DEVNULL)
 
 
 async def reload_each_second(proxy: mtg.Mtg) -> None:
@@ -235,7 +227,7 @@ async def soak(proxy: mtg.Mtg, options: argparse.Namespace, score: Score) -> Non
         await run.begin()
         if not options.everything:
             return await run.load()
-        floods = start_floods()
+        floods = soak_floods.start(PROXY, METRICS_PORT, Clients.SECRET, FLOOD_SERVER, "127", SHARED)
         await asyncio.sleep(BEFORE_SECS)
         reloads = asyncio.create_task(reload_each_second(proxy))
         try:

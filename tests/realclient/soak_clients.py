@@ -8,8 +8,10 @@ import os
 import random
 import socket
 import struct
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 import faketls
 from faketls import FakeTlsClient
@@ -33,22 +35,64 @@ SHARED = f"127.{FIRST_SOURCE}.0.1"
 NO_LINGER = struct.pack("ii", 1, 0)
 
 
+@dataclass(frozen=True)
+class Fault:
+    """What went wrong with one client, and from when to when it was there."""
+
+    kind: str
+    what: str
+    began: float
+    ended: float
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.what}"
+
+
+def any_source() -> str:
+    """The address of a good client, on loopback."""
+    return f"127.{FIRST_SOURCE + random.randrange(SOURCES)}.0.1"
+
+
+def plain_source() -> str:
+    """The address of all strangers, on loopback."""
+    return "127.0.0.1"
+
+
 class Clients:
-    """Each public method plays one client from dialling to its end; what went wrong is kept, not raised."""
+    """Each public method plays one client from dialling to its end; what went wrong is kept, not raised.
+
+    Good clients and strangers come from the addresses that their sources say, and have `patience` times as much time as
+    on a quick machine.
+    """
 
     SECRET = faketls.Secret(bytes.fromhex("a1b2c3d4e5f60718293a4b5c6d7e8f90"), "front.example")
 
-    def __init__(self, proxy: tuple[str, int], pace: Pace) -> None:
+    def __init__(
+        self,
+        proxy: tuple[str, int],
+        pace: Pace,
+        source: Callable[[], str] = any_source,
+        strange_source: Callable[[], str] = plain_source,
+        patience: float = 1,
+    ) -> None:
+        self._patience = patience
         self._proxy = proxy
         self._pace = pace
+        self._source = source
+        self._strange_source = strange_source
         self.done: Counter[str] = Counter()
-        self.faults: list[str] = []
+        self.faults: list[Fault] = []
 
     async def good(self) -> None:
         """A client that does some exchanges and at times ends with a half-close."""
         exchanges = random.choices((_ping_pong, self._upload, self._download), k=random.randint(1, 3))
         last = random.choice((None, None, self._half_close, self._half_closed_by_dc))
         await self._play("good", ROUND_SECS, lambda: self._session([*exchanges, *([last] if last else [])]))
+
+    async def rest(self, pings: int, pause_secs: float) -> None:
+        """A phone that lies on a table: a few bytes now and then."""
+        exchanges = [lambda client: _rest(client, pause_secs)] * pings
+        await self._play("rest", ROUND_SECS, lambda: self._session(exchanges))
 
     async def garbage(self) -> None:
         """A stranger that is no client of ours; it must get the front's answer."""
@@ -62,29 +106,29 @@ class Clients:
         await self._play("slow", ANSWER_SECS, random.choice(scripts))
 
     async def _play(self, kind: str, secs: int, script: Callable[[], Awaitable[None]]) -> None:
+        began = time.monotonic()
         try:
-            async with asyncio.timeout(secs):
+            async with asyncio.timeout(secs * self._patience):
                 await script()
             self.done[kind] += 1
         except (OSError, EOFError, TimeoutError, faketls.BadAnswer) as fault:
-            name = getattr(script, "__name__", "").strip("_<>")
-            self.faults.append(f"{kind} {name}: {type(fault).__name__} {fault}")
+            what = f"{_name(script)}: {type(fault).__name__} {fault}"
+            self.faults.append(Fault(kind, what, began, time.monotonic()))
             await asyncio.sleep(0.5)
 
     # Good clients.
 
     async def _session(self, exchanges: list[Callable[[FakeTlsClient], Awaitable[None]]]) -> None:
-        source = f"127.{FIRST_SOURCE + random.randrange(SOURCES)}.0.1"
-        client = await FakeTlsClient.connect(self._proxy, self.SECRET, random.choice((DC, -DC)), source)
+        client = await FakeTlsClient.connect(self._proxy, self.SECRET, random.choice((DC, -DC)), self._source())
         # This DC sends no packets, so the proxy cannot know that more is to come, and waits for a moment only.
         client.receives = range(1, faketls.RECEIVED.stop)
         try:
             for exchange in exchanges:
                 try:
-                    async with asyncio.timeout(EXCHANGE_SECS):
+                    async with asyncio.timeout(EXCHANGE_SECS * self._patience):
                         await exchange(client)
                 except (OSError, EOFError, faketls.BadAnswer) as fault:
-                    raise faketls.BadAnswer(f"{exchange.__name__.strip('_')}: {fault!r}") from fault
+                    raise faketls.BadAnswer(f"{_name(exchange)}: {fault!r}") from fault
             await client.close()
         finally:
             client.abort()
@@ -127,9 +171,9 @@ class Clients:
 
     # Strangers.
 
-    async def _visit(self, *parts: bytes, pause_secs: float = 0.0) -> None:
+    async def visit(self, *parts: bytes, pause_secs: float = 0.0) -> None:
         """Send the parts, read to the end, and wait for nothing but the front's answer."""
-        reader, writer = await asyncio.open_connection(*self._proxy)
+        reader, writer = await self._dial()
         try:
             for part in parts:
                 writer.write(part)
@@ -142,27 +186,34 @@ class Clients:
         finally:
             writer.transport.abort()
 
-    async def _noise(self) -> None:
-        # Not a handshake record's first byte, so that it is the front's from the start.
-        await self._visit(b"\x80" + os.urandom(random.randint(1, 3000)))
+    async def _dial(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_connection(*self._proxy, local_addr=(self._strange_source(), 0))
 
-    async def _wrong_key(self) -> None:
-        await self._visit(faketls.client_hello(faketls.Secret(os.urandom(16), self.SECRET.host), hybrid=True))
-
-    async def _replay(self) -> None:
+    async def record(self) -> bytes:
+        """A hello that somebody on the way has seen together with its answer."""
         hello = faketls.client_hello(self.SECRET, hybrid=False)
-        reader, writer = await asyncio.open_connection(*self._proxy)
+        reader, writer = await self._dial()
         try:
             writer.write(hello)
             await faketls.read_answer(reader, self.SECRET, hello)
-            await self._visit(hello)
         finally:
             writer.transport.abort()
+        return hello
+
+    async def _noise(self) -> None:
+        # Not a handshake record's first byte, so that it is the front's from the start.
+        await self.visit(b"\x80" + os.urandom(random.randint(1, 3000)))
+
+    async def _wrong_key(self) -> None:
+        await self.visit(faketls.client_hello(faketls.Secret(os.urandom(16), self.SECRET.host), hybrid=True))
+
+    async def _replay(self) -> None:
+        await self.visit(await self.record())
 
     async def _bad_frame(self) -> None:
         """A good hello and then a frame that decrypts to nothing: mtg has to end as a TLS server does, or at once."""
         hello = faketls.client_hello(self.SECRET, hybrid=True)
-        reader, writer = await asyncio.open_connection(*self._proxy)
+        reader, writer = await self._dial()
         try:
             writer.write(hello)
             await faketls.read_answer(reader, self.SECRET, hello)
@@ -180,7 +231,7 @@ class Clients:
         """A hello with a wrong key, sent bit by bit over seconds; still the front's."""
         hello = faketls.client_hello(faketls.Secret(os.urandom(16), self.SECRET.host), hybrid=False)
         step = random.randint(8, 40)
-        await self._visit(*(hello[at : at + step] for at in range(0, len(hello), step)), pause_secs=0.25)
+        await self.visit(*(hello[at : at + step] for at in range(0, len(hello), step)), pause_secs=0.25)
 
     async def _cut_hello(self) -> None:
         hello = faketls.client_hello(self.SECRET, hybrid=True)
@@ -191,7 +242,7 @@ class Clients:
 
     async def _hold(self, begin: bytes) -> None:
         """Send a beginning and stay for a while; leave in order or with a reset."""
-        _, writer = await asyncio.open_connection(*self._proxy)
+        _, writer = await self._dial()
         try:
             writer.write(begin)
             await asyncio.sleep(random.uniform(0.5, 8))
@@ -203,11 +254,20 @@ class Clients:
 
 async def _ping_pong(client: FakeTlsClient) -> None:
     for _ in range(random.randint(3, 20)):
-        # Fewer bytes than a TLS 1.3 record has would wait for company.
-        ping = os.urandom(random.randint(20, 2000))
-        await client.write(ORDER.pack(b"E", len(ping)) + ping)
-        _same(ping, await client.read_exactly(len(ping)))
+        await _echo(client)
         await asyncio.sleep(random.uniform(0.02, 0.3))
+
+
+async def _rest(client: FakeTlsClient, pause_secs: float) -> None:
+    await _echo(client)
+    await asyncio.sleep(pause_secs)
+
+
+async def _echo(client: FakeTlsClient) -> None:
+    # Fewer bytes than a TLS 1.3 record has would wait for company.
+    ping = os.urandom(random.randint(20, 2000))
+    await client.write(ORDER.pack(b"E", len(ping)) + ping)
+    _same(ping, await client.read_exactly(len(ping)))
 
 
 async def _take(client: FakeTlsClient, size: int) -> None:
@@ -230,3 +290,7 @@ async def _until_end(reader: asyncio.StreamReader) -> int:
 def _same(sent: bytes, received: bytes) -> None:
     if sent != received:
         raise faketls.BadAnswer("bytes arrived changed")
+
+
+def _name(script: Callable[..., object]) -> str:
+    return getattr(script, "__name__", "").strip("_<>")

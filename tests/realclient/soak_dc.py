@@ -27,8 +27,9 @@ PATIENCE_SECS = 60
 class SoakDc:
     """Serves orders; keeps what went wrong with clients that it had accepted."""
 
-    def __init__(self, pace: Pace) -> None:
+    def __init__(self, pace: Pace, patience_secs: float = PATIENCE_SECS) -> None:
         self._pace = pace
+        self._patience_secs = patience_secs
         self.faults: list[str] = []
 
     async def listen(self, host: str, port: int) -> asyncio.Server:
@@ -37,7 +38,7 @@ class SoakDc:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            async with asyncio.timeout(PATIENCE_SECS):
+            async with asyncio.timeout(self._patience_secs):
                 streams = obfuscated2.accept(await reader.readexactly(obfuscated2.FRAME_SIZE))
                 await _Orders(reader, writer, streams, self._pace).serve()
         except (ValueError, obfuscated2.BadFrame) as fault:

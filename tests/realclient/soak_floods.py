@@ -2,7 +2,8 @@
 
 Each kind in FLOODS has so many visitors at a time, from addresses of its own; each comes again when it is done. A flood
 needs no answer, and what becomes of its connections is not judged here.
-Usage: soak_floods.py HOST PORT METRICS_PORT SECRET, until it is killed.
+Usage: soak_floods.py HOST PORT METRICS_PORT SECRET SERVER NETWORK SHARED, until it is killed. SERVER is our own address
+as mtg sees it, NETWORK the first number of the addresses that the floods come from, SHARED one of the clients'.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import os
 import random
 import socket
 import struct
+import subprocess
 import sys
 from collections.abc import Awaitable, Callable
 
@@ -20,11 +22,10 @@ import faketls
 import obfuscated2
 from fixed_front import ENDLESS
 from score import Failed
-from soak_clients import SHARED
 
-LIST = ("127.0.0.13", 8001)
-# Sends without end; reads nothing.
-ENDLESS_DC, DEAF_DC = (3, ("127.0.0.13", 9003)), (4, ("127.0.0.13", 9004))
+LIST_PORT = 8001
+# The number of a DC and its port. One sends without end, the other reads nothing.
+ENDLESS_DC, DEAF_DC = (3, 9003), (4, 9004)
 # Addresses of a flood, in a network of its own.
 ADDRESSES = 4
 STAY_SECS = 10
@@ -39,7 +40,11 @@ Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 class Floods:
     """Each public method but `run` plays one visitor; its argument is the visitor's address."""
 
-    def __init__(self, proxy: tuple[str, int], metrics: tuple[str, int], secret: faketls.Secret) -> None:
+    def __init__(
+        self, proxy: tuple[str, int], metrics: tuple[str, int], secret: faketls.Secret, network: str, shared: str
+    ) -> None:
+        self._network = network
+        self._shared = shared
         self._proxy = proxy
         self._metrics = metrics
         self._secret = secret
@@ -50,8 +55,8 @@ class Floods:
         visitors = []
         for number, (visit, count, is_behind_the_clients) in enumerate(FLOODS):
             for visitor in range(count):
-                own = f"127.{20 + number}.0.{1 + visitor % ADDRESSES}"
-                visitors.append(self._again(visit, SHARED if is_behind_the_clients else own))
+                own = f"{self._network}.{20 + number}.0.{1 + visitor % ADDRESSES}"
+                visitors.append(self._again(visit, self._shared if is_behind_the_clients else own))
         await asyncio.gather(*visitors)
 
     async def _again(self, visit: Callable[[Floods, str], Awaitable[None]], address: str) -> None:
@@ -204,15 +209,31 @@ async def _deaf(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
         del reader
 
 
+def settings(server: str) -> list[tuple[str, str]]:
+    """What leads mtg to the servers of the floods."""
+    return [
+        *((f"dc-override.{number}", f"{server}:{port}") for number, port in (ENDLESS_DC, DEAF_DC)),
+        ("defense.blocklist.urls", f"http://{server}:{LIST_PORT}/"),
+    ]
+
+
+def start(
+    proxy: tuple[str, int], metrics_port: int, secret: faketls.Secret, server: str, network: str, shared: str
+) -> subprocess.Popen[bytes]:
+    """Every flood, in a process of its own."""
+    words = [proxy[0], str(proxy[1]), str(metrics_port), secret.hex(), server, network, shared]
+    return subprocess.Popen([sys.executable, __file__, *words], stdin=subprocess.DEVNULL)
+
+
 async def _main(arguments: list[str]) -> None:
-    host, port, metrics_port, secret = arguments
+    host, port, metrics_port, secret, server, network, shared = arguments
     raw = bytes.fromhex(secret)
     if raw[0] != 0xEE:
         raise Failed("the secret does not start with ee")
     secret_of = faketls.Secret(raw[1:17], raw[17:].decode("ascii"))
-    for serve, address in ((_list, LIST), (_endless, ENDLESS_DC[1]), (_deaf, DEAF_DC[1])):
-        await asyncio.start_server(serve, *address, backlog=1024, limit=4096)
-    await Floods((host, int(port)), (host, int(metrics_port)), secret_of).run()
+    for serve, own_port in ((_list, LIST_PORT), (_endless, ENDLESS_DC[1]), (_deaf, DEAF_DC[1])):
+        await asyncio.start_server(serve, server, own_port, backlog=1024, limit=4096)
+    await Floods((host, int(port)), (host, int(metrics_port)), secret_of, network, shared).run()
 
 
 if __name__ == "__main__":

@@ -159,6 +159,40 @@ fn every_link_leads_somewhere() {
     assert!(seen > 20, "only {seen} links");
 }
 
+/// What whoever follows the README makes.
+const MADE: [&str; 2] = ["image/site", "image/.env"];
+
+#[test]
+fn every_program_and_test_that_is_named_is_there() {
+    let mut seen = 0;
+    for name in PAGES.iter().chain(&["README.md"]) {
+        let text = read(name);
+        for word in text.split(|c: char| !c.is_ascii_alphanumeric() && !"/._-".contains(c)) {
+            let word = word.trim_end_matches(['.', '/']);
+            let is_ours = ["scripts/", "tests/", "image/", "examples/"].iter().any(|start| word.starts_with(start));
+            if is_ours && !MADE.contains(&word) {
+                assert!(file(word).exists(), "{name}: {word}");
+                seen += 1;
+            }
+        }
+        for test in text.split("--test ").skip(1).filter_map(|rest| rest.split(|c: char| " `)\n".contains(c)).next()) {
+            assert!(file(&format!("tests/{test}.rs")).exists(), "{name}: --test {test}");
+        }
+        // The name of a test stands alone, in the style of all names of tests.
+        for test in text
+            .split('`')
+            .filter(|word| word.len() > 40 && word.chars().all(|c| c.is_ascii_lowercase() || "_0123456789".contains(c)))
+        {
+            let files = std::fs::read_dir(file("tests"))
+                .unwrap()
+                .filter_map(|entry| std::fs::read_to_string(entry.unwrap().path()).ok());
+            assert!(files.into_iter().any(|text| text.contains(&format!("fn {test}()"))), "{name}: {test}");
+            seen += 1;
+        }
+    }
+    assert!(seen > 50, "only {seen}");
+}
+
 #[test]
 fn within_one_screen_the_readme_says_what_it_is_how_to_run_it_and_where_to_go_on() {
     let readme = read("README.md");

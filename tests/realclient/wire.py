@@ -67,7 +67,7 @@ SHAPES = hellos(hybrid=True)
 # What a client downloads from a data centre, or a visitor from the front.
 PAGE_BYTES = 400_000
 RECORDS = 30
-# What the README says of clients that it remains.
+# What mtg(7) says of clients that it remains.
 REMAINS = {("client", "download, record bytes")}
 Features = dict[str, list[float]]
 

@@ -158,7 +158,7 @@ impl Config {
         match std::str::from_utf8(&bytes) {
             Ok(text) => Self::parse(text, &name),
             Err(error) => {
-                let good = bytes.iter().take(error.valid_up_to());
+                let good = bytes.get(..error.valid_up_to()).unwrap_or_default().iter();
                 let line = good.filter(|&&byte| byte == b'\n').fold(1, |line: u32, _| line.saturating_add(1));
                 let text = "not a text in UTF-8".to_owned();
                 Err(ConfigErrors::new(vec![Issue { origin: name, line: Some(line), text }]))

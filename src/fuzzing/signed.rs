@@ -65,7 +65,7 @@ fn tagged(frame: &[u8; FRAME_LEN], tag: u8) -> [u8; FRAME_LEN] {
     let mut key_stream = [0; FRAME_LEN];
     Aes256Ctr::new(&key, frame[40..56].first_chunk().unwrap_or(&[0; 16])).apply_keystream(&mut key_stream);
     let tag = [0xef, 0xee, 0xdd][usize::from(tag % 3)];
-    for (place, key_stream) in frame.iter_mut().zip(key_stream).skip(56).take(4) {
+    for (place, key_stream) in frame[56..60].iter_mut().zip(&key_stream[56..60]) {
         *place = tag ^ key_stream;
     }
     frame

@@ -64,7 +64,7 @@ fn request(local: SocketAddr, peer: SocketAddr) -> Vec<u8> {
     for address in [local, peer] {
         let mut place = [0; 16];
         match address.ip() {
-            IpAddr::V4(ip) => place.iter_mut().zip(ip.octets()).for_each(|(place, octet)| *place = octet),
+            IpAddr::V4(ip) => place.split_at_mut(4).0.copy_from_slice(&ip.octets()),
             IpAddr::V6(ip) => place = ip.octets(),
         }
         body.extend(place);

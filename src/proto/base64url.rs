@@ -32,7 +32,8 @@ pub(crate) fn decode(text: &str) -> Option<Vec<u8>> {
             bits = bits << 6 | from_digit(digit)?;
         }
         bits <<= 6 * (4 - group.len());
-        bytes.extend(bits.to_be_bytes().iter().skip(1).take(group.len() - 1));
+        let [_, three @ ..] = bits.to_be_bytes();
+        bytes.extend_from_slice(three.get(..group.len() - 1).unwrap_or_default());
     }
     Some(bytes)
 }

@@ -100,8 +100,9 @@ pub(crate) fn sign_hello(hello: &mut [u8], now: i64, secret: &Secret) -> Option<
     let mut mac = keyed(secret)?;
     mac.update(hello);
     let mut random: [u8; 32] = mac.finalize().into_bytes().into();
-    let time = u32::try_from(now & 0xffff_ffff).unwrap_or_default().to_le_bytes();
-    random.iter_mut().skip(DIGEST_LEN).zip(time).for_each(|(byte, time)| *byte ^= time);
+    let time = u32::try_from(now & 0xffff_ffff).unwrap_or_default();
+    let masked = random.last_chunk_mut()?;
+    *masked = (u32::from_le_bytes(*masked) ^ time).to_le_bytes();
     *hello.get_mut(RECORD_HEADER + RANDOM_AT..)?.first_chunk_mut::<32>()? = random;
     Some(random)
 }

@@ -116,7 +116,8 @@ impl Handshake {
                         return Step::Close { reason: Reason::BadRecord, after_alert };
                     }
                 };
-                payload.extend(self.received.drain(..).take(length));
+                payload.extend_from_slice(self.received.get(..length).unwrap_or_default());
+                self.received.clear();
                 let Some((frame, early)) = payload.split_first_chunk::<FRAME_LEN>() else {
                     // Clients have it in one record. Somebody's Finished is shorter, and gets its answer at once.
                     let is_other = !payload.is_empty() && deframer.is_between_records();

@@ -54,8 +54,9 @@ pub(crate) struct StreamKey {
 impl StreamKey {
     fn from_material(material: &[u8; 48]) -> Self {
         let (mut key, mut iv) = ([0; 32], [0; 16]);
-        let bytes = key.iter_mut().chain(&mut iv);
-        bytes.zip(material).for_each(|(place, &byte)| *place = byte);
+        let (first, rest) = material.split_at(key.len());
+        key.copy_from_slice(first);
+        iv.copy_from_slice(rest);
         Self { key, iv }
     }
 
@@ -66,7 +67,9 @@ impl StreamKey {
 
     fn to_material(&self) -> [u8; 48] {
         let mut material = [0; 48];
-        material.iter_mut().zip(self.key.iter().chain(&self.iv)).for_each(|(place, &byte)| *place = byte);
+        let (key, iv) = material.split_at_mut(self.key.len());
+        key.copy_from_slice(&self.key);
+        iv.copy_from_slice(&self.iv);
         material
     }
 
@@ -172,18 +175,23 @@ impl DcFrame {
         let from_dc = derive(StreamKey::from_material(&material));
 
         let [dc_low, dc_high] = dc.number().to_le_bytes();
-        let tag_and_dc = [tag.byte(), tag.byte(), tag.byte(), tag.byte(), dc_low, dc_high];
-        bytes.iter_mut().skip(TAG_AT).zip(tag_and_dc).for_each(|(place, byte)| *place = byte);
+        let (_, end) = bytes.split_at_mut(TAG_AT);
+        if let Some(place) = end.first_chunk_mut() {
+            *place = [tag.byte(), tag.byte(), tag.byte(), tag.byte(), dc_low, dc_high];
+        }
         let mut encrypted = bytes;
         to_dc.apply_keystream(&mut encrypted);
-        bytes.iter_mut().zip(encrypted).skip(TAG_AT).for_each(|(place, byte)| *place = byte);
+        let (_, end) = bytes.split_at_mut(TAG_AT);
+        end.copy_from_slice(encrypted.split_at(TAG_AT).1);
         Self { bytes, to_dc, to_dc_key, from_dc }
     }
 }
 
 fn key_material(frame: &[u8; FRAME_LEN]) -> [u8; 48] {
     let mut material = [0; 48];
-    material.iter_mut().zip(frame.iter().skip(KEY_AND_IV.start)).for_each(|(place, &byte)| *place = byte);
+    if let Some(key_and_iv) = frame.get(KEY_AND_IV) {
+        material.copy_from_slice(key_and_iv);
+    }
     material
 }
 

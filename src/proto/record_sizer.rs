@@ -85,7 +85,8 @@ impl RecordSizer {
         });
         if self.pacing.is_some() {
             // Each waits for itself.
-            sizes.iter_mut().skip(1).for_each(|size| *size = 0);
+            let [_, following @ ..] = &mut sizes;
+            following.fill(0);
         }
         sizes
     }

@@ -26,10 +26,13 @@ pub(crate) struct Answer {
 
 /// The question. `nonce` must be hard to guess.
 pub(crate) fn question(nonce: [u8; 8]) -> [u8; MESSAGE_LEN] {
-    // No leap second warning, version 4, client.
     let mut message = [0; MESSAGE_LEN];
-    message.iter_mut().zip([0x23]).for_each(|(place, byte)| *place = byte);
-    message.iter_mut().rev().zip(nonce.iter().rev()).for_each(|(place, byte)| *place = *byte);
+    let [mode, rest @ ..] = &mut message;
+    // No leap second warning, version 4, client.
+    *mode = 0x23;
+    if let Some(transmit) = rest.last_chunk_mut() {
+        *transmit = nonce;
+    }
     message
 }
 

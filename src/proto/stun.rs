@@ -17,8 +17,11 @@ const FAMILY_V6: u8 = 2;
 /// Makes a question; `transaction` is to be random, for it is what the answer is known by.
 pub(crate) fn request(transaction: [u8; 12]) -> [u8; REQUEST_LEN] {
     let mut message = [0; REQUEST_LEN];
-    let parts = BINDING_REQUEST.to_be_bytes().into_iter().chain([0, 0]).chain(MAGIC_COOKIE.to_be_bytes());
-    message.iter_mut().zip(parts.chain(transaction)).for_each(|(place, byte)| *place = byte);
+    let (header, id) = message.split_at_mut(REQUEST_LEN - transaction.len());
+    let no_attributes = 0;
+    let fields = u64::from(BINDING_REQUEST) << 48 | no_attributes << 32 | u64::from(MAGIC_COOKIE);
+    header.copy_from_slice(&fields.to_be_bytes());
+    id.copy_from_slice(&transaction);
     message
 }
 

@@ -187,9 +187,12 @@ impl DcToClient {
 impl Held {
     /// Puts the bytes to the front of a buffer's first payload and returns their number.
     fn put_back(&mut self, buffer: &mut [u8]) -> usize {
-        let place = buffer.iter_mut().skip(RECORD_HEADER);
-        place.zip(self.bytes).take(self.length).for_each(|(place, byte)| *place = byte);
-        std::mem::take(&mut self.length)
+        let length = std::mem::take(&mut self.length);
+        let place = buffer.get_mut(RECORD_HEADER..RECORD_HEADER + length);
+        if let (Some(place), Some(held)) = (place, self.bytes.get(..length)) {
+            place.copy_from_slice(held);
+        }
+        length
     }
 
     /// Keeps the bytes that stand at this range of all payloads together.
@@ -201,8 +204,11 @@ impl Held {
         for payload in payloads {
             let end = start + payload.len();
             let part = range.start.clamp(start, end) - start..range.end.clamp(start, end) - start;
-            let place = self.bytes.iter_mut().skip(self.length);
-            self.length += place.zip(payload.get(part).unwrap_or_default()).map(|(place, byte)| *place = *byte).count();
+            let part = payload.get(part).unwrap_or_default();
+            if let Some(place) = self.bytes.get_mut(self.length..self.length + part.len()) {
+                place.copy_from_slice(part);
+                self.length += part.len();
+            }
             if end >= range.end {
                 break;
             }

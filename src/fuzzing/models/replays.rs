@@ -47,8 +47,6 @@ fn digest(pair: &[u8]) -> Digest {
     let number = pair.iter().fold(1u64, |number, &byte| (number << 8) + u64::from(byte));
     let mut digest = [0; size_of::<Digest>()];
     let mixed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ number.rotate_left(40);
-    for (place, byte) in digest.iter_mut().zip(mixed.to_be_bytes()) {
-        *place = byte;
-    }
+    digest[..8].copy_from_slice(&mixed.to_be_bytes());
     digest
 }

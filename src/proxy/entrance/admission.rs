@@ -168,7 +168,7 @@ async fn read_header(client: &Async<TcpStream>) -> Result<Origin, Outcome> {
 fn peek(client: &TcpStream, header: &mut Vec<u8>) -> io::Result<usize> {
     let mut chunk = [0; HEADER_CHUNK];
     let length = client.peek(&mut chunk)?;
-    header.extend(chunk.iter().take(length));
+    header.extend_from_slice(chunk.get(..length).unwrap_or_default());
     Ok(length)
 }
 

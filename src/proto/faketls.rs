@@ -31,21 +31,20 @@ pub(crate) struct Verified<'a> {
 
 /// Checks digest and server name, in this order.
 ///
-/// `message` is the handshake message, `record_version` the version of its first record, `now` Unix time in seconds.
+/// `record_version` is the version of the hello's first record, `now` Unix time in seconds.
 ///
 /// # Errors
-/// [`Reason::NotClientHello`], [`Reason::WrongDigest`] and [`Reason::WrongSni`].
+/// [`Reason::WrongDigest`] and [`Reason::WrongSni`].
 pub(crate) fn verify<'a>(
-    message: &'a [u8],
+    hello: ClientHello<'a>,
     record_version: [u8; 2],
     secret: &Secret,
     now: i64,
 ) -> Result<Verified<'a>, Reason> {
-    let hello = ClientHello::parse(message).map_err(|_| Reason::NotClientHello)?;
     // A client signs its hello as one record of version 03 01. Tools on its way may cut that into records of
     // another version, and a client may have written that other version itself.
-    let time = signed_time(message, &hello, TLS_1_0, secret)
-        .or_else(|| (record_version != TLS_1_0).then(|| signed_time(message, &hello, record_version, secret))?)
+    let time = signed_time(&hello, TLS_1_0, secret)
+        .or_else(|| (record_version != TLS_1_0).then(|| signed_time(&hello, record_version, secret))?)
         .ok_or(Reason::WrongDigest)?;
     if !hello.server_name.is_some_and(|name| name.eq_ignore_ascii_case(secret.host().as_bytes())) {
         return Err(Reason::WrongSni);
@@ -53,7 +52,7 @@ pub(crate) fn verify<'a>(
     // The wire has 32 bits; the distance is taken modulo 2^32, so that no year is the last one.
     let skew = time.wrapping_sub(u32::try_from(now & 0xffff_ffff).unwrap_or_default());
     let skew_secs = i64::from(i32::from_ne_bytes(skew.to_ne_bytes()));
-    let digest = hello.random.first_chunk().ok_or(Reason::NotClientHello)?;
+    let digest = hello.random.first_chunk().ok_or(Reason::WrongDigest)?;
     Ok(Verified { hello, digest, skew_secs })
 }
 
@@ -68,7 +67,8 @@ impl Verified<'_> {
 }
 
 /// The time in the client's random, if the rest of that is the right digest.
-fn signed_time(message: &[u8], hello: &ClientHello<'_>, version: [u8; 2], secret: &Secret) -> Option<u32> {
+fn signed_time(hello: &ClientHello<'_>, version: [u8; 2], secret: &Secret) -> Option<u32> {
+    let message = hello.message;
     let length = u16::try_from(message.len()).ok()?;
     let mut mac = keyed(secret)?;
     mac.update(&RecordHeader { content_type: content_type::HANDSHAKE, version, length }.encode());
@@ -132,7 +132,8 @@ mod tests {
     const TOLERANCE: i64 = 120;
 
     fn verify_record<'a>(record: &'a [u8], secret: &Secret, now: i64) -> Result<Verified<'a>, Reason> {
-        verify(&record[5..], [record[1], record[2]], secret, now)
+        let hello = ClientHello::parse(&record[5..]).map_err(|_| Reason::NotClientHello)?;
+        verify(hello, [record[1], record[2]], secret, now)
     }
 
     #[test]
@@ -201,7 +202,7 @@ mod tests {
     fn a_hello_in_records_of_another_version_is_still_the_clients() {
         let secret: Secret = VECTOR_SECRET.parse().unwrap();
         let record = hex(VECTOR_HELLO);
-        assert!(verify(&record[5..], [3, 3], &secret, VECTOR_TIME).is_ok());
+        assert!(verify(ClientHello::parse(&record[5..]).unwrap(), [3, 3], &secret, VECTOR_TIME).is_ok());
     }
 
     #[test]

@@ -157,7 +157,8 @@ fn answer(
     out: &mut Vec<u8>,
 ) -> Result<i64, Reason> {
     let message = assembler.message(stream);
-    let verified = faketls::verify(&message, assembler.record_version(), secret, env.now)?;
+    let hello = assembler.hello(&message).ok_or(Reason::NotClientHello)?;
+    let verified = faketls::verify(hello, assembler.record_version(), secret, env.now)?;
     // Before the clock, and remembered even if that is wrong: a hello that was refused for its time could otherwise be
     // recorded and sent again with a better one.
     if !(env.first_seen)(verified.digest) {

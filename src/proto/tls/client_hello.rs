@@ -79,6 +79,12 @@ impl Assembler {
         }
     }
 
+    /// What the message says, which has been read while it arrived; none unless it is complete.
+    pub(crate) fn hello<'a>(&self, message: &'a [u8]) -> Option<ClientHello<'a>> {
+        let is_complete = self.walk.is_at_end() && message.len() == self.walk.end;
+        ClientHello::found(&self.walk, message).filter(|_| is_complete)
+    }
+
     /// Version of the first record.
     pub(crate) fn record_version(&self) -> [u8; 2] {
         self.record_version
@@ -362,6 +368,8 @@ fn valid(is_valid: bool, next: Field) -> Result<Field, ReadError> {
 /// (RFC 8446 section 4.1.2; lengths are big-endian.)
 #[derive(Clone, Debug)]
 pub(crate) struct ClientHello<'a> {
+    /// All of it, with its header.
+    pub(crate) message: &'a [u8],
     /// The field that carries the digest.
     pub(crate) random: &'a [u8; RANDOM_LEN],
     /// 0 to 32 bytes.
@@ -384,14 +392,20 @@ impl<'a> ClientHello<'a> {
         let length = u16::try_from(message.len()).unwrap_or(u16::MAX);
         let mut walk = Walk::default();
         walk.advance(&Carried { stream: message, payloads: &[length], header: 0 })?;
-        let part = |range: Range<usize>| message.get(range).ok_or(ReadError::Malformed);
-        Ok(Self {
-            random: part(RANDOM_AT..RANDOM_AT + RANDOM_LEN)?.first_chunk().ok_or(ReadError::Malformed)?,
-            session_id: part(walk.session_id)?,
-            suites: part(walk.suites)?,
-            server_name: walk.server_name.map(part).transpose()?,
+        Self::found(&walk, message).ok_or(ReadError::Malformed)
+    }
+
+    /// What a walk that has come to the end of `message` has found there.
+    fn found(walk: &Walk, message: &'a [u8]) -> Option<Self> {
+        let part = |range: &Range<usize>| message.get(range.clone());
+        Some(Self {
+            message,
+            random: message.get(RANDOM_AT..)?.first_chunk()?,
+            session_id: part(&walk.session_id)?,
+            suites: part(&walk.suites)?,
+            server_name: walk.server_name.as_ref().and_then(part),
             has_key_share: walk.key_shares.is_some(),
-            key_shares: part(walk.key_shares.unwrap_or_default())?,
+            key_shares: walk.key_shares.as_ref().and_then(part).unwrap_or_default(),
         })
     }
 
@@ -468,6 +482,25 @@ pub(crate) mod tests {
         let twelve = refragment(&record, &sizes);
         assert_eq!(assemble(&twelve), Progress::Impossible);
         assert_eq!(assemble(&twelve[..11 * 6 - 1]), Progress::Partial);
+    }
+
+    #[test]
+    fn what_was_read_while_it_arrived_is_what_the_message_says() {
+        for recorded in recorded_hellos() {
+            for size in [1 << 14, 300, recorded.record.len() / 2] {
+                let stream = refragment(&recorded.record, &[size]);
+                let mut assembler = Assembler::default();
+                for end in (0..stream.len()).step_by(97) {
+                    assert_eq!(assembler.advance(&stream[..end]), Progress::Partial, "{end}");
+                    assert!(assembler.hello(&assembler.message(&stream[..end])).is_none(), "{end}");
+                }
+                assert_eq!(assembler.advance(&stream), Progress::Complete(stream.len()));
+                let message = assembler.message(&stream);
+                let (read, parsed) = (assembler.hello(&message).unwrap(), ClientHello::parse(&message).unwrap());
+                assert_eq!(format!("{read:?}"), format!("{parsed:?}"), "records of {size}");
+                assert_eq!(read.message.len(), recorded.record.len() - RECORD_HEADER);
+            }
+        }
     }
 
     #[test]

@@ -114,7 +114,7 @@ impl<'a, I: Iterator<Item = (u32, &'a str)>> Reader<'a, I> {
                 }
             }
             Some('[') if !is_bracketed_address(trimmed) => self.array(number, trimmed.get(1..).unwrap_or("")),
-            Some('{') => Err(SyntaxError::InlineTable(keys_of_inline_table(trimmed, name))),
+            Some('{') => Err(SyntaxError::InlineTable(keys_of_table(trimmed, name, 0))),
             _ => Ok(RawValue::One(without_comment(text).trim().to_owned())),
         }
     }
@@ -255,14 +255,11 @@ fn path(text: &str, end: char) -> Result<(String, &str), SyntaxError> {
     }
 }
 
-/// The keys that an inline table stands for, each with `name` in front; those behind something odd are left out.
-fn keys_of_inline_table(text: &str, name: &str) -> Vec<String> {
-    keys_of_table(text, name, 0)
-}
-
 /// Tables within tables are followed so far: no key has more parts.
 const NESTED_MAX: u32 = 4;
 
+/// The keys that an inline table stands for, each with `name` in front; those behind something odd are left out. It is
+/// `depth` tables deep.
 fn keys_of_table(text: &str, name: &str, depth: u32) -> Vec<String> {
     let mut keys = Vec::new();
     let mut rest = text.strip_prefix('{').unwrap_or(text);

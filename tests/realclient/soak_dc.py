@@ -30,8 +30,6 @@ class SoakDc:
     def __init__(self, pace: Pace, patience_secs: float = PATIENCE_SECS) -> None:
         self._pace = pace
         self._patience_secs = patience_secs
-        # Connections that are open now.
-        self.open = 0
         self.faults: list[str] = []
 
     async def listen(self, host: str, port: int) -> asyncio.Server:
@@ -39,7 +37,6 @@ class SoakDc:
         return await asyncio.start_server(self._serve, host, port, backlog=1024)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.open += 1
         try:
             async with asyncio.timeout(self._patience_secs):
                 streams = obfuscated2.accept(await reader.readexactly(obfuscated2.FRAME_SIZE))
@@ -49,7 +46,6 @@ class SoakDc:
         except (OSError, TimeoutError, asyncio.IncompleteReadError):
             pass  # Some clients leave in the middle; what a good one misses, it notices itself.
         finally:
-            self.open -= 1
             writer.close()
 
 

@@ -398,9 +398,9 @@ fn a_stream_is_no_witness_of_the_clock() {
     app.write(1, b"in");
     assert_eq!(app.read(1, 2), b"in");
     for host in 2..5 {
-        let hello = Hello { clock_offset_secs: 50, ..Hello::default() }.sign();
+        let hello = Hello { clock_offset_secs: 50, ..Hello::default() };
         let stream = socket::connect_from(Ipv4Addr::new(127, 0, 0, host), proxy.address);
-        client::greet(stream, &hello, &KEY).unwrap().open(PADDED, 2).ping(100, 1);
+        client::greeted_over(stream, &hello).unwrap().open(PADDED, 2).ping(100, 1);
     }
     let log = socket::wait_for("the line of a minute", Duration::from_secs(90), || {
         Some(proxy.log()).filter(|log| log.contains("INFO the last minute clients=4") && log.contains("WARN the clock"))

@@ -18,6 +18,7 @@ use rustix::thread::set_no_new_privs;
 use crate::config::Config;
 use crate::log::notice;
 use crate::net::sockopts::CONGESTION_CONTROL;
+use crate::net::turn;
 use crate::proxy::{Proxy, StartError};
 use notify::Supervisor;
 use signals::{Signals, Wish};
@@ -70,7 +71,14 @@ pub fn run(config: Config, path: Option<&Path>, lock: Option<&Path>) -> Result<(
                 None => pending().await,
             }
         };
-        proxy.serve().or(supervisor.keep_watchdog()).or(obey).or(held).or(status::tell(&proxy)).await;
+        turn::first_over(vec![
+            proxy.serve().boxed(),
+            supervisor.keep_watchdog().boxed(),
+            obey.boxed(),
+            held.boxed(),
+            status::tell(&proxy).boxed(),
+        ])
+        .await;
         log::info!("stopping, running connections may end");
         supervisor.stopping();
         proxy.shutdown().or(supervisor.keep_watchdog()).or(signals.stop()).await;

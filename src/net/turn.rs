@@ -9,7 +9,10 @@ use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::TcpStream;
-use std::task::{Context, Poll};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
 
 use async_io::Async;
 use futures_lite::{AsyncWrite, AsyncWriteExt as _};
@@ -38,6 +41,49 @@ pub(crate) fn poll(context: &mut Context<'_>) -> Poll<()> {
     DONE.set(done + 1);
     Poll::Ready(())
 }
+
+/// Waits for the first of several futures; the others are dropped then. Each is polled when it was woken itself: else each
+/// would try its socket again whenever another has something to do. An executor within the executor would do the same,
+/// but it runs what is always ready hundreds of times before anybody else has a turn.
+pub(crate) fn first_over<'a, T>(futures: Vec<Boxed<'a, T>>) -> impl Future<Output = T> + Send + use<'a, T> {
+    let all = Arc::new(Mutex::new(Waker::noop().clone()));
+    let one = |future| {
+        let woken = Arc::new(Woken { is_woken: AtomicBool::new(true), all: all.clone() });
+        (future, Waker::from(woken.clone()), woken)
+    };
+    let mut futures: Vec<_> = futures.into_iter().map(one).collect();
+    poll_fn(move |context| {
+        all.lock().unwrap_or_else(PoisonError::into_inner).clone_from(context.waker());
+        for (future, waker, woken) in &mut futures {
+            if woken.is_woken.swap(false, Ordering::AcqRel)
+                && let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(waker))
+            {
+                return Poll::Ready(output);
+            }
+        }
+        Poll::Pending
+    })
+}
+
+/// Whether one of several futures was woken, and who polls all of them.
+struct Woken {
+    is_woken: AtomicBool,
+    all: Arc<Mutex<Waker>>,
+}
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.is_woken.store(true, Ordering::Release);
+        self.all.lock().unwrap_or_else(PoisonError::into_inner).wake_by_ref();
+    }
+}
+
+/// A future among others of any kind.
+pub(crate) type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Does one operation on a socket in our turn. The wait comes first: what has been received is never lost with a future
 /// that is dropped.
@@ -84,6 +130,7 @@ mod tests {
     use crate::net::deadline;
     use futures_lite::future::yield_now;
     use std::future::ready;
+    use std::sync::atomic::AtomicU32;
     use std::time::{Duration, Instant};
 
     #[test]
@@ -102,6 +149,23 @@ mod tests {
         };
         async_io::block_on(futures_lite::future::or(flood, other));
         assert!(others >= 99, "{others}");
+    }
+
+    #[test]
+    fn who_is_woken_wakes_none_of_those_beside_it() {
+        let polls = &AtomicU32::new(0);
+        let quiet = poll_fn(|_| {
+            polls.fetch_add(1, Ordering::Relaxed);
+            Poll::<u8>::Pending
+        });
+        let busy = async {
+            for _ in 0..100 {
+                yield_now().await;
+            }
+            7
+        };
+        assert_eq!(async_io::block_on(first_over(vec![Box::pin(quiet), Box::pin(busy)])), 7);
+        assert_eq!(polls.load(Ordering::Relaxed), 1);
     }
 
     #[test]

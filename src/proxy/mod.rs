@@ -58,6 +58,7 @@ use smol::{Executor, Task};
 
 use crate::config::Config;
 use crate::event::Traffic;
+use crate::net::turn;
 use crate::stats::Figures;
 use entrance::admission;
 use entrance::handshake::{self, Verdict};
@@ -139,10 +140,9 @@ impl Proxy {
                 }
             }
         });
-        let log = async { self.shared.recorder.summary.log_forever().await };
-        // Boxed, for the compiler does not look that deep into futures within futures.
-        let upkeep = watch::watch(&self.shared).boxed().or(upkeep::keep(&self.shared).boxed());
-        self.executor.run(accept.or(log).or(upkeep)).await;
+        let log = self.shared.recorder.summary.log_forever();
+        let (watch, upkeep) = (watch::watch(&self.shared), upkeep::keep(&self.shared));
+        self.executor.run(turn::first_over(vec![accept.boxed(), log.boxed(), watch.boxed(), upkeep.boxed()])).await;
     }
 
     /// Serves the connections that there are, without accepting new ones, until the last has ended, or for as long as

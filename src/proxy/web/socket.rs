@@ -12,7 +12,8 @@ use super::http::{Connection, write_all};
 use super::link::{Link, Reservation};
 use super::upload::{self, Applied};
 use super::{Shared, refused};
-use crate::net::{deadline, turn};
+use crate::net::deadline::{self, Patience};
+use crate::net::turn;
 use crate::proto::web::session::Answer;
 use crate::proto::web::socket::{self as protocol, Messages, PROTOCOL_ERROR, Said};
 
@@ -66,7 +67,7 @@ async fn read(
     (begun, pongs): (Vec<u8>, Sender<Vec<u8>>),
 ) -> Option<u16> {
     let (mut messages, mut memory) = (Messages::default(), Reservation::new(&shared.web.account));
-    let mut received = begun;
+    let (mut received, mut silence) = (begun, Patience::new(SILENCE));
     loop {
         let mut input = received.as_slice();
         while !input.is_empty() {
@@ -93,9 +94,9 @@ async fn read(
         deadline::within(ROOM_LIMIT, is_there).await?;
         // Nothing is held while nothing comes.
         received = Vec::new();
-        deadline::within(SILENCE, turn::readable(&connection.socket)).await?.ok()?;
+        silence.wait(turn::readable(&connection.socket)).await?.ok()?;
         received.resize(CHUNK, 0);
-        let length = deadline::within(SILENCE, turn::take((&connection.socket).read(&mut received))).await?.ok()?;
+        let length = silence.wait(turn::take((&connection.socket).read(&mut received))).await?.ok()?;
         if length == 0 {
             return None;
         }
@@ -135,10 +136,11 @@ enum Next {
 /// Sends what waits for the app.
 async fn write(shared: &Shared, connection: &Connection, link: &Link, pongs: Receiver<Vec<u8>>) -> Option<u16> {
     let ticket = link.lock().take_place();
+    let mut patience = Patience::new(PING);
     loop {
         let batch = async { Some(Next::Answer(poll_fn(|context| link.lock().poll_batch(ticket, context)).await)) };
         let pong = async { pongs.recv().await.ok().map(Next::Pong) };
-        let (head, batch) = match deadline::within(PING, batch.or(pong)).await {
+        let (head, batch) = match patience.wait(batch.or(pong)).await {
             None => (protocol::ping(), Arc::default()),
             Some(Some(Next::Pong(pong))) => (pong, Arc::default()),
             Some(Some(Next::Answer(Answer::Batch(batch)))) => {

@@ -1,10 +1,12 @@
 //! Telegram's WEB proxy, the relay's side: what comes over HTTP and WebSocket from a page that a browser engine has
 //! loaded, and what goes back. Bytes in, verdicts out; the sockets are in `proxy::web`.
 //!
-//! An app carries its connections as *streams* (`frame`) in one *session* (`session`). The session is made with a
-//! capability, which the app derives from the secret (`site`), and a short-lived token (`token`); requests that carry
-//! neither are not ours (`request`). The page that is loaded first is written by us (`page`).
+//! An app carries its connections as *streams* (`frame`) in one *session* (`session`; what waits there for the app is in
+//! `buffer`). The session is made with a capability, which the app derives from the secret (`site`), and a short-lived
+//! token (`token`); requests that carry neither are not ours (`request`). The page that is loaded first is written by us
+//! (`page`).
 
+pub(crate) mod buffer;
 pub(crate) mod ciphers;
 pub(crate) mod closed;
 pub(crate) mod frame;

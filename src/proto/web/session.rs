@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
+use super::buffer::Bytes;
 use super::closed::Closed;
 use super::frame::{self, DATA_MAX, Frame, Frames, HEADER};
 use super::stream::{Stream, WINDOW, keep, wake};
@@ -28,12 +29,12 @@ const ITEM: usize = 64;
 const ALWAYS: usize = 4 << 10;
 
 /// Frames on their way to the app.
-pub(crate) type Batch = Vec<Box<[u8]>>;
+pub(crate) type Batch = Vec<Bytes>;
 
 /// What waits for the app.
 struct Item {
     id: u32,
-    frame: Box<[u8]>,
+    frame: Bytes,
 }
 
 /// What became of a batch of the app.
@@ -259,14 +260,14 @@ impl Session {
     }
 
     /// Takes a DATA frame: bytes of a stream's DC with room for a header before them.
-    pub(crate) fn send(&mut self, id: u32, mut frame: Vec<u8>) {
+    pub(crate) fn send(&mut self, id: u32, mut frame: Bytes) {
         let Some(stream) = self.stream(id) else { return };
         let payload = frame.len().saturating_sub(HEADER);
         if let Some(header) = frame.first_chunk_mut() {
             *header = frame::data_header(id, payload);
         }
         stream.send(payload, frame.len());
-        self.push(id, frame.into());
+        self.push(id, frame);
     }
 
     /// A stream's DC is done, or there is none: the app learns that after what was sent before.
@@ -276,7 +277,7 @@ impl Session {
                 self.refused.push(id);
                 wake(&mut self.poll);
             }
-            Some(_) => self.push(id, frame::close(id).into()),
+            Some(_) => self.push(id, frame::close(id).to_vec().into()),
             None => {}
         }
     }
@@ -326,7 +327,7 @@ impl Session {
         }
         let batch = Arc::new(self.take());
         self.cursor = self.cursor.wrapping_add(1);
-        self.last_len = batch.iter().map(|frame| frame.len()).sum();
+        self.last_len = batch.iter().map(Bytes::held).sum();
         self.last = Some(batch.clone());
         self.wake_for_room();
         Poll::Ready(Answer::Batch(batch))
@@ -363,7 +364,7 @@ impl Session {
             }
             let Some(Item { id, frame }) = self.waiting.pop_front() else { break };
             (frames, length) = (frames + 1, length + frame.len());
-            self.waiting_len -= frame.len();
+            self.waiting_len -= frame.held();
             if let Some(stream) = self.stream(id) {
                 stream.waiting -= frame.len();
             }
@@ -375,8 +376,8 @@ impl Session {
         batch
     }
 
-    fn push(&mut self, id: u32, frame: Box<[u8]>) {
-        self.waiting_len += frame.len();
+    fn push(&mut self, id: u32, frame: Bytes) {
+        self.waiting_len += frame.held();
         self.waiting.push_back(Item { id, frame });
         wake(&mut self.poll);
     }
@@ -389,7 +390,7 @@ impl Session {
         closed.sort_unstable();
         self.refused.retain(|id| closed.binary_search(id).is_err());
         self.waiting.retain(|item| closed.binary_search(&item.id).is_err());
-        self.waiting_len = self.waiting.iter().map(|item| item.frame.len()).sum();
+        self.waiting_len = self.waiting.iter().map(|item| item.frame.held()).sum();
         self.wake_for_room();
     }
 

@@ -150,8 +150,9 @@ async fn create(
             random::fill(&mut bytes);
             let token = base64url::encode(&bytes);
             let Some(name) = token::name(&token) else { return Reply::Nothing("session") };
-            let carrier = (shared.config().web.carrier, web.batch_len);
-            let link = Link::new(carrier, (bootstrap.to_owned(), token), client, &web.account, &shared.recorder);
+            let carrier = shared.config().web.carrier;
+            let batches = (carrier, web.batch_of(carrier));
+            let link = Link::new(batches, (bootstrap.to_owned(), token), client, &web.account, &shared.recorder);
             let link = Arc::new(link);
             links.insert(name, link.clone());
             link
@@ -160,7 +161,7 @@ async fn create(
     link.see(web.now());
     let (token, mode) = (&link.token, link.carrier.as_str());
     let fields = format!("{OCTETS}X-Session-Token: {token}\r\nX-Down-Cursor: 0\r\nX-Carrier-Mode: {mode}\r\n");
-    Reply::Is("200 OK", fields, Arc::new(vec![WELCOME.into()]))
+    Reply::Is("200 OK", fields, Arc::new(vec![WELCOME.to_vec().into()]))
 }
 
 fn find(shared: &Shared, session: &Name) -> Option<Arc<Link>> {

@@ -13,20 +13,17 @@ use std::time::{Duration, Instant};
 
 use async_io::Async;
 use futures_lite::AsyncWrite as _;
-use rustix::buffer::spare_capacity;
+use rustix::io::Errno;
 
 use super::SWEEP;
 use super::link::Link;
 use crate::event::Traffic;
 use crate::net::turn;
+use crate::proto::web::buffer::Bytes;
 use crate::proto::web::ciphers::Ciphers;
 use crate::proto::web::frame::HEADER;
 use crate::proxy::relay::{Cause, Watch};
 
-/// What is received at first, bytes; it doubles as long as it is filled.
-const RECEIVE_MIN: usize = 4 << 10;
-/// What is received at once at most, bytes.
-const RECEIVE_MAX: usize = 64 << 10;
 /// Time between two reports of traffic.
 const REPORT: Duration = Duration::from_secs(15);
 
@@ -37,8 +34,6 @@ pub(super) struct Flow {
     dc: Async<TcpStream>,
     /// The DC has said all it had to, for now.
     is_drained: bool,
-    /// What is to be received at once.
-    wanted: usize,
     ciphers: Ciphers,
     /// What is being sent to the DC, of which `sent` bytes are with it and `counted` are the app's.
     upload: Vec<u8>,
@@ -59,9 +54,8 @@ impl Flow {
     ) -> Self {
         let turns = u16::try_from(idle.as_millis().div_ceil(SWEEP.as_millis())).unwrap_or(u16::MAX - 1);
         link.lock().may_rest(id, turns);
-        let (is_drained, wanted) = (false, RECEIVE_MIN);
-        let told = Told::new(watch);
-        Self { link: link.clone(), id, dc, is_drained, wanted, ciphers, upload: opening, sent: 0, counted: early, told }
+        let (is_drained, told) = (false, Told::new(watch));
+        Self { link: link.clone(), id, dc, is_drained, ciphers, upload: opening, sent: 0, counted: early, told }
     }
 
     /// Tells of the end.
@@ -112,31 +106,32 @@ impl Flow {
     fn poll_download(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             if self.is_drained {
-                ready!(self.dc.poll_readable(context))?;
+                let Poll::Ready(ready) = self.dc.poll_readable(context) else {
+                    self.ciphers.rest_for_client();
+                    return Poll::Pending;
+                };
+                ready?;
                 self.is_drained = false;
             }
             let room = self.link.lock().poll_room(self.id, self.link.allowance(), context);
             let Some(room) = ready!(room) else { return Poll::Ready(Ok(())) };
             ready!(turn::poll(context));
-            let most = room.min(self.wanted);
-            let mut frame = Vec::with_capacity(HEADER + most);
-            frame.extend([0; HEADER]);
-            match rustix::io::read(self.dc.get_ref(), spare_capacity(&mut frame)).map_err(io::Error::from) {
+            let mut frame = self.link.buffers().take();
+            let payload = frame.get_mut(HEADER..).unwrap_or_default();
+            let most = room.min(payload.len());
+            match rustix::io::read(self.dc.get_ref(), payload.get_mut(..most).unwrap_or_default()) {
                 Ok(0) => return Poll::Ready(Ok(())),
-                Ok(payload) => self.take_download(frame, payload, most),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    self.is_drained = true;
-                    self.ciphers.rest_for_client();
-                }
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Poll::Ready(Err(error)),
+                Ok(payload) => self.take_download(frame.cut(HEADER + payload)),
+                Err(Errno::AGAIN) => self.is_drained = true,
+                Err(Errno::INTR) => {}
+                Err(error) => return Poll::Ready(Err(error.into())),
             }
         }
     }
 
     /// Passes what a DC has said on, in a frame whose header is not written yet.
-    fn take_download(&mut self, mut frame: Vec<u8>, payload: usize, most: usize) {
-        self.wanted = if payload == most { (self.wanted * 2).min(RECEIVE_MAX) } else { RECEIVE_MIN };
+    fn take_download(&mut self, mut frame: Bytes) {
+        let payload = frame.len().saturating_sub(HEADER);
         self.ciphers.for_client(frame.get_mut(HEADER..).unwrap_or_default());
         self.link.lock().send(self.id, frame);
         self.told.moved(Traffic { from_client: 0, to_client: payload as u64 });

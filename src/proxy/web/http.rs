@@ -11,6 +11,7 @@ use futures_lite::{AsyncReadExt as _, AsyncWriteExt as _};
 use super::link::Reservation;
 use crate::net::{deadline, turn};
 use crate::proto::web::BATCH_MAX;
+use crate::proto::web::buffer::Bytes;
 use crate::proto::web::request::{self, Body, HEAD_MAX, Head, Parsed};
 use crate::proto::web::site::Site;
 
@@ -234,7 +235,7 @@ impl Connection {
     }
 
     /// Sends an answer, and says whether the connection is of use.
-    pub(super) async fn reply(&mut self, status: &str, fields: &str, body: &[Box<[u8]>]) -> bool {
+    pub(super) async fn reply(&mut self, status: &str, fields: &str, body: &[Bytes]) -> bool {
         let length: usize = body.iter().map(|part| part.len()).sum();
         // An answer without content has no length either.
         let length = if status.starts_with("204") { String::new() } else { format!("Content-Length: {length}\r\n") };

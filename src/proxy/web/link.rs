@@ -6,12 +6,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::config::Carrier;
 use crate::event::Event;
+use crate::proto::web::buffer::{BUFFER, Buffers};
 use crate::proto::web::session::Session;
 use crate::proxy::visit::Recorder;
 
 /// What one session may have waiting for its app, and as much for its DCs: this part of what is left. So however many
 /// take nothing, something is left for one more.
 const SESSION_PART: usize = 4;
+/// What the buffers may take that nobody uses, as a part of all, and at most, bytes: what a batch of a WebSocket and the
+/// next one take, which is less than a processor's second cache has.
+const SPARE_PART: usize = 8;
+const SPARE_MAX: usize = 10 * BUFFER;
 /// What one body may take: this part of what is left.
 const BODY_PART: usize = 2;
 
@@ -19,13 +24,21 @@ const BODY_PART: usize = 2;
 pub(super) struct Account {
     held: AtomicUsize,
     cap: usize,
+    buffers: Arc<Buffers>,
     /// One body is being received for which there was no room.
     is_overdrawn: AtomicBool,
 }
 
 impl Account {
     pub(super) fn new(cap: usize) -> Self {
-        Self { held: AtomicUsize::new(0), cap, is_overdrawn: AtomicBool::new(false) }
+        let spare = (cap / SPARE_PART).min(SPARE_MAX) / BUFFER * BUFFER;
+        let (held, is_overdrawn) = (AtomicUsize::new(0), AtomicBool::new(false));
+        Self { held, cap: cap - spare, buffers: Arc::new(Buffers::new(spare)), is_overdrawn }
+    }
+
+    /// Gives the memory back that nobody uses.
+    pub(super) fn tidy(&self) {
+        self.buffers.clear();
     }
 
     fn left(&self) -> usize {
@@ -130,6 +143,10 @@ impl Link {
     pub(super) fn lock(&self) -> Locked<'_> {
         let session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
         Locked { held: session.held(), account: &self.account, session }
+    }
+
+    pub(super) fn buffers(&self) -> &Arc<Buffers> {
+        &self.account.buffers
     }
 
     /// Bytes that may wait for its app, and as many for its DCs.

@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 use async_io::{Async, Timer};
 use smol::Executor;
 
-use crate::config::Config;
+use crate::config::{Carrier, Config};
 use crate::event::Event;
 use crate::guard::rate::Rate;
 use crate::proto::web::site::Site;
@@ -114,6 +114,15 @@ impl Web {
         self.is_draining.store(true, Ordering::Relaxed);
     }
 
+    /// Bytes of a batch to an app. One that is asked for is all that comes in a round trip. What goes over a WebSocket is
+    /// sent as long as there is room, the sooner the better: while it is still in the processor's cache.
+    fn batch_of(&self, carrier: Carrier) -> usize {
+        match carrier {
+            Carrier::Https => self.batch_len,
+            Carrier::Websocket => BATCHES.0,
+        }
+    }
+
     fn is_draining(&self) -> bool {
         self.is_draining.load(Ordering::Relaxed)
     }
@@ -176,6 +185,7 @@ impl Web {
             }
             !is_old
         });
+        self.account.tidy();
     }
 }
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import subprocess
 import tempfile
 import time
@@ -104,6 +105,11 @@ class Router:
             raise Failed(f"mtg has ended: {await self.do('tail -n 3 /log/now')}")
         names = ("VmRSS", "RssAnon", "Descriptors", "MemAvailable", "Hellos", "Log")
         return Figures(*(found[name] for name in names))
+
+    async def fronted(self) -> int:
+        """Strangers that mtg has at the front."""
+        told: int = json.loads(await self.do("mtg status --json /etc/mtg.conf"))["strangers"]
+        return told
 
     async def set_clock(self, unix_secs: float) -> None:
         """Step it."""

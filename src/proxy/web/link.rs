@@ -13,10 +13,10 @@ use crate::proxy::visit::Recorder;
 /// What one session may have waiting for its app, and as much for its DCs: this part of what is left. So however many
 /// take nothing, something is left for one more.
 const SESSION_PART: usize = 4;
-/// What the buffers may take that nobody uses, as a part of all, and at most, bytes: what a batch of a WebSocket and the
-/// next one take, which is less than a processor's second cache has.
-const SPARE_PART: usize = 8;
-const SPARE_MAX: usize = 10 * BUFFER;
+/// What the buffers may take that nobody uses, as a part of all, and at most, bytes: two batches that are asked for, the
+/// one on its way and the next.
+const SPARE_PART: usize = 4;
+const SPARE_MAX: usize = 34 * BUFFER;
 /// What one body may take: this part of what is left.
 const BODY_PART: usize = 2;
 

@@ -345,15 +345,20 @@ fn downloads_are_spaced_when_asked_for_and_messages_are_not() {
         assert!(elapsed > Duration::from_millis(400), "3 MiB in {elapsed:?}");
         assert!(records.contains(&MAX_RECORD), "{records:?}");
         assert_eq!(records[0] <= 1203 && records[1] <= 2389, drs == "true", "{records:?}");
-        let round_trips = (0..50).map(|seed| {
+        // Held back, some of them would take more than 30 ms. On a busy machine others do as well, of which a client of a
+        // proxy without pauses, at the same time, tells.
+        let unspaced = Setup::new().dc(2, dc.address).start();
+        let mut others = session(unspaced.address, 2);
+        let (mut late, mut late_others) = (0, 0);
+        for seed in 0..50 {
             thread::sleep(Duration::from_millis(30));
-            let started = Instant::now();
-            client.ping(1000, seed);
-            started.elapsed()
-        });
-        // Held back, some of them would take more than 30 ms.
-        let late = round_trips.filter(|took| *took > Duration::from_millis(15)).count();
-        assert!(late < 5, "{late} of 50 messages were late");
+            for (client, late) in [(&mut client, &mut late), (&mut others, &mut late_others)] {
+                let started = Instant::now();
+                client.ping(1000, seed);
+                *late += usize::from(started.elapsed() > Duration::from_millis(15));
+            }
+        }
+        assert!(late < 5 + 2 * late_others, "{late} of 50 messages were late, {late_others} without pauses");
     }
 }
 

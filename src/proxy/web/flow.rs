@@ -39,7 +39,7 @@ pub(super) struct Flow {
     upload: Vec<u8>,
     sent: usize,
     counted: usize,
-    told: Told,
+    reporter: Reporter,
 }
 
 impl Flow {
@@ -54,13 +54,13 @@ impl Flow {
     ) -> Self {
         let turns = u16::try_from(idle.as_millis().div_ceil(SWEEP.as_millis())).unwrap_or(u16::MAX - 1);
         link.lock().may_rest(id, turns);
-        let (is_drained, told) = (false, Told::new(watch));
-        Self { link: link.clone(), id, dc, is_drained, ciphers, upload: opening, sent: 0, counted: early, told }
+        let (is_drained, reporter) = (false, Reporter::new(watch));
+        Self { link: link.clone(), id, dc, is_drained, ciphers, upload: opening, sent: 0, counted: early, reporter }
     }
 
     /// Tells of the end.
     pub(super) fn end(mut self, cause: Cause) {
-        self.told.end(cause);
+        self.reporter.end(cause);
     }
 
     fn poll_upload(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -99,7 +99,7 @@ impl Flow {
         let counted = std::mem::take(&mut self.counted);
         if counted > 0 {
             self.link.lock().took(self.id, counted);
-            self.told.moved(Traffic { from_client: counted as u64, to_client: 0 });
+            self.reporter.moved(Traffic { from_client: counted as u64, to_client: 0 });
         }
     }
 
@@ -134,7 +134,7 @@ impl Flow {
         let payload = frame.len().saturating_sub(HEADER);
         self.ciphers.for_client(frame.get_mut(HEADER..).unwrap_or_default());
         self.link.lock().send(self.id, frame);
-        self.told.moved(Traffic { from_client: 0, to_client: payload as u64 });
+        self.reporter.moved(Traffic { from_client: 0, to_client: payload as u64 });
     }
 }
 
@@ -155,14 +155,14 @@ impl Future for Flow {
 }
 
 /// Tells of a stream's traffic and its end.
-struct Told {
+struct Reporter {
     watch: Option<Box<dyn Watch>>,
     traffic: Traffic,
     reported: Traffic,
     reported_at: Instant,
 }
 
-impl Told {
+impl Reporter {
     fn new(watch: Box<dyn Watch>) -> Self {
         let (traffic, reported) = (Traffic::default(), Traffic::default());
         Self { watch: Some(watch), traffic, reported, reported_at: Instant::now() }
@@ -194,7 +194,7 @@ impl Told {
     }
 }
 
-impl Drop for Told {
+impl Drop for Reporter {
     fn drop(&mut self) {
         self.end(Cause::Shutdown);
     }

@@ -59,10 +59,11 @@ impl Patience {
             }
             let timer = self.timer.get_or_insert_with(|| Timer::at(deadline));
             while Pin::new(&mut *timer).poll(context).is_ready() {
+                // One that has come is none any more, until it is set again.
+                timer.set_at(deadline);
                 if Instant::now() >= deadline {
                     return Poll::Ready(None);
                 }
-                timer.set_at(deadline);
             }
             Poll::Pending
         })
@@ -105,18 +106,26 @@ mod tests {
 
     #[test]
     fn a_patience_ends_each_wait_after_its_limit_and_none_for_those_before() {
-        const LIMIT: Duration = Duration::from_millis(300);
+        const LIMIT: Duration = Duration::from_secs(1);
         async_io::block_on(async {
             let mut patience = Patience::new(LIMIT);
-            for _ in 0..3 {
-                // It waits, so that a timer is set, which comes while nobody waits.
-                assert_eq!(patience.wait(yield_now()).await, Some(()));
-                assert!(patience.timer.is_some());
-                Timer::after(LIMIT).await;
+            // It waits, so that a timer is set, which comes while nobody waits.
+            assert_eq!(patience.wait(yield_now()).await, Some(()));
+            assert!(patience.timer.is_some());
+            Timer::after(LIMIT).await;
+            assert_eq!(patience.wait(yield_now()).await, Some(()));
+            for is_busy in [false, true, false] {
+                let began = Instant::now();
+                let never = poll_fn(|_| {
+                    // The time may be over between the look at the clock and the timer.
+                    if is_busy {
+                        std::thread::sleep(LIMIT);
+                    }
+                    Poll::<()>::Pending
+                });
+                assert_eq!(until(began + 30 * LIMIT, patience.wait(never)).await, Some(None));
+                assert!(began.elapsed() >= LIMIT);
             }
-            let began = Instant::now();
-            assert_eq!(patience.wait(std::future::pending::<()>()).await, None);
-            assert!(began.elapsed() >= LIMIT);
         });
     }
 

@@ -103,6 +103,8 @@ def own_network() -> None:
         subprocess.run(["ip", *words.split()], check=True)
     with Path("/etc/hosts").open("a", encoding="ascii") as hosts:
         hosts.write(f"{ADDRESS} {SITE}\n{ACME_ADDRESS} {ACME}\n")
+    # It may be a link to where nothing is any more.
+    Path("/etc/resolv.conf").unlink(missing_ok=True)
     Path("/etc/resolv.conf").write_text("nameserver 127.0.0.3\n", "ascii")
 
 

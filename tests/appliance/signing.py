@@ -56,11 +56,13 @@ def swap_file(dist: Path) -> None:
     sum_all(dist)
 
 
-def write_provenance(dist: Path, second: str | None) -> None:
-    """That of the one binary, with the sum that the second folder gave."""
+def write_provenance(dist: Path, second: str | None, **notes: bool) -> None:
+    """That of the one binary, with the sum that the second folder gave, and notes on the sources."""
     digest = hashlib.sha256((dist / BINARY).read_bytes()).hexdigest()
     seconds = [{"name": BINARY, "digest": {"sha256": second or digest}}] if second != "" else []
-    told = {"subject": [{"name": BINARY, "digest": {"sha256": digest}}], "predicate": {"runDetails": {"byproducts": seconds}}}
+    sources = {"resolvedDependencies": [{"uri": "git:mtg", "annotations": notes}]}
+    predicate = {"buildDefinition": sources, "runDetails": {"byproducts": seconds}}
+    told = {"subject": [{"name": BINARY, "digest": {"sha256": digest}}], "predicate": predicate}
     (dist / "provenance.json").write_text(json.dumps(told))
     sum_all(dist)
 
@@ -91,6 +93,7 @@ UNPROVED = {
     "a binary that was built once only": lambda dist: write_provenance(dist, ""),
     "a binary that came out differently": lambda dist: write_provenance(dist, "0" * 64),
     "a binary that is not the one that was built": publish_another,
+    "a binary of sources that are in no commit": lambda dist: write_provenance(dist, None, changed=True),
 }
 
 

@@ -72,7 +72,7 @@ def old_compiler_is_refused() -> None:
         rustc.chmod(0o755)
         environment = {**os.environ, "PATH": f"{name}:{os.environ['PATH']}", "MTG_TOOLCHAIN": "nightly"}
         done = run([ROOT / "scripts/build", "x86_64-unknown-linux-musl"], code=1, env=environment)
-    wanted = "missing: the nightly toolchain, Rust 1.92 or newer, with its source; install it with: rustup toolchain install"
+    wanted = "missing: the toolchain nightly, Rust 1.92 or newer, with its source; install it with: rustup toolchain install"
     if wanted not in done.stderr:
         raise Failed(f"it says {done.stderr[-300:]!r}")
 

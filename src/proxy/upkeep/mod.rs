@@ -11,15 +11,19 @@ pub(super) mod reporting;
 
 use futures_lite::FutureExt as _;
 
+use crate::net::turn;
 use crate::proxy::telegram::learned;
 use crate::proxy::{Shared, advice};
 
 /// Keeps up what is not kept at the connections' own times; never ends.
 pub(super) async fn keep(shared: &Shared) {
-    // Boxed, for the compiler does not look that deep into futures within futures.
-    let upkeep = lists::keep_fresh(shared).boxed().or(learned::keep_fresh(shared).boxed());
-    let upkeep = upkeep.or(advice::compare_name(shared).boxed()).or(shared.replays.keep().boxed());
-    #[cfg(feature = "tls")]
-    let upkeep = upkeep.or(pages::keep_measured(shared).boxed());
-    upkeep.await;
+    turn::first_over(vec![
+        lists::keep_fresh(shared).boxed(),
+        learned::keep_fresh(shared).boxed(),
+        advice::compare_name(shared).boxed(),
+        shared.replays.keep().boxed(),
+        #[cfg(feature = "tls")]
+        pages::keep_measured(shared).boxed(),
+    ])
+    .await;
 }

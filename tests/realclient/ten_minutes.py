@@ -45,7 +45,13 @@ PATIENCE_SECS = 60
 # What a service manager does with the services that the commands name.
 SYSTEMCTL = r"""#!/bin/sh
 set -eu
-stop() { [ ! -e /run/$1.pid ] || { kill "$(cat /run/$1.pid)" && while kill -0 "$(cat /run/$1.pid)" 2>/dev/null; do sleep 0.1; done; } || true; }
+stop() {
+    [ -e /run/$1.pid ] || return 0
+    pid=$(cat /run/$1.pid)
+    # It may have ended by itself.
+    kill "$pid" 2>/dev/null || return 0
+    while kill -0 "$pid" 2>/dev/null; do sleep 0.1; done
+}
 unit=/usr/lib/systemd/system/mtg.service
 case "$*" in
 daemon-reload) ;;
@@ -216,6 +222,7 @@ class Server:
         equal([link for link in links if link["grade"] != "ok"], [], "links that are not good")
 
     def _link(self, commands: str) -> None:
+        # Its exit code also tells of what there is not in this network; _doctor looks at what is said of the chain.
         printed = self._commands(commands.replace("mtg doctor", "mtg doctor || true"))
         path = re.search(r"(?m)^web\.path *= *(\S+)", Path("/etc/mtg.conf").read_text("ascii"))[1]
         for part in ("tg://webproxy?", SITE, path, "█"):

@@ -8,6 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use support::client::{Greeted, Session, greeted, greeted_over, session};
+use support::crowd::patient_server;
 use support::dc::{EchoDc, FakeDc};
 use support::front::FakeFront;
 use support::hello::Hello;
@@ -223,6 +224,28 @@ fn front_that_leads_back_through_a_router_is_refused() {
     proxy.wait_for_open_files(30);
     session(proxy.address, 2).ping(100, 1);
     assert_eq!(proxy.log().matches("WARN").count(), 1, "{}", proxy.log());
+}
+
+/// Where visitors come from our own host, one may have the port of one of our own connections by chance.
+#[test]
+fn visitor_with_a_port_of_our_own_makes_no_loop_of_a_front_that_is_mute() {
+    let (dc, (front, kept)) = (EchoDc::listen(), patient_server());
+    let proxy = Setup::new().front(front).dc(2, dc.address).set("proxy-protocol-listener", "true").start();
+    let visit = |port: u16| {
+        let mut stream = socket::connect(proxy.address);
+        let header = format!("PROXY TCP4 127.0.0.1 127.0.0.1 {port} 443\r\n");
+        stream.write_all(&[header.as_bytes(), REQUEST].concat()).unwrap();
+        stream
+    };
+    let _first = visit(1);
+    let own_end = socket::wait_for("a connection of ours", support::DEADLINE, || {
+        let is_first = |stream: &&TcpStream| stream.peek(&mut [0; 1000]).is_ok_and(|count| count == REQUEST.len());
+        kept.lock().unwrap().iter().find(is_first).map(|stream| stream.peer_addr().unwrap())
+    });
+    let mut second = visit(own_end.port());
+    // Until the proxy has asked the front in vain.
+    assert!(!socket::is_readable(&second, Duration::from_secs(12)), "{:?}", socket::read_to_end(&mut second));
+    assert!(!proxy.log().contains("leads back"), "{}", proxy.log());
 }
 
 #[test]

@@ -42,6 +42,8 @@ const LATER: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs
 const AT_LEAST: Duration = Duration::from_secs(1);
 /// Time for one answer.
 const ANSWER: Duration = Duration::from_secs(10);
+/// Time in which a question of ours arrives here if the front leads back to us, and is found unanswered.
+const RETURN: Duration = Duration::from_secs(4);
 /// Time for a sample, which is more than a silent front is waited for.
 const SAMPLE: Duration = Duration::from_secs(15);
 /// A flight is over when nothing has come for so long.
@@ -166,11 +168,12 @@ fn learn(shared: &Shared, offer: Offer, flight: &FirstFlight) {
 }
 
 /// Asks the front whether it leads back to us, because a visitor has the address of one of our own connections. That
-/// alone is no proof: where visitors come from our own host, they may have the same port by chance.
+/// alone is no proof: where visitors come from our own host, they may have the same port by chance. Nor is silence; only
+/// our own question is, when it arrives here.
 pub(in crate::proxy) async fn check_loop(shared: &Shared) {
     let _one_at_a_time = shared.loops.checking.lock().await;
-    if !shared.loops.is_found() && ask(shared, Offer::Classic, sends_header(shared)).await.is_err() {
-        connect::loop_found(shared);
+    if !shared.loops.is_found() {
+        let _answer = deadline::within(RETURN, ask(shared, Offer::Classic, sends_header(shared))).await;
     }
 }
 

@@ -365,6 +365,26 @@ fn floods_of_streams_are_refused_one_by_one() {
     assert!(refused >= 1800, "{refused} of 1998 streams were refused");
 }
 
+/// However fast they come: else they would keep a router busy.
+#[test]
+fn frames_that_carry_nothing_are_taken_at_a_pace() {
+    for carrier in CARRIERS {
+        let dc = EchoDc::listen();
+        let (_proxy, web) = with_dc(dc.address, carrier);
+        let mut app = App::connect(web);
+        app.open(1, 2);
+        let windows = frame(CREDIT, 1, &1_u32.to_be_bytes()).repeat(4096);
+        let began = Instant::now();
+        for _ in 0..12 {
+            app.send(&windows);
+        }
+        app.write(1, b"after all of them");
+        assert_eq!(app.read(1, 17), b"after all of them", "{carrier}");
+        // 20 000 a second, and 8192 at once.
+        assert!(began.elapsed() >= Duration::from_millis(2040), "{carrier}: {:?}", began.elapsed());
+    }
+}
+
 #[test]
 fn streams_take_places_and_leave_them() {
     let dc = EchoDc::listen();

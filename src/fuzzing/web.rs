@@ -69,14 +69,14 @@ pub(super) fn socket(input: &[u8]) {
 /// one, and holds no more than came.
 pub(super) fn frames(input: &[u8]) {
     let all: Result<Vec<_>, _> = Frames::new(input).collect();
-    let payload = frame::check(input);
-    assert_eq!(payload.is_ok(), all.is_ok() && !input.is_empty());
+    let content = frame::check(input);
+    assert_eq!(content.is_ok(), all.is_ok() && !input.is_empty());
     let mut whole = Session::new(BATCH_MAX);
     let is_taken = whole.apply(input).is_ok();
     let Ok(all) = all else { return assert!(!is_taken, "a broken batch is taken") };
     assert!(all.len() <= FRAMES_MAX);
     let payloads = all.iter().map(|frame| if let Frame::Data(_, payload) = frame { payload.len() } else { 0 });
-    assert_eq!(payload.unwrap_or(0), payloads.sum::<usize>());
+    assert_eq!(content.unwrap_or_default().payload, payloads.sum::<usize>());
     let batches: Vec<_> = all.iter().map(written).collect();
     assert_eq!(batches.concat().len(), input.len() - pong_payloads(&batches, input));
     let mut single = Session::new(BATCH_MAX);

@@ -7,6 +7,7 @@ pub(crate) mod dc_health;
 pub(crate) mod front_profile;
 pub(crate) mod iplist;
 pub(crate) mod limits;
+pub(crate) mod pace;
 pub(crate) mod pieces;
 mod queue;
 mod ranking;

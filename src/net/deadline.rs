@@ -35,6 +35,13 @@ pub(crate) fn within<T>(limit: Duration, future: impl Future<Output = T>) -> imp
     until(Instant::now() + limit, future)
 }
 
+/// Lets so much time pass; for none there is no timer.
+pub(crate) async fn rest(time: Duration) {
+    if !time.is_zero() {
+        Timer::after(time).await;
+    }
+}
+
 /// A limit for each of many waits, one behind the other. One timer does for all of them: it is set again when it has
 /// come too early.
 pub(crate) struct Patience {

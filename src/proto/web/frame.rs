@@ -67,16 +67,26 @@ impl<'a> Iterator for Frames<'a> {
     }
 }
 
-/// Payload of the DATA frames of a batch of whole, well-formed frames, of which there is at least one.
-pub(crate) fn check(batch: &[u8]) -> Result<usize, Violation> {
+/// What a batch has in it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Content {
+    /// Payload of its DATA frames, bytes.
+    pub(crate) payload: usize,
+    /// Frames that carry little or nothing.
+    pub(crate) small: usize,
+}
+
+/// A DATA frame with less payload costs more than it carries.
+const SMALL: usize = 1 << 10;
+
+/// Says what is in a batch of whole, well-formed frames, of which there is at least one.
+pub(crate) fn check(batch: &[u8]) -> Result<Content, Violation> {
     if batch.is_empty() {
         return Err(Violation);
     }
-    Frames::new(batch).try_fold(0, |sum, frame| {
-        Ok(match frame? {
-            Frame::Data(_, payload) => sum + payload.len(),
-            _ => sum,
-        })
+    Frames::new(batch).try_fold(Content::default(), |Content { payload, small }, frame| {
+        let more = if let Frame::Data(_, payload) = frame? { payload.len() } else { 0 };
+        Ok(Content { payload: payload + more, small: small + usize::from(more < SMALL) })
     })
 }
 
@@ -159,7 +169,7 @@ mod tests {
         let batch = hex("0100000100000000 0200000300000003616263 040001020000000400010000 03ffffff00000000");
         let frames = [Frame::Open(1), Frame::Data(3, b"abc"), Frame::Window(258, 65_536), Frame::Close(0xff_ffff)];
         assert_eq!(all(&batch).unwrap(), frames);
-        assert_eq!(check(&batch), Ok(3));
+        assert_eq!(check(&batch), Ok(Content { payload: 3, small: 4 }));
         assert_eq!(window(258, 65_536), hex("040001020000000400010000"));
         assert_eq!([data_header(3, 3).as_slice(), b"abc"].concat(), hex("0200000300000003616263"));
         assert_eq!(close(0xff_ffff)[..], hex("03ffffff00000000"));

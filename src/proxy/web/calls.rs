@@ -212,7 +212,11 @@ async fn up(
     let print = hasher.finish();
     memory.release();
     match apply(shared, &link, &body, Some((number, print))) {
-        Applied::Yes => Reply::empty(format!("X-Up-Ack: {number}\r\n")),
+        Applied::Yes(wait) => {
+            drop(body);
+            deadline::rest(wait).await;
+            Reply::empty(format!("X-Up-Ack: {number}\r\n"))
+        }
         Applied::NoRoom => Reply::Busy("memory"),
         Applied::Violation => Reply::Nothing("violation"),
     }

@@ -3,9 +3,12 @@
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use super::Web;
 use crate::config::Carrier;
 use crate::event::Event;
+use crate::guard::pace::Pace;
 use crate::proto::web::buffer::{BUFFER, Buffers};
 use crate::proto::web::session::Session;
 use crate::proxy::visit::Recorder;
@@ -17,6 +20,9 @@ const SESSION_PART: usize = 4;
 /// one on its way and the next.
 const SPARE_PART: usize = 4;
 const SPARE_MAX: usize = 34 * BUFFER;
+/// Frames and messages that carry little, of one session.
+const SMALL_PER_SECOND: u32 = 20_000;
+const SMALL_AT_ONCE: u32 = 8192;
 /// What one body may take: this part of what is left.
 const BODY_PART: usize = 2;
 
@@ -107,6 +113,7 @@ pub(super) struct Link {
     /// When it was asked for last, seconds.
     seen: AtomicU32,
     has_socket: AtomicBool,
+    pace: Mutex<Pace>,
     recorder: Arc<Recorder>,
 }
 
@@ -135,6 +142,7 @@ impl Link {
             account: account.clone(),
             seen: AtomicU32::new(0),
             has_socket: AtomicBool::new(false),
+            pace: Mutex::new(Pace::new(SMALL_PER_SECOND, SMALL_AT_ONCE)),
             recorder: recorder.clone(),
         }
     }
@@ -156,6 +164,13 @@ impl Link {
 
     pub(super) fn see(&self, now: u32) {
         self.seen.store(now, Ordering::Relaxed);
+    }
+
+    /// How long the session has nothing taken of it after so many things that carry little. Who has the link could keep
+    /// a processor busy with them for next to no bytes; an app has no use for a tenth of what is let through.
+    pub(super) fn wait_for(&self, small: usize, web: &Web) -> Duration {
+        let now = u64::try_from(web.started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.pace.lock().unwrap_or_else(PoisonError::into_inner).take(small, now)
     }
 
     pub(super) fn last_seen(&self) -> u32 {

@@ -71,14 +71,15 @@ async fn read(
     loop {
         let mut input = received.as_slice();
         while !input.is_empty() {
+            deadline::rest(link.wait_for(1, &shared.web)).await;
             match next(&mut messages, &mut input).await {
                 Ok(Said::Nothing) => {}
                 Ok(Said::Message(batch)) => {
                     // What waits for room is held.
-                    if !apply(shared, link, &batch).await {
-                        return Some(PROTOCOL_ERROR);
-                    }
+                    let Some(wait) = apply(shared, link, &batch).await else { return Some(PROTOCOL_ERROR) };
+                    drop(batch);
                     memory.release();
+                    deadline::rest(wait).await;
                 }
                 // One that waits to be answered is enough.
                 Ok(Said::Ping(payload)) => drop(pongs.try_send(protocol::pong(&payload))),
@@ -114,18 +115,18 @@ async fn next(messages: &mut Messages, input: &mut &[u8]) -> Result<Said, u16> {
 /// The code of an end that is nobody's fault.
 const NORMAL: u16 = 1000;
 
-/// Applies a batch when there is room, and says whether it was in order.
-async fn apply(shared: &Arc<Shared>, link: &Arc<Link>, batch: &[u8]) -> bool {
+/// Applies a batch when there is room, and says how long nothing more is to be taken; none if it was not in order.
+async fn apply(shared: &Arc<Shared>, link: &Arc<Link>, batch: &[u8]) -> Option<Duration> {
     let applied = async {
         loop {
             match upload::apply(shared, link, batch, None) {
-                Applied::Yes => return true,
-                Applied::Violation => return false,
+                Applied::Yes(wait) => return Some(wait),
+                Applied::Violation => return None,
                 Applied::NoRoom => Timer::after(ROOM_STEP).await,
             };
         }
     };
-    deadline::within(ROOM_LIMIT, applied).await.unwrap_or(false)
+    deadline::within(ROOM_LIMIT, applied).await.flatten()
 }
 
 enum Next {

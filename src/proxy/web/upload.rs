@@ -1,15 +1,17 @@
 //! Batches that come from a client, whichever way.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::link::Link;
 use super::{Shared, stream};
-use crate::proto::web::frame;
+use crate::proto::web::frame::{self, Content};
 use crate::proto::web::session::Uploaded;
 
 /// What became of a batch.
 pub(super) enum Applied {
-    Yes,
+    /// Nothing more is to be taken of the session for so long.
+    Yes(Duration),
     NoRoom,
     /// The session is over.
     Violation,
@@ -20,10 +22,14 @@ pub(super) fn apply(shared: &Arc<Shared>, link: &Arc<Link>, batch: &[u8], number
     let room = link.allowance();
     let mut session = link.lock();
     let is_new = number.map_or(Ok(true), |(number, print)| session.number(number, print));
-    let applied = match (is_new, frame::check(batch)) {
-        (Ok(false), _) => return Applied::Yes,
+    let content = frame::check(batch);
+    let small = content.map_or(0, |content| content.small);
+    let applied = match (is_new, content) {
+        (Ok(false), _) => return Applied::Yes(link.wait_for(small, &shared.web)),
         // What waits for nothing always has room: else a stream could not end.
-        (Ok(true), Ok(payload)) if payload > 0 && session.upload_len() > 0 && session.upload_len() + payload > room => {
+        (Ok(true), Ok(Content { payload, .. }))
+            if payload > 0 && session.upload_len() > 0 && session.upload_len() + payload > room =>
+        {
             return Applied::NoRoom;
         }
         (Ok(true), Ok(_)) => match number {
@@ -41,5 +47,5 @@ pub(super) fn apply(shared: &Arc<Shared>, link: &Arc<Link>, batch: &[u8], number
             return Applied::Violation;
         }
     }
-    Applied::Yes
+    Applied::Yes(link.wait_for(small, &shared.web))
 }

@@ -41,13 +41,11 @@ impl Aes256Ctr {
         self.left -= u8::try_from(head.len()).unwrap_or_default();
 
         let (whole, tail) = rest.as_chunks_mut::<BLOCK>();
-        self.cipher.encrypt_with_backend(Blocks { counter: self.counter, data: whole });
-        self.counter = self.counter.wrapping_add(whole.len() as u128);
+        self.apply_blocks(whole);
         if !tail.is_empty() {
-            self.block = [0; BLOCK];
-            let block = std::array::from_mut(&mut self.block);
-            self.cipher.encrypt_with_backend(Blocks { counter: self.counter, data: block });
-            self.counter = self.counter.wrapping_add(1);
+            let mut block = [[0; BLOCK]];
+            self.apply_blocks(&mut block);
+            [self.block] = block;
             tail.iter_mut().zip(self.block).for_each(|(byte, key)| *byte ^= key);
             self.left = u8::try_from(BLOCK - tail.len()).unwrap_or_default();
         }
@@ -55,6 +53,15 @@ impl Aes256Ctr {
 }
 
 impl Aes256Ctr {
+    /// The one place where blocks are encrypted, so that the cipher becomes part of it: with calls for each of its steps it
+    /// takes a quarter more without AES instructions.
+    #[inline(never)]
+    fn apply_blocks(&mut self, data: &mut [[u8; BLOCK]]) {
+        let counter = self.counter;
+        self.counter = counter.wrapping_add(data.len() as u128);
+        self.cipher.encrypt_with_backend(Blocks { counter, data });
+    }
+
     /// Leaves `bytes` bytes of the key stream out, at the cost of one block at most.
     pub fn skip(&mut self, bytes: u64) {
         let in_block = bytes.min(self.left.into());

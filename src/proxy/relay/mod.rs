@@ -4,6 +4,11 @@
 //! It is a hand-written state machine over edge-triggered epoll, and not tasks on an executor, because of what the
 //! difference costs on a small machine: async-io's reactor makes about twice the system calls for each message, and a
 //! future holds about twice the memory of the state that it stands for.
+//!
+//! Downloads are copied, with room for record headers between the bytes. To splice the bodies of records between headers that
+//! are written into the pipe takes two system calls for each record, and in place of a copy of 512 KiB at once it took 1.3 to
+//! 2 times as much on x86-64, about as much on aarch64 and half on mips. Pages as network cards deliver them, of one packet
+//! each, even cost plain splicing more than the copy on x86-64; and what lies in a pipe would be nobody's memory.
 
 mod conn;
 mod direction;

@@ -41,7 +41,7 @@ step() {
 
 # faults FILE: the lines in which checks, nextest and cargo say what failed.
 faults() {
-    { grep -aE '^ *(FAIL|TRY [0-9]+ FAIL|error[:[])' "$1" || true; } | tail -n "$FAULTS_TOLD" | sed 's/^ */    /'
+    sed -nE 's/^ *(FAIL|TRY [0-9]+ FAIL|error[:[])/    \1/p' "$1" | tail -n "$FAULTS_TOLD"
 }
 
 # finish: which steps failed, with what they said of it, and the last line; the exit code is 0 only if something passed

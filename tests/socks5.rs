@@ -50,6 +50,8 @@ fn proxy_without_ipv6_is_asked_for_ipv4_before_it_is_blamed() {
         if code == Some(0) {
             // Success was promised, so the client has to try again, as clients do.
             client.try_ping(100, 1).unwrap_err();
+            drop(client);
+            wait_for_line(&proxy, "connection ended");
             client = session(proxy.address, 2);
         }
         client.ping(100, 1);

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable
 
 
@@ -21,12 +20,17 @@ class Score:
         """Run one check and print its line."""
         try:
             attempt()
-        except (Failed, OSError, EOFError, ValueError, TimeoutError, subprocess.SubprocessError) as fault:
-            self._failed += 1
-            print(f"FAIL {claim}: {fault}", flush=True)
+        except Failed as fault:
+            self._fail(claim, str(fault))
+        except Exception as fault:  # noqa: BLE001: whatever it is, it is no success, and the other checks go on
+            self._fail(claim, f"{type(fault).__name__}: {fault}")
         else:
             self._passed += 1
             print(f"OK   {claim}", flush=True)
+
+    def _fail(self, claim: str, fault: str) -> None:
+        self._failed += 1
+        print(f"FAIL {claim}: {fault}", flush=True)
 
     def finish(self) -> int:
         """Print the last line; return the exit code, which is 0 only if something passed and nothing failed."""

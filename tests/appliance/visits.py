@@ -78,8 +78,13 @@ class Visits:
             score.check(f"{where}: {claim}", lambda visit=visit: loop.run(visit(), PATIENCE_SECS))
         score.check(f"{where}: the DC saw nothing broken", self._no_faults)
 
-    async def _upload(self) -> None:
+    async def _client(self) -> FakeTlsClient:
         client = await FakeTlsClient.connect(self._proxy, SECRET, DC)
+        client.receives = faketls.RECEIVED_WITHOUT_PACKETS
+        return client
+
+    async def _upload(self) -> None:
+        client = await self._client()
         try:
             await client.write(ORDER.pack(b"U", TRANSFER_BYTES))
             digest = hashlib.sha256()
@@ -92,7 +97,7 @@ class Visits:
             client.abort()
 
     async def _download(self) -> None:
-        client = await FakeTlsClient.connect(self._proxy, SECRET, DC)
+        client = await self._client()
         try:
             await client.write(ORDER.pack(b"D", TRANSFER_BYTES))
             digest = hashlib.sha256()
@@ -133,7 +138,7 @@ class Visits:
             writer.transport.abort()
 
     async def _idle(self) -> None:
-        client = await FakeTlsClient.connect(self._proxy, SECRET, DC)
+        client = await self._client()
         try:
             await client.write(ORDER.pack(b"E", len(PING)) + PING)
             _same(PING, await client.read_exactly(len(PING)))

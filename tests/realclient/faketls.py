@@ -27,6 +27,8 @@ APPLICATION_DATA = 0x17
 RANDOM = slice(11, 43)
 # What the proxy sends, as a server of TLS 1.3: 1 to 2^14 bytes, their type and a tag of 16 bytes.
 RECEIVED = range(17, 16384 + 17 + 1)
+# From a data centre that sends no packets: the proxy cannot know that more is to come, and waits for a moment only.
+RECEIVED_WITHOUT_PACKETS = range(1, RECEIVED.stop)
 MAX_PAYLOAD = 16384
 X25519 = 0x001D
 X25519_MLKEM768 = 0x11EC

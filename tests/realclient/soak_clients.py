@@ -120,8 +120,7 @@ class Clients:
 
     async def _session(self, exchanges: list[Callable[[FakeTlsClient], Awaitable[None]]]) -> None:
         client = await FakeTlsClient.connect(self._proxy, self.SECRET, random.choice((DC, -DC)), self._source())
-        # This DC sends no packets, so the proxy cannot know that more is to come, and waits for a moment only.
-        client.receives = range(1, faketls.RECEIVED.stop)
+        client.receives = faketls.RECEIVED_WITHOUT_PACKETS
         try:
             for exchange in exchanges:
                 try:

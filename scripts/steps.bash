@@ -4,6 +4,7 @@
 steps_passed=0
 steps_failed=0
 failed_steps=()
+flaky_steps=()
 # Lines about one failed check that are told again at the end, where a long log is looked at first.
 readonly FAULTS_TOLD=10
 
@@ -30,24 +31,42 @@ step() {
     if ((code == 0)); then
         steps_passed=$((steps_passed + 1))
         printf -- '-- %s: passed (%d s)\n' "$name" $((SECONDS - began))
+        ! grep --quiet '^ *FLAKY ' "$output" || flaky_steps+=("$name"$'\n'"$(faults "$output")")
     else
         steps_failed=$((steps_failed + 1))
         told=$(faults "$output")
-        failed_steps+=("$name${told:+$'\n'$told}")
+        # What nobody has foreseen ends with the words of whoever met it.
+        failed_steps+=("$name"$'\n'"${told:-$(tail -n "$FAULTS_TOLD" "$output" | sed 's/^/    /')}")
         printf -- '-- %s: FAILED (exit code %d)\n' "$name" "$code"
     fi
     rm -f "$output"
 }
 
-# faults FILE: the lines in which checks, nextest and cargo say what failed.
-faults() {
-    sed -nE 's/^ *(FAIL|TRY [0-9]+ FAIL|error[:[])/    \1/p' "$1" | tail -n "$FAULTS_TOLD"
+# again COMMAND...: for checks with real programs, which wait for the kernel's timers and for programs beside them on
+# machines that are shared. One that passes only when it is tried again is told of as FLAKY, which wants mending.
+again() {
+    set +e
+    (
+        set -e
+        "$@"
+    )
+    local code=$?
+    set -e
+    ((code != 0)) || return 0
+    printf 'FLAKY (exit code %d), tried again: %s\n' "$code" "$*"
+    "$@"
 }
 
-# finish: which steps failed, with what they said of it, and the last line; the exit code is 0 only if something passed
-# and nothing failed.
+# faults FILE: the lines in which checks, nextest and cargo say what failed.
+faults() {
+    sed -nE 's/^ *(FAIL|FLAKY|TRY [0-9]+ FAIL|error[:[])/    \1/p' "$1" | tail -n "$FAULTS_TOLD"
+}
+
+# finish: which steps failed or were flaky, with what they said of it, and the last line; the exit code is 0 only if
+# something passed and nothing failed.
 finish() {
     echo
+    ((${#flaky_steps[@]} == 0)) || printf 'FLAKY: %s\n' "${flaky_steps[@]}"
     ((steps_failed == 0)) || printf 'FAILED: %s\n' "${failed_steps[@]}"
     printf '%d passed, %d failed\n' "$steps_passed" "$steps_failed"
     ((steps_passed > 0 && steps_failed == 0))

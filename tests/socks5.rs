@@ -62,6 +62,18 @@ fn proxy_without_ipv6_is_asked_for_ipv4_before_it_is_blamed() {
 }
 
 #[test]
+fn proxy_that_resets_what_it_promised_is_asked_for_ipv4_even_if_the_client_had_not_spoken_yet() {
+    let (dc, socks5) = (EchoDc::listen(), FakeSocks5::listen(Mood::ResetsIpv6));
+    let setup = Setup::new().dc(2, "[2001:db8::1]:9000".parse().unwrap()).dc(2, dc.address);
+    let proxy = setup.set("network.proxies", &socks5.url("")).start();
+    let client = session(proxy.address, 2);
+    wait_for_line(&proxy, "reason=remote_reset bytes_in=0");
+    drop(client);
+    session(proxy.address, 2).ping(100, 1);
+    assert_eq!(socks5.targets(), ["[2001:db8::1]:9000".to_owned(), dc.address.to_string()]);
+}
+
+#[test]
 fn proxy_that_fails_for_both_families_is_blamed() {
     let (dc, socks5) = (FakeDc::listen(), FakeSocks5::listen(Mood::Refusing(1)));
     let url = socks5.url("") + "?open_threshold=1";

@@ -23,6 +23,8 @@ pub enum Mood {
     /// It has no IPv6: a request for that is answered with this code, success included, or not at all; then it ends the
     /// connection.
     WithoutIpv6(Option<u8>),
+    /// The same, but it says success and resets the connection.
+    ResetsIpv6,
 }
 
 /// A listener on loopback. Dropping it ends its listening, not what it relays.
@@ -144,7 +146,12 @@ fn talk(state: &State, mood: Mood, mut stream: TcpStream) -> Result<(), String> 
         Mood::WithoutIpv6(code) if target.starts_with('[') => {
             return code.map_or(Ok(()), |code| send(&mut stream, &reply(code))).and(Err("no IPv6".to_owned()));
         }
-        Mood::Good | Mood::Silent | Mood::WithoutIpv6(_) => {}
+        Mood::ResetsIpv6 if target.starts_with('[') => {
+            send(&mut stream, &reply(0))?;
+            // Unlike a close with linger, this resets although there are other handles.
+            return rustix::net::connect_unspec(&stream).map_err(|error| error.to_string());
+        }
+        Mood::Good | Mood::Silent | Mood::WithoutIpv6(_) | Mood::ResetsIpv6 => {}
     }
     match TcpStream::connect(&target) {
         Ok(remote) => send(&mut stream, &reply(0)).map(|()| relay(stream, remote)),

@@ -171,10 +171,16 @@ impl Visit {
     /// A proxy that promises a connection and ends it, as some do that have no IPv6, shall be asked for another address
     /// when the client tries again.
     fn learn(&self, cause: Cause, traffic: Traffic) {
-        let is_barren = traffic.from_client > 0 && traffic.to_client == 0 && self.started.elapsed() < BARREN;
+        let is_its_fault = match cause {
+            Cause::RemoteReset => true,
+            // A client that has said nothing may just have left.
+            Cause::Finished => traffic.from_client > 0,
+            _ => false,
+        };
         if let Some((dialler, address)) = &self.dialled
-            && is_barren
-            && matches!(cause, Cause::Finished | Cause::RemoteReset)
+            && is_its_fault
+            && traffic.to_client == 0
+            && self.started.elapsed() < BARREN
         {
             dialler.remember_failure(*address);
         }

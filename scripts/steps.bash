@@ -43,7 +43,8 @@ step() {
 }
 
 # again COMMAND...: for checks with real programs, which wait for the kernel's timers and for programs beside them on
-# machines that are shared. One that passes only when it is tried again is told of as FLAKY, which wants mending.
+# machines that are shared, and for what the network brings. One that passes only when it is tried again is told of as
+# FLAKY, which wants mending.
 again() {
     set +e
     (

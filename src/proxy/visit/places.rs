@@ -101,6 +101,16 @@ impl State {
         ringing
     }
 
+    /// Takes back a bell that has not been heard and says no more than that the connection counts as one at the front,
+    /// now that it is known what it counts as. That it has no place any more stays to be heard.
+    fn forget_decision(&mut self, ticket: Ticket) {
+        if let Some(bell) = self.bells.get_mut(ticket.number())
+            && matches!(bell, Bell::Rung(Preemption::AddressLimited | Preemption::MemoryLimited))
+        {
+            *bell = Bell::Silent;
+        }
+    }
+
     fn set_bell(&mut self, ticket: Ticket, wanted: Bell) {
         if let Some(bell) = self.bells.get_mut(ticket.number()) {
             *bell = wanted;
@@ -111,7 +121,10 @@ impl State {
 impl Place {
     /// Counts the place for the address that it is known to be of now.
     pub(in crate::proxy) fn identify(&self, address: IpAddr) {
-        self.places.change(|state| state.limits.identify(self.ticket, address));
+        self.places.change(|state| {
+            state.limits.identify(self.ticket, address);
+            state.forget_decision(self.ticket);
+        });
     }
 
     /// Takes note of how many bytes of a hello are kept.
@@ -121,7 +134,11 @@ impl Place {
 
     /// The connection turned out to be one for the front, which keeps its place; says whether it still has one.
     pub(in crate::proxy) fn fronted(&self) -> bool {
-        self.places.change(|state| state.limits.fronted(self.ticket))
+        self.places.change(|state| {
+            let has_place = state.limits.fronted(self.ticket);
+            state.forget_decision(self.ticket);
+            has_place
+        })
     }
 
     /// The connection turned out to be a client's: nobody takes its place from it.
@@ -222,6 +239,53 @@ mod tests {
         let places = Places::new(Caps { total: 20, strangers: 1, undecided_per_address: 1, hello_bytes: 1 });
         let place = places.admit([192, 0, 2, 1].into()).unwrap();
         (places, place)
+    }
+
+    /// The same of an address that may have one undecided.
+    fn one_undecided(address: [u8; 4]) -> (Places, Place) {
+        let places = Places::new(Caps { total: 20, strangers: 10, undecided_per_address: 1, hello_bytes: 1 });
+        let place = places.admit(address.into()).unwrap();
+        (places, place)
+    }
+
+    /// What a place learns that does not wait for long.
+    fn ask(place: &Place) -> Poll<Result<(), Preemption>> {
+        pin!(place.unless_preempted(std::future::pending::<()>())).poll(&mut Context::from_waker(Waker::noop()))
+    }
+
+    #[test]
+    fn who_is_at_the_front_anyway_hears_no_bell_that_would_send_it_there() {
+        let (places, place) = one_undecided([192, 0, 2, 1]);
+        let _newcomer = places.admit([192, 0, 2, 1].into()).unwrap();
+        assert!(place.fronted());
+        assert_eq!(ask(&place), Poll::Pending);
+        // Nobody's memory is less either.
+        let larger = places.admit([192, 0, 2, 2].into()).unwrap();
+        larger.hold(2);
+        assert!(larger.fronted());
+        assert_eq!(ask(&larger), Poll::Pending);
+        // Who has lost its place has to know.
+        let (places, place) = one_place();
+        let _newcomer = places.admit([192, 0, 2, 2].into()).unwrap();
+        assert!(!place.fronted());
+        assert_eq!(ask(&place), Poll::Ready(Err(Preemption::Evicted)));
+    }
+
+    #[test]
+    fn a_bell_for_the_balancers_count_is_none_of_the_clients_business() {
+        let (places, place) = one_undecided([192, 0, 2, 1]);
+        let _newcomer = places.admit([192, 0, 2, 1].into()).unwrap();
+        place.identify([198, 51, 100, 1].into());
+        assert_eq!(ask(&place), Poll::Pending);
+        // Its own address' count is.
+        let other = places.admit([192, 0, 2, 2].into()).unwrap();
+        other.identify([198, 51, 100, 1].into());
+        assert_eq!(ask(&place), Poll::Ready(Err(Preemption::AddressLimited)));
+        // Who has lost its place has to know.
+        let (places, place) = one_place();
+        let _newcomer = places.admit([192, 0, 2, 2].into()).unwrap();
+        place.identify([198, 51, 100, 1].into());
+        assert_eq!(ask(&place), Poll::Ready(Err(Preemption::Evicted)));
     }
 
     #[test]

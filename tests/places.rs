@@ -149,6 +149,36 @@ fn a_foreign_hello_of_an_address_over_its_cap_reaches_the_front() {
 }
 
 #[test]
+fn a_clients_hello_in_two_packets_is_answered_however_many_half_hellos_there_are() {
+    let (dc, (front, kept)) = (EchoDc::listen(), patient_server());
+    let proxy = small_router(front, &dc).start();
+    let hello = || Hello { shape: Shape::Browser, ..Hello::default() }.sign().wire;
+    let half = &hello()[..1280];
+    // As many as there is memory for.
+    let half_open = |number| {
+        let mut stranger = socket::connect_from(Ipv4Addr::new(127, 0, 3, 1 + (number % 2) as u8), proxy.address);
+        stranger.write_all(half).unwrap();
+        stranger
+    };
+    let mut crowd = Vec::new();
+    for number in 0..358 {
+        crowd.push(half_open(number));
+        if crowd.len() % 25 == 0 || crowd.len() == 358 {
+            socket::wait_for("all of them read", support::DEADLINE, || {
+                (with(&kept, half) == crowd.len()).then_some(())
+            });
+        }
+    }
+    let hello = hello();
+    let mut client = socket::connect(proxy.address);
+    client.write_all(&hello[..1448]).unwrap();
+    socket::wait_for("the first packet read", support::DEADLINE, || (with(&kept, &hello[..1448]) == 1).then_some(()));
+    client.write_all(&hello[1448..]).unwrap();
+    assert_eq!(socket::read_exactly(&mut client, 3).unwrap(), [0x16, 3, 3]);
+    assert!(crowd.iter().all(|stranger| !socket::is_readable(stranger, Duration::ZERO)), "one was closed");
+}
+
+#[test]
 fn visitors_of_the_site_behind_one_address_keep_nobody_out() {
     let (dc, (front, _kept)) = (EchoDc::listen(), patient_server());
     let proxy = Setup::new().front(front).dc(2, dc.address).start();

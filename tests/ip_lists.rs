@@ -386,3 +386,61 @@ fn listed_client_that_was_let_in_stays() {
     assert!(!is_served(&proxy, LISTED));
     client.ping(100, 2);
 }
+
+#[test]
+fn reload_reads_a_file_again_that_has_grown() {
+    let file = ListFile::new("192.0.2.1\n");
+    let setup = with_list(closing(), "blocklist", file.path()).set("defense.blocklist.update-each", "1h");
+    let proxy = setup.start();
+    wait_for_log(&proxy, "list loaded");
+    assert!(is_served(&proxy, LISTED));
+    for (list, is_listed) in [(LIST, true), ("192.0.2.1\n", false)] {
+        std::fs::write(&file.0, list).unwrap();
+        proxy.reload(&setup);
+        socket::wait_for(list, DEADLINE, || (is_served(&proxy, LISTED) != is_listed).then_some(()));
+    }
+}
+
+#[test]
+fn reload_reads_a_file_that_was_missing_at_the_start() {
+    let file = ListFile::new("");
+    std::fs::remove_file(&file.0).unwrap();
+    let setup = with_list(closing(), "allowlist", file.path()).set("defense.allowlist.update-each", "1h");
+    let proxy = setup.start();
+    wait_for_log(&proxy, "NOBODY may connect");
+    // As many failures by themselves would take more than a minute, and the next one would come after another.
+    for failures in 2..=4 {
+        proxy.reload(&setup);
+        let has_failed = || (proxy.log().matches("cannot load a list").count() >= failures).then_some(());
+        socket::wait_for("one more failure", DEADLINE, has_failed);
+    }
+    std::fs::write(&file.0, "127.0.0.1\n").unwrap();
+    proxy.reload(&setup);
+    wait_for_log(&proxy, "list loaded list=allowlist");
+    assert!(is_served(&proxy, OTHER) && !is_served(&proxy, LISTED));
+}
+
+#[test]
+fn reload_with_a_shorter_time_between_updates_counts_at_once() {
+    let server = ListServer::new(Does::Serves(LIST));
+    let setup = with_list(closing(), "blocklist", &server.url());
+    let proxy = setup.clone().set("defense.blocklist.update-each", "1h").start();
+    wait_for_log(&proxy, "list loaded");
+    proxy.reload(&setup.set("defense.blocklist.update-each", "100ms"));
+    server.wait_for_requests(3);
+}
+
+#[test]
+fn reload_leaves_a_download_alone_that_runs() {
+    let server = ListServer::new(Does::Hangs);
+    let setup = with_list(closing(), "blocklist", &server.url());
+    let setup = setup.set("network.timeout.http", "3s").set("defense.blocklist.update-each", "1h");
+    let proxy = setup.start();
+    socket::wait_for("the first request", DEADLINE, || (server.requests().len() == 1).then_some(()));
+    proxy.reload(&setup);
+    wait_for_log(&proxy, "the configuration was loaded again");
+    server.does(Does::Serves(LIST));
+    wait_for_log(&proxy, "list loaded");
+    assert!(proxy.log().contains("says nothing"), "the first download came to its own end: {}", proxy.log());
+    assert!(!is_served(&proxy, LISTED));
+}

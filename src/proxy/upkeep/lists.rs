@@ -71,6 +71,8 @@ struct State {
 struct Source {
     place: ListUrl,
     copy: Mutex<Copy>,
+    /// Sent when the settings are taken anew.
+    reloaded: Signal,
 }
 
 struct Copy {
@@ -93,7 +95,7 @@ impl Lists {
         lists
     }
 
-    /// Takes settings. What was loaded from a source that stays is kept.
+    /// Takes settings. What was loaded from a source that stays is kept, and is loaded anew if that may be wanted.
     pub(in crate::proxy) fn apply(&self, defense: &Defense) {
         self.block.apply(&defense.blocklist);
         self.allow.apply(&defense.allowlist);
@@ -129,6 +131,7 @@ impl List {
     fn apply(&self, settings: &IpListSource) {
         let mut state = self.lock();
         let old = std::mem::take(&mut state.sources);
+        old.iter().for_each(|source| source.reloaded.send());
         let known = |place: &ListUrl| old.iter().find(|source| source.place == *place).cloned();
         *state = State {
             is_on: settings.enabled,
@@ -173,8 +176,7 @@ impl List {
 
     async fn keep_source_fresh(&self, shared: &Shared, source: Arc<Source>) {
         loop {
-            let due = source.lock().due;
-            Timer::at(due).await;
+            source.wait_until_due(|| self.lock().update_each).await;
             let loaded = self.in_place(source.load(shared)).await;
             let update_each = self.lock().update_each;
             if source.take(loaded, self.kind, update_each, shared.config().bind_to) {
@@ -258,7 +260,37 @@ impl Source {
             retry: RETRY,
             has_failed: false,
         };
-        Self { place, copy: Mutex::new(copy) }
+        Self { place, copy: Mutex::new(copy), reloaded: Signal::default() }
+    }
+
+    /// Waits for the time at which it is to be loaded, which a reload may bring forward. One that comes while it is
+    /// loaded counts afterwards.
+    async fn wait_until_due(&self, update_each: impl Fn() -> Duration) {
+        loop {
+            let due = self.lock().due;
+            let is_reloaded = async {
+                self.reloaded.wait().await;
+                true
+            };
+            let is_due = async {
+                Timer::at(due).await;
+                false
+            };
+            if !is_reloaded.or(is_due).await {
+                return;
+            }
+            self.bring_forward(update_each());
+        }
+    }
+
+    /// After a reload: its owner wants to see at once what has been done to a file, and that a failure is mended.
+    fn bring_forward(&self, update_each: Duration) {
+        let (now, mut copy) = (Instant::now(), self.lock());
+        // The pause has grown since the last good load.
+        let has_failed = copy.retry > RETRY;
+        let is_wanted = has_failed || matches!(self.place, ListUrl::File(_));
+        copy.due = if is_wanted { now } else { copy.due.min(now + update_each) };
+        copy.retry = RETRY;
     }
 
     async fn load(&self, shared: &Shared) -> Result<Loaded, Trouble> {

@@ -34,6 +34,7 @@ enum Does {
     SendsNothing,
     Hangs,
     Resets,
+    SaysUnchanged,
 }
 
 struct ListServer {
@@ -116,6 +117,7 @@ fn answer(mut stream: TcpStream, request: &str, does: Does) {
         Does::SendsHtml => whole("<html>\n<body>\n</html>\n", 22),
         Does::SendsHalf => whole("10.0.0.0/8\n", 1000),
         Does::SendsNothing => whole("", 0),
+        Does::SaysUnchanged => "HTTP/1.1 304 Not Modified\r\n\r\n".to_owned(),
         Does::Hangs => return std::thread::sleep(DEADLINE),
         Does::Resets => return socket::reset(stream),
     };
@@ -443,4 +445,13 @@ fn reload_leaves_a_download_alone_that_runs() {
     wait_for_log(&proxy, "list loaded");
     assert!(proxy.log().contains("says nothing"), "the first download came to its own end: {}", proxy.log());
     assert!(!is_served(&proxy, LISTED));
+}
+
+#[test]
+fn server_that_has_nothing_new_for_whom_has_nothing_is_complained_of() {
+    let server = ListServer::new(Does::SaysUnchanged);
+    let proxy = with_list(closing(), "allowlist", &server.url()).start();
+    wait_for_log(&proxy, "NOBODY may connect");
+    server.does(Does::Serves("127.0.0.1"));
+    wait_for_log(&proxy, "list loaded list=allowlist");
 }

@@ -97,7 +97,8 @@ async fn follow(way: &dyn Connect, page: &Page<'_>, sink: Sink<'_>) -> Result<Fe
         let head = http::exchange(&mut stream, &request, sink).await?;
         match head.status {
             200 => return Ok(Fetched::New(Validators::of(&head))),
-            304 => return Ok(Fetched::Unchanged),
+            // Whoever has no copy did not ask whether it is still good.
+            304 if *page.known != Validators::default() => return Ok(Fetched::Unchanged),
             301 | 302 | 303 | 307 | 308 => {
                 let target = head.field("location").and_then(|location| url.join(location));
                 let target = target.ok_or(FetchError::Redirect("leads nowhere"))?;
@@ -184,8 +185,12 @@ mod tests {
     }
 
     fn fetched(url: &str, limit: Duration) -> (Result<Fetched, FetchError>, String) {
-        let (url, known) = (url.parse::<Url>().unwrap(), Validators::default());
-        let page = Page { url: &url, known: &known, patience: Duration::from_secs(20), limit, size_max: 1000 };
+        fetched_with(url, &Validators::default(), limit)
+    }
+
+    fn fetched_with(url: &str, known: &Validators, limit: Duration) -> (Result<Fetched, FetchError>, String) {
+        let url = url.parse::<Url>().unwrap();
+        let page = Page { url: &url, known, patience: Duration::from_secs(20), limit, size_max: 1000 };
         let mut text = Vec::new();
         let result = async_io::block_on(fetch(&Here, &page, &mut http::keep(&mut text)));
         (result, String::from_utf8(text).unwrap())
@@ -233,5 +238,16 @@ mod tests {
         let address = server(&["HTTP/1.1 404 Not Found\r\nContent-Length: 3\r\n\r\nxyz"]);
         let (result, text) = fetched(&format!("http://{address}/"), LIMIT);
         assert!(matches!(result, Err(FetchError::Status(404))) && text.is_empty(), "{result:?}");
+    }
+    #[test]
+    fn an_unchanged_page_counts_for_whom_has_one_only() {
+        let unchanged = "HTTP/1.1 304 Not Modified\r\n\r\n";
+        let address = server(&[unchanged, unchanged]);
+        let url = format!("http://{address}/");
+        let known = Validators { etag: None, last_modified: Some("yesterday".into()) };
+        let (result, _) = fetched_with(&url, &known, LIMIT);
+        assert_eq!(result.unwrap(), Fetched::Unchanged);
+        let (result, _) = fetched(&url, LIMIT);
+        assert!(matches!(result, Err(FetchError::Status(304))), "{result:?}");
     }
 }

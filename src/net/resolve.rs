@@ -27,7 +27,8 @@ const TTL: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(6
 const STALE: Duration = Duration::from_secs(24 * 60 * 60);
 /// For one look-up.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// The same where there is an old answer to go on with.
+/// The same where there is an old answer to go on with; but not twice in a row, for a server may need longer and a
+/// datagram may be lost.
 const PATIENCE_WITH_ANSWER: Duration = Duration::from_secs(1);
 /// Time between a failure and the next attempt, with and without an old answer to go on with.
 const RETRY: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(1));
@@ -65,6 +66,8 @@ struct Failure {
     kind: io::ErrorKind,
     text: String,
     since: Instant,
+    /// Whether the server had the short patience only, so that it may be no more than slow.
+    was_hurried: bool,
 }
 
 impl Resolver {
@@ -120,18 +123,19 @@ impl Resolver {
         if let Recalled::Answer(answer) = self.recall(name, true) {
             return answer;
         }
-        let patience = if self.has_answer(name) { PATIENCE_WITH_ANSWER } else { PATIENCE };
+        let patience = self.patience(name);
         // Boxed, for most connections ask for nothing and shall not carry the room for it.
         let looked_up = deadline::within(patience, Box::pin(self.look_up(name))).await;
         let late = || Err(io::Error::new(io::ErrorKind::TimedOut, "the resolver does not answer"));
-        self.remember(name, looked_up.unwrap_or_else(late))
+        let was_hurried = looked_up.is_none() && patience < PATIENCE;
+        self.remember(name, looked_up.unwrap_or_else(late), was_hurried)
     }
 
     /// What is known without asking; else what is to be held while asking.
     fn recall(&self, name: &str, is_flying: bool) -> Recalled {
         let mut known = self.lock();
         let entry = entry(&mut known, name);
-        let answer = entry.answer.as_ref().filter(|answer| answer.since.elapsed() < STALE);
+        let answer = entry.usable_answer();
         let failed_within = |limit| entry.failure.as_ref().filter(|failure: &&Failure| failure.since.elapsed() < limit);
         let recalled = match answer {
             Some(answer) => {
@@ -145,11 +149,15 @@ impl Resolver {
         recalled.map_or_else(|| Recalled::Unknown(entry.flight.clone()), Recalled::Answer)
     }
 
-    fn has_answer(&self, name: &str) -> bool {
-        entry(&mut self.lock(), name).answer.is_some()
+    /// For the next look-up. Whoever has the long one is alone with it: the others get the old answer meanwhile.
+    fn patience(&self, name: &str) -> Duration {
+        let mut known = self.lock();
+        let entry = entry(&mut known, name);
+        let was_hurried = entry.failure.as_ref().is_some_and(|failure| failure.was_hurried);
+        if entry.usable_answer().is_some() && !was_hurried { PATIENCE_WITH_ANSWER } else { PATIENCE }
     }
 
-    fn remember(&self, name: &str, result: io::Result<Addresses>) -> io::Result<Vec<IpAddr>> {
+    fn remember(&self, name: &str, result: io::Result<Addresses>, was_hurried: bool) -> io::Result<Vec<IpAddr>> {
         let mut known = self.lock();
         let entry = entry(&mut known, name);
         let since = Instant::now();
@@ -161,9 +169,8 @@ impl Resolver {
             }
             Err(error) => {
                 log::debug!("cannot resolve a name name={name} error={error}");
-                entry.failure = Some(Failure { kind: error.kind(), text: error.to_string(), since });
-                let answer = entry.answer.as_ref().filter(|answer| answer.since.elapsed() < STALE);
-                answer.map(|answer| answer.ips.clone()).ok_or(error)
+                entry.failure = Some(Failure { kind: error.kind(), text: error.to_string(), since, was_hurried });
+                entry.usable_answer().map(|answer| answer.ips.clone()).ok_or(error)
             }
         }
     }
@@ -217,6 +224,13 @@ fn entry<'a>(known: &'a mut Vec<Entry>, name: &str) -> &'a mut Entry {
     &mut known[place]
 }
 
+impl Entry {
+    /// The last answer, if it is not too old to go on with.
+    fn usable_answer(&self) -> Option<&Answer> {
+        self.answer.as_ref().filter(|answer| answer.since.elapsed() < STALE)
+    }
+}
+
 impl Failure {
     fn error(&self) -> io::Error {
         io::Error::new(self.kind, self.text.clone())
@@ -253,6 +267,8 @@ mod tests {
         Nothing,
         /// First an answer with another id.
         AnswersTwice,
+        /// As `Answers`, after more than the patience of whoever has an old answer.
+        AnswersLate(Family, u8),
     }
 
     struct Server {
@@ -273,8 +289,15 @@ mod tests {
                 while let Ok((length, peer)) = udp.recv_from(&mut question) {
                     asked.fetch_add(1, Ordering::SeqCst);
                     let does = *script.lock().unwrap();
-                    for answer in answers(&question[..length], does) {
-                        udp.send_to(&answer, peer).unwrap();
+                    let (answers, udp) = (answers(&question[..length], does), udp.try_clone().unwrap());
+                    let answer = move || answers.iter().for_each(|answer| _ = udp.send_to(answer, peer).unwrap());
+                    if matches!(does, Does::AnswersLate(..)) {
+                        std::thread::spawn(move || {
+                            std::thread::sleep(2 * PATIENCE_WITH_ANSWER);
+                            answer();
+                        });
+                    } else {
+                        answer();
                     }
                 }
             });
@@ -319,6 +342,7 @@ mod tests {
         let v6 = |ttl| [&[0xc0, 12, 0, 28, 0, 1, 0, 0, 0, ttl, 0, 16], &[0x20; 16][..]].concat();
         const GOOD: [u8; 2] = [0x81, 0x80];
         match does {
+            Does::AnswersLate(family, ttl) => answers(question, Does::Answers(family, ttl)),
             Does::Answers(Family::V4, ttl) if !is_v6 => vec![answer(GOOD, Some(&v4(ttl)))],
             Does::Answers(Family::V6, ttl) if is_v6 => vec![answer(GOOD, Some(&v6(ttl)))],
             Does::AnswersIPv6Only if is_v6 => vec![answer(GOOD, Some(&v6(60)))],
@@ -405,6 +429,31 @@ mod tests {
         server.does(Does::Answers(Family::V6, 10));
         age(&resolver, "a.b", RETRY.0);
         assert!(resolve(&resolver, "a.b").unwrap()[0].is_ipv6(), "a new answer replaces the old one");
+    }
+
+    #[test]
+    fn a_slow_server_is_waited_for_where_the_old_answer_is_of_no_use_any_more() {
+        let server = Server::new(Does::AnswersLate(Family::V4, 60));
+        let resolver = server.resolver();
+        assert_eq!(resolve(&resolver, "a.b").unwrap(), v4());
+        age(&resolver, "a.b", STALE + Duration::from_secs(60 * 60));
+        assert_eq!(resolve(&resolver, "a.b").unwrap(), v4());
+    }
+
+    #[test]
+    fn a_slow_server_is_waited_for_the_second_time_and_by_one_only() {
+        let server = Server::new(Does::AnswersLate(Family::V4, 10));
+        let resolver = server.resolver();
+        assert_eq!(resolve(&resolver, "a.b").unwrap(), v4());
+        server.does(Does::AnswersLate(Family::V6, 10));
+        age(&resolver, "a.b", Duration::from_secs(11));
+        assert_eq!(resolve(&resolver, "a.b").unwrap(), v4(), "it is not waited for long the first time");
+        age(&resolver, "a.b", RETRY.0);
+        let (one, other) = async_io::block_on(async {
+            futures_lite::future::zip(resolver.resolve("a.b"), resolver.resolve("a.b")).await
+        });
+        assert!(one.unwrap()[0].is_ipv6(), "the new answer is known");
+        assert_eq!(other.unwrap(), v4(), "nobody else waits");
     }
 
     #[test]

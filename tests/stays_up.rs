@@ -55,20 +55,33 @@ fn authenticated_clients_do_not_count_as_handshakes() {
     clients.iter_mut().for_each(|client| client.ping(100, 2));
 }
 
+/// Whether whoever answers there has a value of that name.
+fn shows_metric(metrics: SocketAddr, name: &str) -> bool {
+    let Ok(mut stream) = TcpStream::connect(metrics) else { return false };
+    let _ = stream.write_all(b"GET / HTTP/1.1\r\n\r\n");
+    String::from_utf8_lossy(&socket::read_to_end(&mut stream).0).contains(&format!("\n{name} "))
+}
+
 #[test]
 fn another_process_takes_over_where_the_port_is_shared() {
     let dc = EchoDc::listen();
+    let metrics = socket::free_address();
     let setup = Setup::new().dc(2, dc.address).set("network.reuse-port", "true").set("shutdown-grace", "20s");
+    let setup = setup.set("stats.prometheus.enabled", "true").set("stats.prometheus.bind-to", &metrics.to_string());
     let mut old = setup.start();
     let mut client = session(old.address, 2);
     client.ping(100, 1);
-    let new = setup.spawn(old.address);
+    let new = setup.set("stats.prometheus.metric-prefix", "new").spawn(old.address);
     socket::wait_for("the new process to listen", DEADLINE, || new.log().contains("listening").then_some(()));
     old.terminate();
     socket::wait_for("the old process to stop", DEADLINE, || old.log().contains("stopping").then_some(()));
     for seed in 0..10 {
         session_when_possible(&new).ping(100, seed);
     }
+    // Two that answer by turns would look like one whose counters jump.
+    socket::wait_for("the metrics of the new process alone", DEADLINE, || {
+        (0..40).all(|_| shows_metric(metrics, "new_replay_attacks")).then_some(())
+    });
     client.ping(100, 2);
     drop(client);
     let status = old.wait(DEADLINE);

@@ -150,6 +150,9 @@ impl Proxy {
     pub async fn shutdown(self) {
         let Self { executor, listener, reporting, shared, web } = self;
         drop(listener);
+        if shared.config().network.reuse_port {
+            reporting.hand_over();
+        }
         shared.web.drain();
         let deadline = Instant::now() + shared.config().shutdown_grace;
         let drained = async {

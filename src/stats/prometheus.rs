@@ -40,10 +40,19 @@ pub(crate) struct Server {
 }
 
 impl Server {
+    /// With `shares_port` another process may listen on the same address, if it wants that, too.
+    ///
     /// # Errors
     /// Those of bind and listen.
-    pub(crate) fn bind(address: SocketAddr) -> io::Result<Self> {
-        Ok(Self { listener: Async::<TcpListener>::bind(address)? })
+    pub(crate) fn bind(address: SocketAddr, shares_port: bool) -> io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+        socket.set_reuse_address(true)?;
+        if shares_port {
+            socket.set_reuse_port(true)?;
+        }
+        socket.bind(&address.into())?;
+        socket.listen(QUEUE)?;
+        Ok(Self { listener: Async::new(socket.into())? })
     }
 
     /// Listens on another address with the port of a server of ours, which would stand in the way: one of the two may
@@ -51,18 +60,15 @@ impl Server {
     ///
     /// # Errors
     /// Those of bind and listen.
-    pub(crate) fn bind_beside(address: SocketAddr, other: &Self) -> io::Result<Self> {
+    pub(crate) fn bind_beside(address: SocketAddr, other: &Self, shares_port: bool) -> io::Result<Self> {
         let old = SockRef::from(other.listener.get_ref());
-        let new = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-        new.set_reuse_address(true)?;
-        // For this moment only, so that nobody else can join.
+        // For this moment only unless the port is shared, so that nobody else can join.
         old.set_reuse_port(true)?;
-        new.set_reuse_port(true)?;
-        let bound = new.bind(&address.into()).and_then(|()| new.listen(QUEUE));
-        old.set_reuse_port(false)?;
-        bound?;
-        new.set_reuse_port(false)?;
-        Ok(Self { listener: Async::new(new.into())? })
+        let bound = Self::bind(address, true);
+        old.set_reuse_port(shares_port)?;
+        let new = bound?;
+        SockRef::from(new.listener.get_ref()).set_reuse_port(shares_port)?;
+        Ok(new)
     }
 
     /// Answers for as long as it is polled, by the `settings` of the moment, with what is there after `refresh`. No

@@ -43,15 +43,15 @@ impl Reporting {
     /// # Errors
     /// Those of bind and listen.
     pub(in crate::proxy) fn prepare(&self, config: &Config) -> io::Result<Prepared> {
-        let settings = &config.stats.prometheus;
+        let (settings, shares_port) = (&config.stats.prometheus, config.network.reuse_port);
         let running = self.lock();
         let server = match &running.prometheus {
             _ if !settings.enabled => return Ok(Prepared(None)),
             Some((address, ..)) if *address == settings.bind_to => return Ok(Prepared(None)),
             Some((address, old, _)) if address.port() == settings.bind_to.port() => {
-                prometheus::Server::bind_beside(settings.bind_to, old)?
+                prometheus::Server::bind_beside(settings.bind_to, old, shares_port)?
             }
-            _ => prometheus::Server::bind(settings.bind_to)?,
+            _ => prometheus::Server::bind(settings.bind_to, shares_port)?,
         };
         log::info!("serving metrics to Prometheus bind-to={}", settings.bind_to);
         Ok(Prepared(Some(server)))
@@ -87,6 +87,12 @@ impl Reporting {
         if settings.enabled && running.statsd.is_none() {
             running.statsd = Some((settings.clone(), Reporter::start(settings.clone(), shared.clone(), executor)));
         }
+    }
+
+    /// Leaves the port of the metrics to the process that has taken over: whoever reads from one or the other by chance
+    /// would see counters that jump.
+    pub(in crate::proxy) fn hand_over(&self) {
+        self.lock().prometheus = None;
     }
 
     /// Ends all, after a last report.

@@ -67,7 +67,7 @@ pub(crate) use front::connect::is_ourselves;
 use front::{splice, watch};
 pub use reload::Reloaded;
 use shared::Shared;
-pub(crate) use sockets::keep_alive;
+pub(crate) use sockets::{keep_alive, telegram_dialer};
 pub use start::{Hooks, StartError};
 use telegram::dial;
 pub(crate) use telegram::dial::candidates;

@@ -83,7 +83,7 @@ impl Shared {
             relay,
             resolver: names::resolver(&config),
             routes: Mutex::new(Arc::new(Routes::new(&network.proxies))),
-            telegram_dialer: Arc::new(sockets::telegram_dialer(network, memory, &racers)),
+            telegram_dialer: Arc::new(sockets::telegram_dialer(network).buffered(memory.socket).racing(&racers)),
             front_dialer: sockets::front_dialer(memory, &racers),
             tunnel_dialer: sockets::front_dialer(memory, &racers).tunnelled(),
             web,

@@ -20,15 +20,12 @@ pub(super) fn client_side(network: &Network, memory: &Shares) -> ClientSide {
     ClientSide { mss: network.client_mss, notsent_lowat: (bytes > 0).then_some(bytes), buffer: memory.socket }
 }
 
-/// Who dials Telegram; `racers` bounds the sockets that dial at once.
-pub(super) fn telegram_dialer(network: &Network, memory: &Shares, racers: &Arc<Semaphore>) -> Dialer {
-    Dialer::new(Some(keep_alive(network)), (network.bind_ipv4, network.bind_ipv6))
-        .marked(network.mark)
-        .buffered(memory.socket)
-        .racing(racers)
+/// Who dials Telegram, on the way that the owner wants.
+pub(crate) fn telegram_dialer(network: &Network) -> Dialer {
+    Dialer::new(Some(keep_alive(network)), (network.bind_ipv4, network.bind_ipv6)).marked(network.mark)
 }
 
-/// Who dials the front.
+/// Who dials the front; `racers` bounds the sockets that dial at once.
 pub(super) fn front_dialer(memory: &Shares, racers: &Arc<Semaphore>) -> Dialer {
     let buffer = memory.socket.unwrap_or(usize::MAX).min(FRONT_SOCKET);
     Dialer::new(None, (None, None)).buffered(Some(buffer)).racing(racers)

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
@@ -180,8 +180,20 @@ class Checks:
         other = {"secret": SECRET.hex()[:-2] + "61"}
         taken = {"port": ("fail", "another program listens"), "public address": ("fail", "somebody else answers")}
         self._check("a proxy with another secret has the port", other, taken)
+        self._ways()
         socks = {"network.proxies": f"socks5://user:{PASSWORD}@127.0.0.1:1"}
         self._check("a SOCKS5 proxy is away", socks, {"proxy 1": ("fail", "cannot be reached: ")}, tolerated=ANY_DC)
+
+    def _ways(self) -> None:
+        """Telegram on a way of its own, and nobody else."""
+        down = {"network.bind-ipv4": "192.0.2.9"}
+        lost = {"DC 1": ("fail", "no connections from 192.0.2.9")}
+        self._check("the way to Telegram is down", down, lost, tolerated=ANY_DC)
+        claim = "a health check passes where the way to Telegram is down"
+        self._score.check(claim, lambda: equal(self._doctor.health({**self._good, **down}), 0, "exit code"))
+        with marked_alone(address.split(":")[0] for _, address in mock_dc.overrides()):
+            self._check("Telegram is on a way for packets with a mark", {"network.mark": "7"}, {})
+            self._check("the mark is missing", {}, {"DC 1": ("fail", "cannot be reached: ")}, tolerated=ANY_DC)
 
     def without_proxy(self) -> None:
         """Those for which it does not."""
@@ -319,6 +331,24 @@ def hanging_up(address: tuple[str, int]) -> Iterator[None]:
         threading.Thread(target=serve, args=(server,), daemon=True).start()
         yield
         server.shutdown(socket.SHUT_RDWR)
+
+
+@contextmanager
+def marked_alone(hosts: Iterable[str]) -> Iterator[None]:
+    """Packets to these pass if they have the mark 7."""
+    rules = ["pref 3 lookup local", "pref 1 fwmark 7 lookup local", *(f"pref 2 to {host} prohibit" for host in set(hosts))]
+    # The rule for this machine's own addresses comes before all others as it is.
+    usual = "pref 0 lookup local"
+    _change_rules([f"add {rule}" for rule in rules] + [f"del {usual}"])
+    try:
+        yield
+    finally:
+        _change_rules([f"add {usual}"] + [f"del {rule}" for rule in rules])
+
+
+def _change_rules(changes: list[str]) -> None:
+    for change in changes:
+        subprocess.run(["ip", "rule", *change.split()], check=True)
 
 
 @contextmanager

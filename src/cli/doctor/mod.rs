@@ -34,7 +34,7 @@ use crate::config::{Config, Warnings};
 use crate::net::connect::Dialer;
 use crate::net::deadline;
 use crate::net::resolve::Resolver;
-use crate::proxy::keep_alive;
+use crate::proxy::telegram_dialer;
 use crate::proxy::upkeep::names;
 
 pub(super) use lines::bbr_command;
@@ -77,6 +77,9 @@ struct Case {
     /// Telegram is not tried without a SOCKS5 proxy.
     skips_native: bool,
     resolver: Resolver,
+    /// Takes the way of the proxy's connections to Telegram.
+    telegram_dialer: Dialer,
+    /// Takes the usual way, as the proxy's connections to the front and visitors do.
     dialer: Dialer,
     deadline: Instant,
     /// Data centres that are still being asked.
@@ -119,9 +122,7 @@ fn act(mut words: Words) -> Result<(), Failure> {
     }
     let path = config_path(config);
     let (config, warnings) = Config::load(&path)?;
-    let network = &config.network;
-    let dialer = Dialer::new(Some(keep_alive(network)), (network.bind_ipv4, network.bind_ipv6));
-    let resolver = names::resolver(&config);
+    let (resolver, telegram_dialer) = (names::resolver(&config), telegram_dialer(&config.network));
     let case = Arc::new(Case {
         path,
         config,
@@ -130,7 +131,8 @@ fn act(mut words: Words) -> Result<(), Failure> {
         only_health,
         skips_native,
         resolver,
-        dialer,
+        telegram_dialer,
+        dialer: Dialer::brief(),
         deadline: Instant::now() + LIMIT,
         asking: AtomicUsize::new(telegram::NUMBERS.len()),
         telegram_clock: Mutex::default(),

@@ -61,7 +61,7 @@ async fn reach_proxy(case: Arc<Case>, subject: String, host: Host, port: u16) ->
             Host::Name(name) => (case.resolver.resolve(&name).await?, name),
         };
         let addresses = ips.into_iter().map(|ip| SocketAddr::new(ip, port)).collect();
-        case.dialer.connect(addresses, case.config.network.timeout.tcp).await.map(|_| name)
+        case.telegram_dialer.connect(addresses, case.config.network.timeout.tcp).await.map(|_| name)
     };
     vec![match reached.await {
         Ok(name) => Finding::ok(&subject, &format!("{name}:{port} can be reached")),
@@ -127,7 +127,7 @@ fn lost(subject: &str, dc: DcId, text: &str, advice: &str) -> Finding {
 /// Connects as the proxy would, over its SOCKS5 proxies if there are any.
 async fn reach(case: &Case, addresses: &[SocketAddr]) -> Result<(TcpStream, SocketAddr), NoRoute> {
     let limit = case.config.network.timeout.tcp;
-    let means = Means { resolver: &case.resolver, dialer: &case.dialer, limit };
+    let means = Means { resolver: &case.resolver, dialer: &case.telegram_dialer, limit };
     Routes::new(&case.config.network.proxies).connect(&means, addresses).await
 }
 

@@ -22,6 +22,7 @@ PORT = 8443
 TEST_PORT = 3128
 OTHER_PORT = 3130
 SMALL_KB = 300
+V2_EXAMPLE = Path(__file__).resolve().parents[1] / "data/mtg-v2-example.toml"
 
 
 class Life:
@@ -65,6 +66,7 @@ class Life:
             ("reload_config is as good as reload", self._reload_config),
             ("while another program has the port it stays closed, and start says so", self._taken_port),
             ("only the addresses that mtg has are open", self._addresses),
+            ("of a file of mtg v2 the port for clients is opened, and not that of the metrics", self._sections),
             ("a port below 1024 takes a capability in a jail", self._low_port),
             ("without a jail such a port takes root, with a warning", self._low_port_without_jail),
             ("an upgrade keeps the configuration and restarts the service", self._upgrade),
@@ -313,6 +315,15 @@ class Life:
             rule = self._service.rule()
             found = (rule["dest_port"], rule.get("family"), rule.get("dest_ip"))
             equal(found, (str(TEST_PORT), family, place), f"rule for {address}")
+        self._service.write_conf(conf)
+        self._service.ask("restart")
+
+    def _sections(self) -> None:
+        conf = self._service.conf()
+        self._service.write_conf(V2_EXAMPLE.read_text("utf-8"))
+        self._service.ask("restart")
+        rule = self._service.rule()
+        equal((rule["dest_port"], rule.get("family"), rule.get("dest_ip")), ("3128", "ipv4", None), "rule")
         self._service.write_conf(conf)
         self._service.ask("restart")
 

@@ -98,6 +98,7 @@ class Page:
             ("a port that somebody else has is told", self._taken_port),
             ("the text tells of its mistake with the line, and is saved when it is good", self._text),
             ("what the form cannot show stays text", self._sections),
+            ("an address of IPv6 is no list: the form stays", self._ipv6),
             ("what somebody else has changed meanwhile is not overwritten; a router that does not answer is not down", self._meanwhile),
             ("a zone of none closes the port", self._no_zone),
             ("links come with a code that a phone reads", self._links),
@@ -278,6 +279,17 @@ class Page:
         await browser.value(f"document.querySelector('textarea').value = {before!r}")
         await browser.press("Check and save")
         await browser.message()
+
+    async def _ipv6(self) -> None:
+        browser, before = self._browser, self._service.conf()
+        conf = before.replace("bind-to = 0.0.0.0:", "bind-to = [::]:")
+        for others, is_form in (("", True), ("#network.proxies = [a]:1\n", True), ("network.proxies = [\n]\n", False)):
+            self._service.write_conf(conf + others)
+            await self._visit()
+            await browser.wait("document.querySelector('textarea, [data-name=port]')")
+            equal(await browser.value("!!document.querySelector('[data-name=port]')"), is_form, f"a form with {others!r}")
+        self._service.write_conf(before)
+        await self._visit()
 
     async def _meanwhile(self) -> None:
         """From the terminal, while the page is open."""

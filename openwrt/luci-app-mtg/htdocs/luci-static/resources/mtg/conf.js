@@ -36,9 +36,11 @@ function bytesOf(secret) {
 }
 
 return baseclass.extend({
-	/* Whether all of it is "key = value" and comments; of TOML, sections and lists of several lines are left to people. */
+	/* Whether all of it is "key = value" and comments; sections and lists of TOML are left to people. An address of IPv6
+	   with its port, [::]:8443, is none. */
 	isPlain(text) {
-		return text.split('\n').every((each) => (/^\s*(#|$)/.test(each) || (keyOf(each) && !/=\s*\[/.test(each))));
+		return text.split('\n').every((each) => (/^\s*(#|$)/.test(each) ||
+			(keyOf(each) && !/=\s*\[(?![0-9a-f:.]*\]:\d)/i.test(each))));
 	},
 
 	/* All values of a key. */

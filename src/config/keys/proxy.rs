@@ -46,7 +46,7 @@ pub(super) static KEYS: &[KeySpec] = &[
         "shutdown-grace",
         Grace(|c| &mut c.shutdown_grace),
         Is("5s"),
-        "how long running connections may go on after SIGTERM",
+        "how long running connections may go on after SIGTERM (on OpenWrt 10s at most)",
     ),
     live("log-level", LogLevel, Is("warn"), "how much is written to the log"),
     live(

@@ -214,7 +214,8 @@ class Life:
         """No process, no open port."""
         process = self.service.pid()
         self._router.run("sh /lib/apk/packages/mtg.prerm")
-        equal((is_gone(process), self.service.rule()), (True, {}), "process gone; rule")
+        wait_for("the end", lambda: is_gone(process))
+        equal(self.service.rule(), {}, "rule")
 
     def end(self) -> None:
         """Leave no process behind."""

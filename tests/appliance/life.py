@@ -75,6 +75,10 @@ class Life:
             self._score.check(claim, check)
         visits.all(self._score, loop, "on the router")
         self._score.check("what was answered before a restart is not answered after it", lambda: self._replays(visits, loop))
+        self._score.check(
+            "restart while a client is connected waits for its end, and leaves the router up",
+            lambda: self._restart_with_client(visits, loop),
+        )
         self._score.check("stop ends the process and closes the port, start brings both back", self._stop)
         self._score.check("a stopped service with a mistake is not started, and start fails", self._bad_first_start)
         self._score.check("a removal leaves no process and no links, and the configuration", self._remove)
@@ -372,10 +376,24 @@ class Life:
         equal(self._service.pid() == before, False, "same process")
         equal((self._router.root / "var/run/mtg/replays").stat().st_uid, 32768, "owner of the file")
 
+    def _restart_with_client(self, visits: Visits, loop: LoopThread) -> None:
+        conf = self._service.conf()
+        # Within what procd grants, and longer than what `ubus` waits here.
+        patient = conf.replace("idle = 2s", "idle = 5m") + "shutdown-grace = 9s\n"
+        self._service.write_conf(patient)
+        self._service.ask("restart")
+        before = self._service.pid()
+        visits.stays_connected(loop, lambda: self._service.ask("restart"))
+        found = (self._service.pid() not in (0, before), self._service.open_port(), self._router.read("/tmp/procd.down"))
+        equal(found, (True, str(TEST_PORT), ""), "another process; open port; what became of procd")
+        self._service.write_conf(conf)
+        self._service.ask("restart")
+
     def _stop(self) -> None:
         process = self._service.pid()
         self._service.ask("stop")
-        equal((is_gone(process), self._service.rule()), (True, {}), "process gone; rule")
+        wait_for("the end", lambda: is_gone(process))
+        equal(self._service.rule(), {}, "rule")
         self._service.ask("running", code=1)
         # What the other process still has to say must not open anything.
         self._service.ask("firewall")
@@ -398,7 +416,8 @@ class Life:
     def _remove(self) -> None:
         process, conf = self._service.pid(), self._service.conf()
         self._router.opkg_remove("mtg")
-        equal((is_gone(process), self._service.rule()), (True, {}), "process gone; rule")
+        wait_for("the end", lambda: is_gone(process))
+        equal(self._service.rule(), {}, "rule")
         equal(os.listdir(self._router.root / "etc/rc.d"), [], "links")
         equal(self._service.conf(), conf, "configuration")
 

@@ -127,6 +127,15 @@ class Visits:
         restart()
         loop.run(self._is_fronted(self._answered), PATIENCE_SECS)
 
+    def stays_connected(self, loop: LoopThread, meanwhile: Callable[[], object]) -> None:
+        """A client that does not go by itself."""
+        client = loop.run(self._client(), PATIENCE_SECS)
+        try:
+            loop.run(_echoes(client), PATIENCE_SECS)
+            meanwhile()
+        finally:
+            loop.run(_abort(client), PATIENCE_SECS)
+
     async def _cut_hello(self) -> None:
         await self._is_fronted(faketls.client_hello(SECRET, hybrid=True)[:-1])
 
@@ -140,8 +149,7 @@ class Visits:
     async def _idle(self) -> None:
         client = await self._client()
         try:
-            await client.write(ORDER.pack(b"E", len(PING)) + PING)
-            _same(PING, await client.read_exactly(len(PING)))
+            await _echoes(client)
             began = time.monotonic()
             try:
                 await client.expect_end()
@@ -166,6 +174,15 @@ class Visits:
     def _no_faults(self) -> None:
         if self._dc.faults:
             raise Failed("; ".join(self._dc.faults))
+
+
+async def _echoes(client: FakeTlsClient) -> None:
+    await client.write(ORDER.pack(b"E", len(PING)) + PING)
+    _same(PING, await client.read_exactly(len(PING)))
+
+
+async def _abort(client: FakeTlsClient) -> None:
+    client.abort()
 
 
 async def _ends_in_time(reader: asyncio.StreamReader) -> None:

@@ -61,7 +61,7 @@ procd_close_service() {
 	json_add_object data
 	service_data
 	json_close_object
-	_procd_call set
+	_procd_call "${1:-set}"
 }
 
 procd_open_instance() {

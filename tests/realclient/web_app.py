@@ -69,10 +69,13 @@ class Dc:
 
 
 class Line:
-    """A way of TCP connections that can be cut: all at once, and the next ones go through again."""
+    """A way of TCP connections that can be cut: all at once, and the next ones go through again.
 
-    def __init__(self, listen: tuple[str, int], to: tuple[str, int]) -> None:
-        self.address, self._to = listen, to
+    Upwards it may carry only so many bytes a second for each connection.
+    """
+
+    def __init__(self, listen: tuple[str, int], to: tuple[str, int], upwards: int = 0) -> None:
+        self.address, self._to, self._upwards = listen, to, upwards
         self._writers: set[asyncio.StreamWriter] = set()
         self.cuts = 0
 
@@ -93,14 +96,16 @@ class Line:
             writer.transport.abort()
             return
         self._writers |= {writer, far_writer}
-        await asyncio.gather(self._pass(reader, far_writer), self._pass(far_reader, writer))
+        await asyncio.gather(self._pass(reader, far_writer, self._upwards), self._pass(far_reader, writer))
         self._writers -= {writer, far_writer}
 
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, pace: int = 0) -> None:
         try:
-            while data := await reader.read(256 << 10):
+            while data := await reader.read(4 << 10 if pace else 256 << 10):
                 writer.write(data)
                 await writer.drain()
+                if pace:
+                    await asyncio.sleep(len(data) / pace)
         except OSError:
             pass
         writer.close()

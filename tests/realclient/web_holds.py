@@ -39,6 +39,9 @@ from web_app import ECHO, FLOOD, HOLD, App, Dc, Line, Refused, Site, masked  # n
 
 DC = ("127.0.0.12", 9000)
 BROKEN = ("127.0.0.1", 7443)
+SLOW = ("127.0.0.1", 7444)
+# A line upwards, bytes a second: 576 KiB take longer than mtg bears silence.
+SLOW_PACE = 16 << 10
 METRICS = "127.0.0.1:3129"
 SOCKS = ("127.0.0.1", 1080)
 SOCKS_SOURCE = "127.0.0.88"
@@ -199,11 +202,13 @@ class Holds:
         self._dc = Dc(DC)
         self._site = Site(HOST, PATH, SITE, work / "ca.pem")
         self._line = Line(BROKEN, SITE)
+        self._slow_line = Line(SLOW, SITE, SLOW_PACE)
 
     async def all(self) -> None:
         """Run every check."""
         await self._dc.listen()
         await self._line.listen()
+        await self._slow_line.listen()
         for carrier in CARRIERS:
             with web_server("nginx", self._work), self._mtg(carrier) as proxy:
                 sleeper = Sleeper(self._work)
@@ -230,6 +235,7 @@ class Holds:
             await self._check(f"{carrier}: 503 at the start: the app waits and gets in", lambda: self._full(carrier))
             for server in ("nginx", "caddy"):
                 await self._check(f"{carrier}, {server}: the page at the root", lambda: self._root(carrier, server))
+        await self._check("uploads over a slow line through Caddy end no session", self._slow_uploads)
         await self._check("through mtg's own port the visitor's address is logged", self._one_port)
         await self._check("streams go through SOCKS5 where Telegram is reached so", self._socks)
         await self._check("who is not web.trusted sees nothing", self._trusted)
@@ -327,6 +333,25 @@ class Holds:
             await phone.comes_back()
             if phone.loads < 2:
                 raise Failed("the session outlived the process")
+
+    async def _slow_uploads(self) -> None:
+        """Caddy passes a body on at the pace of who sends it: a page's batches, and one batch of an app without a page."""
+        size = 576 << 10
+        with web_server("caddy", self._work), self._mtg("https", memory="128MB"):
+            async with Phone(self._work, SLOW, "desktop") as phone, apps(Site(HOST, PATH, SLOW, self._work / "ca.pem"), 1) as (app,):
+                await phone.connected()
+                stream = await app.open(1, ECHO)
+                part = bytes(frames.CHUNK)
+                batch = [frames.frame(frames.DATA, 1, stream.ciphers.encrypt.update(part)) for _ in range(size // len(part))]
+                stream.credit -= size
+
+                async def whole() -> None:
+                    await app.send(b"".join(batch))
+                    while stream.received < size:
+                        await app.wait()
+
+                await asyncio.gather(phone.echoes(768 << 10), whole())
+                equal((phone.loads, phone.faults), (1, []), "pages loaded, faults")
 
     async def _full(self, carrier: str) -> None:
         """As many sessions as there is memory for, all with a stream; then some leave."""

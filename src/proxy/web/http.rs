@@ -12,15 +12,16 @@ use super::link::Reservation;
 use crate::net::{deadline, turn};
 use crate::proto::web::BATCH_MAX;
 use crate::proto::web::buffer::Bytes;
-use crate::proto::web::request::{self, Body, HEAD_MAX, Head, Parsed};
+use crate::proto::web::frame;
+use crate::proto::web::request::{self, Body, Call, HEAD_MAX, Head, Parsed};
 use crate::proto::web::site::Site;
 
 /// How long a connection may be without a request: longer than web servers keep theirs.
 const IDLE: Duration = Duration::from_secs(180);
 /// How long a head may take from its first byte on.
 const HEAD_LIMIT: Duration = Duration::from_secs(10);
-/// How long a body may take.
-const BODY_LIMIT: Duration = Duration::from_secs(30);
+/// How long nothing of a body may come: some web servers pass one on at the pace of the phone that sends it.
+const SILENCE: Duration = Duration::from_secs(30);
 /// How long a web server may take no byte of an answer.
 const WRITE_LIMIT: Duration = Duration::from_secs(30);
 /// A body that nobody wants is read so far: a web server that had read all of it for us could not end the connection
@@ -35,6 +36,18 @@ const HEAD_CHUNK: usize = 4 << 10;
 /// Slices of an answer that are sent at once.
 const SLICES: usize = 32;
 
+/// What a body may take.
+#[derive(Clone, Copy)]
+struct Limits {
+    bytes: usize,
+    time: Duration,
+}
+
+/// As long as the page waits for an answer.
+const BATCH: Limits = Limits { bytes: BATCH_MAX, time: Duration::from_secs(90) };
+/// Of somebody without a session.
+const HELLO: Limits = Limits { bytes: frame::HELLO.len(), time: SILENCE };
+
 /// What everybody gets who is not ours, and everything of ours that makes no sense.
 const NOTHING: &str = "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nCache-Control: no-store\r\n";
 
@@ -43,6 +56,8 @@ pub(super) struct Connection {
     pub(super) socket: Async<TcpStream>,
     /// What has been received and not looked at.
     buffer: Vec<u8>,
+    /// How long nothing may come of what is being received.
+    silence: Duration,
 }
 
 /// What came.
@@ -64,7 +79,7 @@ pub(super) enum NoBody {
 
 impl Connection {
     pub(super) fn new(socket: Async<TcpStream>) -> Self {
-        Self { socket, buffer: Vec::new() }
+        Self { socket, buffer: Vec::new(), silence: SILENCE }
     }
 
     /// The next request; none if there is none in time, or the web server has gone.
@@ -95,6 +110,11 @@ impl Connection {
 
     /// The body of a request.
     pub(super) async fn body(&mut self, head: &Head, memory: &mut Reservation) -> Result<Vec<u8>, NoBody> {
+        let limits = if matches!(head.call, Some(Call::Create(_))) { HELLO } else { BATCH };
+        self.body_within(limits, head, memory).await
+    }
+
+    async fn body_within(&mut self, limits: Limits, head: &Head, memory: &mut Reservation) -> Result<Vec<u8>, NoBody> {
         if head.expects {
             self.write(b"HTTP/1.1 100 Continue\r\n\r\n").await.map_err(|_| NoBody::Gone)?;
         }
@@ -102,7 +122,7 @@ impl Connection {
             match head.body {
                 Body::Length(length) => {
                     let length =
-                        usize::try_from(length).ok().filter(|length| *length <= BATCH_MAX).ok_or(NoBody::Bad)?;
+                        usize::try_from(length).ok().filter(|length| *length <= limits.bytes).ok_or(NoBody::Bad)?;
                     if !memory.grow_to(length) {
                         return Err(NoBody::NoRoom);
                     }
@@ -110,11 +130,11 @@ impl Connection {
                     self.take(length, &mut body).await?;
                     Ok(body)
                 }
-                Body::Chunked => self.chunks(memory).await,
+                Body::Chunked => self.chunks(limits.bytes, memory).await,
                 Body::Unknown => Err(NoBody::Bad),
             }
         };
-        deadline::within(BODY_LIMIT, body).await.unwrap_or(Err(NoBody::Gone))
+        deadline::within(limits.time, body).await.unwrap_or(Err(NoBody::Gone))
     }
 
     /// Moves `length` bytes to the end of `body`.
@@ -125,7 +145,7 @@ impl Connection {
         while left > 0 {
             let before = body.len();
             body.resize(before + left.min(CHUNK), 0);
-            let read = turn::take(self.socket.read(body.get_mut(before..).unwrap_or_default())).await;
+            let read = read(&self.socket, self.silence, body.get_mut(before..).unwrap_or_default()).await;
             let count = read.unwrap_or_default();
             body.truncate(before + count);
             if count == 0 {
@@ -148,16 +168,16 @@ impl Connection {
             }
             Some(())
         };
-        deadline::within(BODY_LIMIT, skipped).await.flatten().is_some()
+        deadline::within(BATCH.time, skipped).await.flatten().is_some()
     }
 
-    async fn chunks(&mut self, memory: &mut Reservation) -> Result<Vec<u8>, NoBody> {
+    async fn chunks(&mut self, most: usize, memory: &mut Reservation) -> Result<Vec<u8>, NoBody> {
         let mut body = Vec::new();
         loop {
             let size = match httparse::parse_chunk_size(&self.buffer) {
                 Ok(httparse::Status::Complete((length, size))) => {
                     self.buffer.drain(..length);
-                    usize::try_from(size).ok().filter(|size| *size <= BATCH_MAX - body.len()).ok_or(NoBody::Bad)?
+                    usize::try_from(size).ok().filter(|size| *size <= most - body.len()).ok_or(NoBody::Bad)?
                 }
                 Ok(httparse::Status::Partial) if self.buffer.len() < HEAD_MAX => {
                     self.receive_some().await?;
@@ -194,7 +214,7 @@ impl Connection {
     async fn receive(&mut self, most: usize) -> io::Result<usize> {
         let before = self.buffer.len();
         self.buffer.resize(before + most.min(CHUNK), 0);
-        let read = turn::take(self.socket.read(self.buffer.get_mut(before..).unwrap_or_default())).await;
+        let read = read(&self.socket, self.silence, self.buffer.get_mut(before..).unwrap_or_default()).await;
         self.buffer.truncate(before + read.as_ref().copied().unwrap_or_default());
         read
     }
@@ -258,6 +278,12 @@ impl Connection {
     }
 }
 
+/// Receives what comes, but does not wait longer than `silence` for it.
+async fn read(mut socket: &Async<TcpStream>, silence: Duration, room: &mut [u8]) -> io::Result<usize> {
+    let read = deadline::within(silence, turn::take(socket.read(room))).await;
+    read.unwrap_or(Err(io::ErrorKind::TimedOut.into()))
+}
+
 /// Sends all of it, as long as the other end takes some now and then.
 pub(super) async fn write_all(socket: &Async<TcpStream>, parts: &[&[u8]]) -> io::Result<()> {
     let (mut parts, mut sent) = (parts, 0);
@@ -282,4 +308,55 @@ pub(super) async fn write_all(socket: &Async<TcpStream>, parts: &[&[u8]]) -> io:
         sent += written;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::net::TcpListener;
+    use std::sync::Arc;
+    use std::thread;
+
+    use super::super::link::Account;
+    use super::*;
+
+    const QUIET: Duration = Duration::from_secs(2);
+
+    /// A web server that sends so many bytes of a body of ten, one after each pause, and then nothing; whether the body came.
+    fn comes(bytes: usize, pause: Duration, limits: Limits) -> Result<Vec<u8>, NoBody> {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut far = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let mut connection = Connection::new(Async::new(listener.accept().unwrap().0).unwrap());
+        connection.silence = QUIET;
+        let server = far.try_clone().unwrap();
+        let sending = thread::spawn(move || {
+            for _ in 0..bytes {
+                thread::sleep(pause);
+                let _ = far.write_all(b"x");
+            }
+        });
+        let (length, body) = (0, Body::Length(10));
+        let head = Head { length, call: None, body, keeps_alive: true, expects: false, forwarded_for: None };
+        let mut memory = Reservation::new(&Arc::new(Account::new(1 << 20)));
+        let came = async_io::block_on(connection.body_within(limits, &head, &mut memory));
+        sending.join().unwrap();
+        drop(server);
+        came
+    }
+
+    #[test]
+    fn a_body_may_be_slow_but_neither_silent_nor_without_end() {
+        let long = Limits { bytes: 10, time: 30 * QUIET };
+        let pause = QUIET / 8;
+        assert!(comes(10, pause, long).is_ok_and(|body| body == b"xxxxxxxxxx"));
+        let began = Instant::now();
+        assert!(matches!(comes(5, Duration::ZERO, long), Err(NoBody::Gone)));
+        assert!((QUIET..10 * QUIET).contains(&began.elapsed()));
+        assert!(matches!(comes(10, pause, Limits { time: 4 * pause, ..long }), Err(NoBody::Gone)));
+    }
+
+    #[test]
+    fn what_makes_a_session_is_no_longer_than_a_hello() {
+        assert!(matches!(comes(0, QUIET, HELLO), Err(NoBody::Bad)));
+    }
 }

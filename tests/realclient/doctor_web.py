@@ -24,7 +24,7 @@ from loop_thread import LoopThread
 from own_ca import OwnCa
 from score import Failed, Score, equal
 from set_up import set_up
-from web_proxy import KEY, PAGE, PATH, PROXY, ROOT, SECRET, WEB
+from web_proxy import KEY, PAGE, PATH, PROXY, ROOT, SECRET, WEB, at_the_root
 
 SITE = ("127.0.0.1", 443)
 DNS = ("127.0.0.1", 5353)
@@ -72,6 +72,7 @@ class Chain:
             with self._nginx():
                 other = {"secret": OTHER_SECRET}
                 self._check("mtg runs with another secret", "https", {"WEB page": ("fail", "another secret")}, other)
+        self._root()
         with self._mtg("websocket"), self._nginx(change=lambda text: re.sub(r"proxy_set_header (Upgrade|Connection) .*", "", text)):
             found = {"WEB session": ("fail", "passes no WebSocket on")}
             self._check("the web server passes no WebSocket", "websocket", found)
@@ -79,6 +80,20 @@ class Chain:
             self._check("mtg does not run", "https", {"WEB page": ("fail", "does not listen where web.bind-to says")})
         with self._mtg("https", {"dc-override.2": "127.0.0.99:9000"}), self._nginx():
             self._check("mtg reaches no DC", "https", {"WEB session": ("fail", "does not reach Telegram")})
+
+    def _root(self) -> None:
+        """The page at the root of the site."""
+        root = {"web.path": ""}
+        with self._mtg("https", root):
+            with self._nginx(path=""):
+                found = {"WEB strangers": ("ok", ""), "WEB session": ("ok", "the link works")}
+                self._check("without a path nothing is wrong", "https", found, root)
+            seen = {"WEB strangers": ("fail", "gets mtg's own answer at /"), "WEB session": ("ok", "")}
+            with self._nginx(change=lambda text: text.replace("proxy_intercept_errors on", "proxy_intercept_errors off"), path=""):
+                self._check("without a path strangers see mtg's own answer", "https", seen, root)
+            seen["WEB strangers"] = ("fail", "gets another answer below /api/v1/")
+            with self._nginx(change=_off_below, path=""):
+                self._check("without a path strangers see it below", "https", seen, root)
 
     def _expired(self) -> None:
         """A certificate whose renewal was forgotten, of an authority that is trusted."""
@@ -98,15 +113,17 @@ class Chain:
             "web.path": PATH, "web.carrier": carrier, "network.dns": f"udp://{DNS[0]}:{DNS[1]}", "public-ipv4": PROXY[0],
             **dict(mock_dc.overrides()),
         }  # fmt: skip
-        return list({**settings, **(more or {})}.items())
+        return [(key, value) for key, value in {**settings, **(more or {})}.items() if value]
 
     def _mtg(self, carrier: str, more: dict[str, str] | None = None) -> mtg.Mtg:
         return mtg.Mtg(self._binary, self._work / "mtg", PROXY).run(self._settings(carrier, more))
 
     @contextmanager
-    def _nginx(self, certificate: str | None = None, change: Callable[[str], str] = str) -> Iterator[None]:
+    def _nginx(self, certificate: str | None = None, change: Callable[[str], str] = str, path: str = PATH) -> Iterator[None]:
         work = self._work
         block = (ROOT / "image/web/nginx.conf").read_text("utf-8")
+        if not path:
+            block = at_the_root("nginx", block)
         block = block.replace("proxy.example.com", HOST).replace("PATH", PATH).replace("/srv/www", f"{work}/html")
         block = block.replace("/etc/ssl/site", certificate or f"{work}/{HOST}")
         block = re.sub(r"(?m)^ *listen \[::\].*$", "", block).replace("listen 443", f"listen {SITE[0]}:{SITE[1]}", 1)
@@ -149,6 +166,11 @@ class Chain:
         others = {subject for subject, (grade, _) in found.items() if grade != "ok"} - set(wanted)
         equal(others, set(), f"further faults of {found}")
         equal([one for one in findings if one["grade"] != "ok" and not one["advice"]], [], "faults without advice")
+
+
+def _off_below(text: str) -> str:
+    page, below = text.split("location ^~ /api/v1/ {", 1)
+    return f"{page}location ^~ /api/v1/ {{{below.replace('proxy_intercept_errors on', 'proxy_intercept_errors off')}"
 
 
 def main() -> int:

@@ -193,45 +193,73 @@ fn silent(subject: &str, error: &io::Error) -> Finding {
     )
 }
 
-/// Somebody without the link has to see the site: what he sees at any other address that does not exist.
+/// Somebody without the link has to see the site: what he sees at any other address that does not exist. At the root,
+/// which does exist, he must not see mtg's own answer; what he sees below is compared.
 async fn strangers(visitor: &Visitor<'_>, site: &Site) -> Finding {
     const SUBJECT: &str = "WEB strangers";
     let wrong = base64url::encode(&random::<32>());
-    let elsewhere = match site.base() {
-        "/" => "/".to_owned(),
-        // As long as the path, for a site may show the address in its answer.
-        base => format!(
-            "/{}/",
-            base64url::encode(&random::<96>()).replace(['-', '_'], "x").get(2..base.len()).unwrap_or("x")
-        ),
-    };
-    let hidden = visitor.ask(("GET", &format!("{}?bridge={wrong}", site.base()), &[], None)).await;
-    let plain = visitor.ask(("GET", &format!("{elsewhere}?bridge={wrong}"), &[], None)).await;
-    let (hidden, plain) = match (hidden, plain) {
-        (Ok(hidden), Ok(plain)) => (hidden, plain),
-        (Err(error), _) | (_, Err(error)) => return broken(SUBJECT, "the site", &error),
-    };
-    if (hidden.status(), hidden.body.len()) == (plain.status(), plain.body.len()) {
-        return Finding::ok(SUBJECT, "whoever lacks the link sees your site");
+    let (page, below) = (format!("{}?bridge={wrong}", site.base()), format!("/api/v1/{wrong}"));
+    let bearer = format!("Bearer {wrong}");
+    let bearer = [("Authorization", bearer.as_str())];
+    let is_root = site.base() == "/";
+    let (asked, fields) = if is_root { (&below, &bearer[..]) } else { (&page, &[][..]) };
+    let plain = elsewhere(asked);
+    let mut answers = Vec::new();
+    for (target, fields) in [(&page, &[][..]), (asked, fields), (&plain, fields)] {
+        match visitor.ask(("GET", target, fields, None)).await {
+            Ok(answer) => answers.push(answer),
+            Err(error) => return broken(SUBJECT, "the site", &error),
+        }
     }
-    Finding::fail(
-        SUBJECT,
-        &format!(
+    let [page, hidden, plain] = answers.as_slice() else { return another(SUBJECT) };
+    let text = if is_root && is_of_mtg(page) {
+        "whoever lacks the link gets mtg's own answer at / (status 404, 0 bytes) instead of your site".to_owned()
+    } else if (hidden.status(), hidden.body.len()) != (plain.status(), plain.body.len()) {
+        format!(
             "whoever lacks the link gets another answer below {} (status {}, {} bytes) than elsewhere (status {}, {} bytes)",
-            site.base(),
+            if is_root { "/api/v1/" } else { site.base() },
             hidden.status(),
             hidden.body.len(),
             plain.status(),
             plain.body.len()
-        ),
+        )
+    } else {
+        return Finding::ok(SUBJECT, "whoever lacks the link sees your site");
+    };
+    Finding::fail(
+        SUBJECT,
+        &text,
         "let the web server put its own answer in the place of mtg's 404 (nginx: proxy_intercept_errors and error_page; \
          Caddy: handle_response), as in the block of image/web",
     )
 }
 
+/// What nobody but mtg says.
+fn is_of_mtg(answer: &Answer) -> bool {
+    answer.status() == 404 && answer.body.is_empty() && answer.field("cache-control") == Some("no-store")
+}
+
+/// An address that nothing knows, as long and as deep as `target`, for a site may show the address in its answer.
+fn elsewhere(target: &str) -> String {
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let noise = base64url::encode(&random::<192>()).replace(['-', '_'], "x");
+    let path = path.chars().zip(noise.chars()).map(|(old, new)| if old == '/' { old } else { new });
+    path.chain(target.contains('?').then_some('?')).chain(query.chars()).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn elsewhere_is_as_long_and_as_deep() {
+        for target in ["/path/?bridge=wrong", "/two/parts/?bridge=wrong", "/api/v1/wrong"] {
+            let other = elsewhere(target);
+            assert_ne!(other, target);
+            assert_eq!((other.len(), other.matches('/').count()), (target.len(), target.matches('/').count()));
+            assert_eq!(other.split_once('?').map(|(_, query)| query), target.split_once('?').map(|(_, query)| query));
+        }
+    }
 
     #[test]
     fn without_tls_it_is_said_what_was_not_seen() {

@@ -31,7 +31,7 @@ from daemon import running
 from front_nginx import EC, HOST, make_certificates
 from score import Failed, Score, equal
 from set_up import set_up
-from web_proxy import KEY, PAGE, PATH, PROXY, SECRET, SITE, WEB, pin, visit, web_server
+from web_proxy import KEY, PAGE, PATH, PROXY, SECRET, SITE, WEB, pin, unread_bodies, visit, web_server
 
 import frames  # noqa: E402: `web_proxy` makes the folder known
 from adapter import Adapter, chromium_arguments  # noqa: E402
@@ -408,6 +408,7 @@ class Holds:
                 text = await loop.run_in_executor(None, lambda: visit(self._work, path=path))
                 if PAGE not in text or " 200" not in text.splitlines()[0]:
                     raise Failed(f"the site's page is not at {path}: {text[:200]}")
+            await loop.run_in_executor(None, lambda: unread_bodies(self._work))
             proxy.stop()
 
     # Many and slow ones.

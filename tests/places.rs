@@ -8,6 +8,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::Mutex;
 use std::time::Duration;
 
+use rustix::net::{AddressFamily, SocketType};
 use support::client::{Session, greeted_over, session};
 use support::crowd::patient_server;
 use support::dc::EchoDc;
@@ -176,6 +177,36 @@ fn a_clients_hello_in_two_packets_is_answered_however_many_half_hellos_there_are
     client.write_all(&hello[1448..]).unwrap();
     assert_eq!(socket::read_exactly(&mut client, 3).unwrap(), [0x16, 3, 3]);
     assert!(crowd.iter().all(|stranger| !socket::is_readable(stranger, Duration::ZERO)), "one was closed");
+}
+
+#[test]
+fn hellos_of_16_kib_for_a_front_that_cannot_be_reached_take_a_bounded_part_of_the_memory() {
+    let dc = EchoDc::listen();
+    // The kernel drops what asks for a connection while the queue is full, and nobody empties it.
+    let front = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    rustix::net::bind(&front, &SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
+    rustix::net::listen(&front, 0).unwrap();
+    let front = std::net::TcpListener::from(front);
+    let address = front.local_addr().unwrap();
+    let _queue = TcpStream::connect(address).unwrap();
+    let is_full = || TcpStream::connect_timeout(&address, Duration::from_millis(500)).is_err();
+    assert!(is_full() || is_full(), "the front takes connections");
+    let proxy = small_router(address, &dc).set("network.timeout.tcp", "5m").start();
+    let hello = Hello { shape: Shape::Huge, ..Hello::default() };
+    let hello = Hello { key: [0x11; 16], ..hello }.sign().wire;
+    let visit = |number| {
+        let mut stranger = socket::connect_from(Ipv4Addr::new(127, 0, 3, 1 + (number % 2) as u8), proxy.address);
+        stranger.write_all(&hello).unwrap();
+        stranger
+    };
+    let strangers: Vec<_> = (0..200).map(visit).collect();
+    // The sixteenth of the memory holds 28.
+    socket::wait_for("most of them to give way", support::DEADLINE, || {
+        let gone = strangers.iter().filter(|stranger| socket::is_readable(*stranger, Duration::ZERO)).count();
+        (gone >= 200 - 28).then_some(())
+    });
+    assert_served(&proxy, &mut []);
+    assert!(strangers.iter().any(|stranger| !socket::is_readable(stranger, Duration::ZERO)), "all of them went");
 }
 
 #[test]

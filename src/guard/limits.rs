@@ -35,7 +35,7 @@ pub(crate) struct Caps {
     /// Connections of one address that are not known to be a client's or the front's; an IPv6 address stands for its
     /// /64.
     pub(crate) undecided_per_address: usize,
-    /// Bytes of hellos that are not whole.
+    /// Bytes of hellos that are not whole, and of those that are on their way to the front.
     pub(crate) hello_bytes: usize,
 }
 
@@ -72,10 +72,12 @@ pub(crate) struct Limits {
     /// Evicted, and not gone yet.
     leaving: usize,
     hellos: Hellos,
+    /// Those that a connection to the front is awaited for.
+    on_their_way: Hellos,
     preempted: VecDeque<(Ticket, Preemption)>,
 }
 
-/// The bytes of hellos that are not whole, by the numbers of their places.
+/// The bytes of hellos, by the numbers of their places.
 #[derive(Debug, Default)]
 struct Hellos {
     held: Vec<usize>,
@@ -94,8 +96,17 @@ enum Place {
 
 impl Limits {
     pub(crate) fn new(caps: Caps) -> Self {
-        let (places, crowd, hellos) = (Slab::new(), Crowd::default(), Hellos::default());
-        Self { caps, places, crowd, fronted: 0, undecided: 0, leaving: 0, hellos, preempted: VecDeque::new() }
+        Self {
+            caps,
+            places: Slab::new(),
+            crowd: Crowd::default(),
+            fronted: 0,
+            undecided: 0,
+            leaving: 0,
+            hellos: Hellos::default(),
+            on_their_way: Hellos::default(),
+            preempted: VecDeque::new(),
+        }
     }
 
     /// Gives a place to a new connection; none if clients have them all, or those who are to leave have not left yet.
@@ -148,6 +159,22 @@ impl Limits {
             }
         }
         matches!(self.place(ticket), Some(Place::Stranger(..)))
+    }
+
+    /// Takes note of how many bytes are kept for a connection at the front until that can be reached, and says whether
+    /// the connection still has its place. While the front cannot be reached, nothing of it bounds them, so whoever has
+    /// most gives way.
+    pub(crate) fn carry(&mut self, ticket: Ticket, bytes: usize) -> bool {
+        let is_fronted = |place| matches!(place, Some(Place::Stranger(Kind::Fronted, _)));
+        if is_fronted(self.place(ticket)) {
+            self.on_their_way.set(ticket, bytes);
+        }
+        while self.on_their_way.total > self.caps.hello_bytes
+            && let Some(largest) = self.on_their_way.largest()
+        {
+            self.evict(Some(largest.0));
+        }
+        is_fronted(self.place(ticket))
     }
 
     /// The connection has moved bytes: of those at the front it has been idle for the shortest time.
@@ -205,6 +232,7 @@ impl Limits {
         match self.place(ticket) {
             Some(Place::Stranger(kind, groups)) => {
                 self.hellos.set(ticket, 0);
+                self.on_their_way.set(ticket, 0);
                 self.crowd.leave(ticket.0, groups, kind);
                 *self.count(kind) -= 1;
             }
@@ -473,6 +501,28 @@ mod tests {
     }
 
     #[test]
+    fn the_largest_hello_gives_way_when_those_that_wait_for_the_front_take_too_much_memory() {
+        let mut world = World::new(CAPS);
+        let small: Vec<_> = (0..5).map(|number| world.fronted(&format!("198.51.{number}.1")).0).collect();
+        assert!(small.iter().all(|&ticket| world.limits.carry(ticket, 500)));
+        let large: Vec<_> = (1..5).map(|number| world.fronted(&format!("192.0.2.{number}")).0).collect();
+        assert!(large[..2].iter().all(|&ticket| world.limits.carry(ticket, 16_000)));
+        assert_eq!(world.preempted(), []);
+        assert!(world.limits.carry(large[2], 16_000));
+        assert_eq!(world.preempted(), evicted("192.0.2.1"));
+        assert!(!world.limits.carry(large[0], 0), "it has no place any more");
+        // The front has got one.
+        world.limits.carry(large[1], 0);
+        world.limits.carry(large[3], 16_000);
+        assert_eq!(world.preempted(), []);
+        // Neither an undecided one's nor a client's are on their way.
+        let (undecided, _) = world.admit("203.0.113.1");
+        world.limits.carry(undecided, 16_000);
+        world.limits.authenticated(large[3]);
+        assert_eq!((world.preempted(), world.limits.on_their_way.total), (vec![], 5 * 500 + 16_000));
+    }
+
+    #[test]
     fn clients_never_give_way() {
         let mut world = World::new(CAPS);
         for number in 0..38 {
@@ -516,7 +566,8 @@ mod tests {
                 (0 | 1, _) if world.limits.total() < CAPS.total => drop(world.admit(&name)),
                 (2, Some(ticket)) => drop(world.limits.fronted(ticket)),
                 (3, Some(ticket)) if place % 4 == 0 => world.limits.authenticated(ticket),
-                (4, Some(ticket)) => world.limits.moved(ticket),
+                (4, Some(ticket)) if place % 2 == 0 => world.limits.moved(ticket),
+                (4, Some(ticket)) => drop(world.limits.carry(ticket, usize::from(address) * 64)),
                 (5, Some(ticket)) => world.release(ticket),
                 (3, Some(ticket)) => world.limits.hold(ticket, usize::from(address) * 64),
                 _ => {}
@@ -530,6 +581,8 @@ mod tests {
         }
         let Limits { undecided, fronted, leaving, ref crowd, .. } = world.limits;
         assert_eq!((world.limits.total(), undecided, fronted, leaving, crowd.is_empty()), (0, 0, 0, 0, true));
-        assert_eq!((world.limits.hellos.total, world.limits.hellos.largest()), (0, None));
+        for hellos in [&world.limits.hellos, &world.limits.on_their_way] {
+            assert_eq!((hellos.total, hellos.largest()), (0, None));
+        }
     }
 }

@@ -118,7 +118,8 @@ async fn read_hello(shared: &Shared, client: &Async<TcpStream>, visit: &mut Visi
             Step::Close { reason, .. } => return Err(Verdict::Over(Outcome::BadClient(reason))),
         }
     };
-    let link = if visit.place.fronted() { visit.place.unless_preempted(shadow.into_link()).await.ok() } else { None };
+    let has_place = visit.place.fronted(machine.held());
+    let link = if has_place { visit.place.unless_preempted(shadow.into_link()).await.ok() } else { None };
     let Some(link) = link else { return Err(Verdict::Over(Outcome::Evicted)) };
     Err(Verdict::Stranger(Visitor { stranger, received: machine.into_received(), link }))
 }

@@ -132,10 +132,11 @@ impl Place {
         self.places.change(|state| state.limits.hold(self.ticket, bytes));
     }
 
-    /// The connection turned out to be one for the front, which keeps its place; says whether it still has one.
-    pub(in crate::proxy) fn fronted(&self) -> bool {
+    /// The connection turned out to be one for the front, which keeps its place, with so many bytes for it; says whether
+    /// it still has one.
+    pub(in crate::proxy) fn fronted(&self, bytes: usize) -> bool {
         self.places.change(|state| {
-            let has_place = state.limits.fronted(self.ticket);
+            let has_place = state.limits.fronted(self.ticket) && state.limits.carry(self.ticket, bytes);
             state.forget_decision(self.ticket);
             has_place
         })
@@ -157,7 +158,7 @@ impl Place {
     /// The relay takes the connection; says whether it still has its place.
     pub(in crate::proxy) fn take_seat(&self, seat: Arc<Seat>) -> bool {
         self.places.change(|state| {
-            let has_place = state.limits.fronted(self.ticket);
+            let has_place = state.limits.fronted(self.ticket) && state.limits.carry(self.ticket, 0);
             state.set_bell(self.ticket, Bell::Seat(seat));
             has_place
         })
@@ -257,17 +258,17 @@ mod tests {
     fn who_is_at_the_front_anyway_hears_no_bell_that_would_send_it_there() {
         let (places, place) = one_undecided([192, 0, 2, 1]);
         let _newcomer = places.admit([192, 0, 2, 1].into()).unwrap();
-        assert!(place.fronted());
+        assert!(place.fronted(0));
         assert_eq!(ask(&place), Poll::Pending);
         // Nobody's memory is less either.
         let larger = places.admit([192, 0, 2, 2].into()).unwrap();
         larger.hold(2);
-        assert!(larger.fronted());
+        assert!(larger.fronted(0));
         assert_eq!(ask(&larger), Poll::Pending);
         // Who has lost its place has to know.
         let (places, place) = one_place();
         let _newcomer = places.admit([192, 0, 2, 2].into()).unwrap();
-        assert!(!place.fronted());
+        assert!(!place.fronted(0));
         assert_eq!(ask(&place), Poll::Ready(Err(Preemption::Evicted)));
     }
 
@@ -299,7 +300,7 @@ mod tests {
         let _newcomer = places.admit([192, 0, 2, 2].into()).unwrap();
         assert!(woken.0.load(Ordering::Relaxed));
         assert_eq!(poll(), Poll::Ready(Err(Preemption::Evicted)));
-        assert!(!place.fronted());
+        assert!(!place.fronted(0));
     }
 
     #[test]

@@ -41,12 +41,14 @@ const SLICES: usize = 32;
 struct Limits {
     bytes: usize,
     time: Duration,
+    /// How long nothing of it may come.
+    silence: Duration,
 }
 
 /// As long as the page waits for an answer.
-const BATCH: Limits = Limits { bytes: BATCH_MAX, time: Duration::from_secs(90) };
+const BATCH: Limits = Limits { bytes: BATCH_MAX, time: Duration::from_secs(90), silence: SILENCE };
 /// Of somebody without a session.
-const HELLO: Limits = Limits { bytes: frame::HELLO.len(), time: SILENCE };
+const HELLO: Limits = Limits { bytes: frame::HELLO.len(), time: SILENCE, silence: SILENCE };
 
 /// What everybody gets who is not ours, and everything of ours that makes no sense.
 const NOTHING: &str = "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nCache-Control: no-store\r\n";
@@ -56,8 +58,6 @@ pub(super) struct Connection {
     pub(super) socket: Async<TcpStream>,
     /// What has been received and not looked at.
     buffer: Vec<u8>,
-    /// How long nothing may come of what is being received.
-    silence: Duration,
 }
 
 /// What came.
@@ -79,7 +79,7 @@ pub(super) enum NoBody {
 
 impl Connection {
     pub(super) fn new(socket: Async<TcpStream>) -> Self {
-        Self { socket, buffer: Vec::new(), silence: SILENCE }
+        Self { socket, buffer: Vec::new() }
     }
 
     /// The next request; none if there is none in time, or the web server has gone.
@@ -127,10 +127,10 @@ impl Connection {
                         return Err(NoBody::NoRoom);
                     }
                     let mut body = Vec::with_capacity(length);
-                    self.take(length, &mut body).await?;
+                    self.take(length, limits.silence, &mut body).await?;
                     Ok(body)
                 }
-                Body::Chunked => self.chunks(limits.bytes, memory).await,
+                Body::Chunked => self.chunks(limits, memory).await,
                 Body::Unknown => Err(NoBody::Bad),
             }
         };
@@ -138,15 +138,15 @@ impl Connection {
     }
 
     /// Moves `length` bytes to the end of `body`.
-    async fn take(&mut self, length: usize, body: &mut Vec<u8>) -> Result<(), NoBody> {
+    async fn take(&mut self, length: usize, silence: Duration, body: &mut Vec<u8>) -> Result<(), NoBody> {
         let there = length.min(self.buffer.len());
         body.extend(self.buffer.drain(..there));
         let mut left = length - there;
         while left > 0 {
             let before = body.len();
             body.resize(before + left.min(CHUNK), 0);
-            let read = read(&self.socket, self.silence, body.get_mut(before..).unwrap_or_default()).await;
-            let count = read.unwrap_or_default();
+            let read = turn::take(self.socket.read(body.get_mut(before..).unwrap_or_default()));
+            let count = deadline::within(silence, read).await.unwrap_or(Ok(0)).unwrap_or_default();
             body.truncate(before + count);
             if count == 0 {
                 return Err(NoBody::Gone);
@@ -163,7 +163,7 @@ impl Connection {
             let mut left = usize::try_from(length).ok()?;
             while left > 0 {
                 let count = left.min(CHUNK);
-                self.take(count, &mut Vec::new()).await.ok()?;
+                self.take(count, BATCH.silence, &mut Vec::new()).await.ok()?;
                 left -= count;
             }
             Some(())
@@ -171,16 +171,16 @@ impl Connection {
         deadline::within(BATCH.time, skipped).await.flatten().is_some()
     }
 
-    async fn chunks(&mut self, most: usize, memory: &mut Reservation) -> Result<Vec<u8>, NoBody> {
+    async fn chunks(&mut self, limits: Limits, memory: &mut Reservation) -> Result<Vec<u8>, NoBody> {
         let mut body = Vec::new();
         loop {
             let size = match httparse::parse_chunk_size(&self.buffer) {
                 Ok(httparse::Status::Complete((length, size))) => {
                     self.buffer.drain(..length);
-                    usize::try_from(size).ok().filter(|size| *size <= most - body.len()).ok_or(NoBody::Bad)?
+                    usize::try_from(size).ok().filter(|size| *size <= limits.bytes - body.len()).ok_or(NoBody::Bad)?
                 }
                 Ok(httparse::Status::Partial) if self.buffer.len() < HEAD_MAX => {
-                    self.receive_some().await?;
+                    self.receive_some(limits.silence).await?;
                     continue;
                 }
                 _ => return Err(NoBody::Bad),
@@ -188,9 +188,9 @@ impl Connection {
             if !memory.grow_to(body.len() + size) {
                 return Err(NoBody::NoRoom);
             }
-            self.take(size, &mut body).await?;
+            self.take(size, limits.silence, &mut body).await?;
             while self.buffer.len() < 2 {
-                self.receive_some().await?;
+                self.receive_some(limits.silence).await?;
             }
             // Trailers end the connection: no web server makes any.
             if !self.buffer.starts_with(b"\r\n") {
@@ -203,9 +203,9 @@ impl Connection {
         }
     }
 
-    async fn receive_some(&mut self) -> Result<(), NoBody> {
-        match self.receive(CHUNK).await {
-            Ok(1..) => Ok(()),
+    async fn receive_some(&mut self, silence: Duration) -> Result<(), NoBody> {
+        match deadline::within(silence, self.receive(CHUNK)).await {
+            Some(Ok(1..)) => Ok(()),
             _ => Err(NoBody::Gone),
         }
     }
@@ -214,7 +214,7 @@ impl Connection {
     async fn receive(&mut self, most: usize) -> io::Result<usize> {
         let before = self.buffer.len();
         self.buffer.resize(before + most.min(CHUNK), 0);
-        let read = read(&self.socket, self.silence, self.buffer.get_mut(before..).unwrap_or_default()).await;
+        let read = turn::take(self.socket.read(self.buffer.get_mut(before..).unwrap_or_default())).await;
         self.buffer.truncate(before + read.as_ref().copied().unwrap_or_default());
         read
     }
@@ -278,12 +278,6 @@ impl Connection {
     }
 }
 
-/// Receives what comes, but does not wait longer than `silence` for it.
-async fn read(mut socket: &Async<TcpStream>, silence: Duration, room: &mut [u8]) -> io::Result<usize> {
-    let read = deadline::within(silence, turn::take(socket.read(room))).await;
-    read.unwrap_or(Err(io::ErrorKind::TimedOut.into()))
-}
-
 /// Sends all of it, as long as the other end takes some now and then.
 pub(super) async fn write_all(socket: &Async<TcpStream>, parts: &[&[u8]]) -> io::Result<()> {
     let (mut parts, mut sent) = (parts, 0);
@@ -327,7 +321,6 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut far = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let mut connection = Connection::new(Async::new(listener.accept().unwrap().0).unwrap());
-        connection.silence = QUIET;
         let server = far.try_clone().unwrap();
         let sending = thread::spawn(move || {
             for _ in 0..bytes {
@@ -346,7 +339,7 @@ mod tests {
 
     #[test]
     fn a_body_may_be_slow_but_neither_silent_nor_without_end() {
-        let long = Limits { bytes: 10, time: 30 * QUIET };
+        let long = Limits { bytes: 10, time: 30 * QUIET, silence: QUIET };
         let pause = QUIET / 8;
         assert!(comes(10, pause, long).is_ok_and(|body| body == b"xxxxxxxxxx"));
         let began = Instant::now();

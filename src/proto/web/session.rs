@@ -7,7 +7,7 @@
 //! further than `room` says. Windows and CLOSE always find room, for there are few of them for each stream.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
 
 use super::buffer::Bytes;
@@ -26,7 +26,7 @@ const REFUSED_MAX: usize = 4096;
 const ITEM: usize = 64;
 /// What a stream may always have waiting: one download must not starve the chats, and what memory there is left must
 /// not stop anybody for good.
-const ALWAYS: usize = 4 << 10;
+pub(crate) const ALWAYS: usize = 4 << 10;
 
 /// Frames on their way to the app.
 pub(crate) type Batch = Vec<Bytes>;
@@ -52,6 +52,13 @@ pub(crate) enum Asked {
     Again(Arc<Batch>),
     /// The next. It is answered by [`Session::poll_batch`] with this ticket.
     Next(u32),
+}
+
+/// Why a stream ends that waits for its DC.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    Over,
+    Rested,
 }
 
 /// The answer to a poll.
@@ -81,6 +88,9 @@ pub(crate) struct Session {
     /// The one that was handed out last, until the app has it for sure.
     last: Option<Arc<Batch>>,
     last_len: usize,
+    /// Those that the app says it has, but that somebody is still sending, and their bytes.
+    lingering: Vec<(Weak<Batch>, usize)>,
+    lingering_len: usize,
     /// The newest poll.
     ticket: u32,
     poll: Option<Waker>,
@@ -104,6 +114,8 @@ impl Session {
             cursor: 0,
             last: None,
             last_len: 0,
+            lingering: Vec::new(),
+            lingering_len: 0,
             ticket: 0,
             poll: None,
             batch_len,
@@ -114,7 +126,12 @@ impl Session {
     /// Bytes that are held for it.
     pub(crate) fn held(&self) -> usize {
         let small = self.closed.held() + self.refused.len() * size_of::<u32>() + self.waiting.len() * ITEM;
-        self.waiting_len + self.last_len + self.upload_len + small
+        self.waiting_len + self.handed_len() + self.upload_len + small
+    }
+
+    /// Bytes that were handed out and are not known to be with the app.
+    fn handed_len(&self) -> usize {
+        self.last_len + self.lingering_len
     }
 
     /// Bytes that wait for DCs.
@@ -223,7 +240,7 @@ impl Session {
     /// session may have waiting.
     pub(crate) fn poll_room(&mut self, id: u32, memory: usize, context: &mut Context<'_>) -> Poll<Option<usize>> {
         let (length, frames) = (self.waiting_len, self.waiting.len());
-        let memory = memory.saturating_sub(length + self.last_len);
+        let memory = memory.saturating_sub(length + self.handed_len());
         let batch_len = self.batch_len;
         let Some(stream) = self.stream(id) else { return Poll::Ready(None) };
         let room = if length < batch_len && frames < WAITING_MAX { memory.min(DATA_MAX) } else { 0 };
@@ -245,15 +262,15 @@ impl Session {
 
     /// A turn of the housekeeping.
     pub(crate) fn turn(&mut self) {
+        self.let_go();
         self.streams.iter_mut().for_each(|(_, stream)| stream.turn());
     }
 
-    /// Becomes ready when a stream has been without a byte for longer than it may.
-    pub(crate) fn poll_rested(&mut self, id: u32, context: &mut Context<'_>) -> Poll<()> {
-        // One that is over ends otherwise.
-        let Some(stream) = self.stream(id) else { return Poll::Pending };
+    /// Becomes ready when a stream is over, or has been without a byte for longer than it may; says which.
+    pub(crate) fn poll_end(&mut self, id: u32, context: &mut Context<'_>) -> Poll<End> {
+        let Some(stream) = self.stream(id) else { return Poll::Ready(End::Over) };
         if stream.has_rested() {
-            return Poll::Ready(());
+            return Poll::Ready(End::Rested);
         }
         stream.wait_for_rest(context.waker());
         Poll::Pending
@@ -306,11 +323,21 @@ impl Session {
         self.ticket
     }
 
-    /// The app has what was handed out last.
+    /// The app has what was handed out last. Who says so and leaves it unread where it is being sent does not get rid of
+    /// it.
     pub(crate) fn acknowledge(&mut self) {
-        self.last = None;
-        self.last_len = 0;
+        let length = std::mem::take(&mut self.last_len);
+        if let Some(last) = self.last.take().filter(|last| Arc::strong_count(last) > 1) {
+            self.lingering.push((Arc::downgrade(&last), length));
+        }
+        self.let_go();
         self.wake_for_room();
+    }
+
+    /// Forgets the batches that nobody is sending any more.
+    fn let_go(&mut self) {
+        self.lingering.retain(|(batch, _)| batch.strong_count() > 0);
+        self.lingering_len = self.lingering.iter().map(|(_, length)| length).sum();
     }
 
     /// Hands the next batch out.

@@ -35,8 +35,10 @@ fn received(session: &mut Session) -> Vec<u8> {
     let ticket = session.take_place();
     match session.poll_batch(ticket, &mut context()) {
         Poll::Ready(Answer::Batch(batch)) => {
+            let received = whole(&batch);
+            drop(batch);
             session.acknowledge();
-            whole(&batch)
+            received
         }
         Poll::Ready(_) => panic!("over"),
         Poll::Pending => Vec::new(),
@@ -221,11 +223,35 @@ fn a_lost_answer_is_given_again_until_it_is_acknowledged() {
     session.send(1, frame_of(1, 5).into());
     let Ok(Asked::Again(again)) = session.ask(0) else { panic!() };
     assert_eq!(whole(&first), whole(&again));
+    drop((first, again));
     let Ok(Asked::Next(ticket)) = session.ask(1) else { panic!() };
     assert_eq!(session.held(), 13 + ITEM);
     assert!(session.ask(0).is_err() && session.ask(2).is_err() && session.ask(u64::MAX).is_err());
     let Poll::Ready(Answer::Batch(second)) = session.poll_batch(ticket, &mut context()) else { panic!() };
     assert_eq!((whole(&second), session.cursor), (data(1, &[7; 5]), 2));
+}
+
+#[test]
+fn what_is_acknowledged_while_it_is_being_sent_counts_until_it_is() {
+    let mut session = session(&[1]);
+    let mut sent = Vec::new();
+    for cursor in 0..3 {
+        session.send(1, frame_of(1, 3).into());
+        let Ok(Asked::Next(ticket)) = session.ask(cursor) else { panic!() };
+        let Poll::Ready(Answer::Batch(batch)) = session.poll_batch(ticket, &mut context()) else { panic!() };
+        sent.push(batch);
+    }
+    let Ok(Asked::Next(_)) = session.ask(3) else { panic!() };
+    assert_eq!(session.held(), 33);
+    assert_eq!(session.poll_room(1, 33, &mut context()), Poll::Ready(Some(ALWAYS)));
+    sent.pop();
+    session.turn();
+    assert_eq!(session.held(), 22);
+    session.end();
+    assert_eq!(session.held(), 22, "its end does not make them less");
+    sent.clear();
+    session.turn();
+    assert_eq!(session.held(), 0);
 }
 
 #[test]

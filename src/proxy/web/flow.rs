@@ -22,6 +22,7 @@ use crate::net::turn;
 use crate::proto::web::buffer::Bytes;
 use crate::proto::web::ciphers::Ciphers;
 use crate::proto::web::frame::HEADER;
+use crate::proto::web::session::End;
 use crate::proxy::relay::{Cause, Watch};
 
 /// Time between two reports of traffic.
@@ -149,7 +150,11 @@ impl Future for Flow {
         match ended {
             Poll::Ready(Ok(())) => Poll::Ready(Cause::Finished),
             Poll::Ready(Err(_)) => Poll::Ready(Cause::RemoteReset),
-            Poll::Pending => self.link.lock().poll_rested(self.id, context).map(|()| Cause::Idle),
+            // The DC may take nothing and say nothing: then nobody else asks whether the stream is there.
+            Poll::Pending => self.link.lock().poll_end(self.id, context).map(|end| match end {
+                End::Over => Cause::Finished,
+                End::Rested => Cause::Idle,
+            }),
         }
     }
 }

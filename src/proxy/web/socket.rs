@@ -151,7 +151,9 @@ async fn write(shared: &Shared, connection: &Connection, link: &Link, pongs: Rec
         };
         let parts: Vec<&[u8]> = std::iter::once(head.as_slice()).chain(batch.iter().map(|frame| &**frame)).collect();
         write_all(&connection.socket, &parts).await.ok()?;
-        if !batch.is_empty() {
+        let is_batch = !batch.is_empty();
+        drop(batch);
+        if is_batch {
             link.lock().acknowledge();
         }
         link.see(shared.web.now());

@@ -33,13 +33,20 @@ pub(super) struct Account {
     buffers: Arc<Buffers>,
     /// One body is being received for which there was no room.
     is_overdrawn: AtomicBool,
+    /// One session's batch waits for its DCs for which there was no room.
+    is_upload_overdrawn: AtomicBool,
 }
 
 impl Account {
     pub(super) fn new(cap: usize) -> Self {
         let spare = (cap / SPARE_PART).min(SPARE_MAX) / BUFFER * BUFFER;
-        let (held, is_overdrawn) = (AtomicUsize::new(0), AtomicBool::new(false));
-        Self { held, cap: cap - spare, buffers: Arc::new(Buffers::new(spare)), is_overdrawn }
+        Self {
+            held: AtomicUsize::new(0),
+            cap: cap - spare,
+            buffers: Arc::new(Buffers::new(spare)),
+            is_overdrawn: AtomicBool::new(false),
+            is_upload_overdrawn: AtomicBool::new(false),
+        }
     }
 
     /// Gives the memory back that nobody uses.
@@ -113,6 +120,8 @@ pub(super) struct Link {
     /// When it was asked for last, seconds.
     seen: AtomicU32,
     has_socket: AtomicBool,
+    /// Its batch is the one that there was no room for.
+    overdraws: AtomicBool,
     pace: Mutex<Pace>,
     recorder: Arc<Recorder>,
 }
@@ -120,7 +129,7 @@ pub(super) struct Link {
 /// A session's lock, which keeps the books.
 pub(super) struct Locked<'a> {
     session: MutexGuard<'a, Session>,
-    account: &'a Account,
+    link: &'a Link,
     held: usize,
 }
 
@@ -142,6 +151,7 @@ impl Link {
             account: account.clone(),
             seen: AtomicU32::new(0),
             has_socket: AtomicBool::new(false),
+            overdraws: AtomicBool::new(false),
             pace: Mutex::new(Pace::new(SMALL_PER_SECOND, SMALL_AT_ONCE)),
             recorder: recorder.clone(),
         }
@@ -150,7 +160,7 @@ impl Link {
     /// A poisoned lock would be a panic in the session's code, which ends the process.
     pub(super) fn lock(&self) -> Locked<'_> {
         let session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
-        Locked { held: session.held(), account: &self.account, session }
+        Locked { held: session.held(), link: self, session }
     }
 
     pub(super) fn buffers(&self) -> &Arc<Buffers> {
@@ -182,6 +192,18 @@ impl Link {
         !self.has_socket.swap(true, Ordering::Relaxed)
     }
 
+    /// Says whether a batch may wait for DCs for which there is no room: one session at a time has it whatever there is,
+    /// until the last byte is with them. Else an app whose batch is longer than what is ever left would try for good.
+    pub(super) fn overdraw(&self) -> bool {
+        if !self.overdraws.load(Ordering::Relaxed) {
+            if self.account.is_upload_overdrawn.swap(true, Ordering::Relaxed) {
+                return false;
+            }
+            self.overdraws.store(true, Ordering::Relaxed);
+        }
+        true
+    }
+
     /// Ends the session and its streams; says whether it was still there.
     pub(super) fn end(&self) -> bool {
         let mut session = self.lock();
@@ -211,7 +233,18 @@ impl std::ops::DerefMut for Locked<'_> {
 
 impl Drop for Locked<'_> {
     fn drop(&mut self) {
-        self.account.note(self.held, self.session.held());
+        self.link.account.note(self.held, self.session.held());
+        if self.session.upload_len() == 0 && self.link.overdraws.swap(false, Ordering::Relaxed) {
+            self.link.account.is_upload_overdrawn.store(false, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Link {
+    /// What is still being sent of a session that is forgotten.
+    fn drop(&mut self) {
+        let session = self.session.get_mut().unwrap_or_else(PoisonError::into_inner);
+        self.account.note(session.held(), 0);
     }
 }
 

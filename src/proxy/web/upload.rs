@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::link::Link;
 use super::{Shared, stream};
 use crate::proto::web::frame::{self, Content};
-use crate::proto::web::session::Uploaded;
+use crate::proto::web::session::{ALWAYS, Uploaded};
 
 /// What became of a batch.
 pub(super) enum Applied {
@@ -26,9 +26,11 @@ pub(super) fn apply(shared: &Arc<Shared>, link: &Arc<Link>, batch: &[u8], number
     let small = content.map_or(0, |content| content.small);
     let applied = match (is_new, content) {
         (Ok(false), _) => return Applied::Yes(link.wait_for(small, &shared.web)),
-        // What waits for nothing always has room: else a stream could not end.
+        // What waits for nothing always has room, else a stream could not end, and so has what opens a stream.
         (Ok(true), Ok(Content { payload, .. }))
-            if payload > 0 && session.upload_len() > 0 && session.upload_len() + payload > room =>
+            if payload > 0
+                && session.upload_len() + payload > room
+                && (session.upload_len() > 0 || payload > ALWAYS && !link.overdraw()) =>
         {
             return Applied::NoRoom;
         }

@@ -8,15 +8,15 @@ use std::time::{Duration, Instant};
 
 use support::KEY;
 use support::client;
-use support::dc::{EchoDc, FakeDc};
+use support::dc::{BlackHole, EchoDc, FakeDc};
 use support::hello::Hello;
 use support::obfuscated2::PADDED;
 use support::pattern::Pattern;
 use support::proxy::{Proxy, Setup};
 use support::socket::{self, End};
 use support::web::{
-    self, App, CREDIT, DATA, Http, NOTHING, OPEN, PATH, WINDOW, bearer, capability, create, frame, frames, masked,
-    message, quoted, upgrade, url,
+    self, App, CLOSE, CREDIT, DATA, Http, NOTHING, OPEN, PATH, WINDOW, bearer, capability, create, frame, frames,
+    masked, message, quoted, upgrade, url,
 };
 
 const MIB: usize = 1 << 20;
@@ -410,6 +410,71 @@ fn streams_take_places_and_leave_them() {
 }
 
 #[test]
+fn a_stream_that_its_app_closes_leaves_its_place_although_its_dc_takes_nothing() {
+    let dc = FakeDc::listen();
+    let setup = Setup::new().dc(2, dc.address).set("memory", "8MB").set("concurrency", "2");
+    let (_proxy, web) = start(setup, "https");
+    let mut app = App::connect(web);
+    app.open(1, 2);
+    app.open(2, 2);
+    let (mut deaf, _idle) = (dc.accept(), dc.accept());
+    let (mut number, _) = app.place();
+    let mut up = |batch: &[u8]| {
+        let status = app.call(&format!("POST {}", url("up")), &[format!("X-Up-Seq: {number}")], Some(batch)).status;
+        number += u64::from(status == 204);
+        status
+    };
+    // Until neither kernel takes any more.
+    let mut full = 0;
+    while full < 10 {
+        match up(&frame(DATA, 1, &[0; 48 << 10])) {
+            204 => full = 0,
+            status => {
+                assert_eq!(status, 503);
+                full += 1;
+                // Whoever is woken by this tries to send once more.
+                deaf.send(b"x");
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+    }
+    let mut id = 2;
+    let mut another = |up: &mut dyn FnMut(&[u8]) -> u16| {
+        id += 1;
+        assert_eq!(up(&frame(OPEN, id, &[])), 204);
+        let opening = support::obfuscated2::send(Some(&KEY), PADDED, 2).wire;
+        while up(&frame(DATA, id, &opening)) == 503 {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        dc.accept_within(Duration::from_millis(200))
+    };
+    assert!(another(&mut up).is_none(), "more streams than places");
+    assert_eq!(up(&frame(CLOSE, 1, &[])), 204);
+    socket::wait_for("a place", support::DEADLINE, || another(&mut up));
+}
+
+/// An upload over a connection of its own; the status.
+fn up(app: &App, number: u64, batch: &[u8]) -> u16 {
+    app.call(&format!("POST {}", url("up")), &[format!("X-Up-Seq: {number}")], Some(batch)).status
+}
+
+#[test]
+fn first_batches_of_many_sessions_stay_within_memory() {
+    let dc = BlackHole::listen();
+    let (proxy, web) = start(Setup::new().dc(2, dc.address).set("memory", "8MB"), "https");
+    let opening = support::obfuscated2::send(Some(&KEY), PADDED, 2).wire;
+    let small = [frame(OPEN, 1, &[]), frame(DATA, 1, &opening)].concat();
+    let large = [small.clone(), frame(DATA, 1, &[0; 1 << 20]), frame(DATA, 1, &[0; 900 << 10])].concat();
+    let apps: Vec<_> = (0..30).map(|_| App::connect(web)).collect();
+    let statuses: Vec<_> = apps.iter().map(|app| up(app, 1, &large)).collect();
+    assert!(statuses.iter().filter(|status| **status == 204).count() <= 2, "{statuses:?}");
+    assert!(statuses.contains(&204) && statuses.contains(&503), "{statuses:?}");
+    // Whoever asks for little has room.
+    assert_eq!(up(&App::connect(web), 1, &small), 204);
+    assert!(proxy.peak_memory_kib() < 16 << 10, "{} KiB", proxy.peak_memory_kib());
+}
+
+#[test]
 fn a_stream_is_no_witness_of_the_clock() {
     let dc = EchoDc::listen();
     let (proxy, web) = start(Setup::new().dc(2, dc.address).set("log-level", "info"), "https");
@@ -439,9 +504,18 @@ fn a_reload_moves_the_page_and_keeps_the_sessions() {
     app.open(1, 2);
     app.write(1, b"before");
     assert_eq!(app.read(1, 6), b"before");
+    // As web servers keep theirs.
+    let mut kept = [Http::connect(address), Http::connect(address)];
+    let page = |secret: &[u8]| format!("GET /{PATH}/?bridge={}", capability(secret));
+    for http in &mut kept {
+        assert_eq!(http.ask(&page(&KEY), &[], None).status, 200);
+    }
     proxy.reload(&setup.clone().secret(&[3; 16], support::HOST));
     socket::wait_for("the reload", support::DEADLINE, || (web::page(address, &[3; 16]).status == 200).then_some(()));
     assert_eq!(web::page(address, &KEY).status, 404);
+    let [new, old] = &mut kept;
+    assert_eq!(new.ask(&page(&[3; 16]), &[], None).status, 200, "the new link over a kept connection");
+    assert_eq!(old.ask(&page(&KEY), &[], None).status, 404, "the old link over a kept connection");
     app.write(1, b"after");
     assert_eq!(app.read(1, 5), b"after");
 }

@@ -3,6 +3,7 @@
 use std::future::pending;
 use std::io::{self, IoSlice};
 use std::net::TcpStream;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_io::{Async, Timer};
@@ -83,13 +84,14 @@ impl Connection {
     }
 
     /// The next request; none if there is none in time, or the web server has gone.
-    pub(super) async fn next_request(&mut self, site: &Site) -> Option<Request> {
+    /// It is judged by what `site` says when it comes: web servers keep connections for longer than owners keep secrets.
+    pub(super) async fn next_request(&mut self, site: impl FnOnce() -> Arc<Site>) -> Option<Request> {
         if self.buffer.is_empty() {
             // Nothing is held while nothing comes.
             self.buffer = Vec::new();
             deadline::within(IDLE, turn::readable(&self.socket)).await?.ok()?;
         }
-        deadline::within(HEAD_LIMIT, self.head(site)).await?
+        deadline::within(HEAD_LIMIT, self.head(&site())).await?
     }
 
     async fn head(&mut self, site: &Site) -> Option<Request> {

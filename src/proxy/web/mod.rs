@@ -218,7 +218,7 @@ pub(super) async fn serve(shared: Arc<Shared>, listener: Listener) {
 
 async fn serve_connection(shared: Arc<Shared>, socket: Async<std::net::TcpStream>, place: Place) {
     let mut connection = http::Connection::new(socket);
-    while let Some(request) = connection.next_request(&shared.web.site()).await {
+    while let Some(request) = connection.next_request(|| shared.web.site()).await {
         // In memory of its own: between two requests a connection holds next to nothing.
         if !Box::pin(calls::answer(&shared, &mut connection, request, place.peer)).await {
             break;

@@ -51,6 +51,18 @@ fn assert_served(proxy: &Proxy, clients: &mut [Session]) {
 }
 
 #[test]
+fn no_more_connections_wait_to_be_accepted_than_there_is_memory_for() {
+    let dc = EchoDc::listen();
+    let proxy = Setup::new().set("memory", "8MB").dc(2, dc.address).start();
+    proxy.pause(true);
+    let connect = |_| TcpStream::connect_timeout(&proxy.address, Duration::from_millis(500)).ok();
+    let waiting: Vec<_> = (0..2000).map_while(connect).collect();
+    proxy.pause(false);
+    assert!((64..=300).contains(&waiting.len()), "{}", waiting.len());
+    session(proxy.address, 2).ping(100, 1);
+}
+
+#[test]
 fn visits_that_two_addresses_keep_open_at_the_front_keep_nobody_out() {
     let (dc, (front, _kept)) = (EchoDc::listen(), patient_server());
     let proxy = small_router(front, &dc).start();

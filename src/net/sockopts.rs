@@ -41,6 +41,8 @@ pub(crate) struct ClientSide {
     pub(crate) notsent_lowat: Option<u32>,
     /// See [`limit_buffers`].
     pub(crate) buffer: Option<usize>,
+    /// Connections that may wait in the kernel to be accepted.
+    pub(crate) backlog: u16,
 }
 
 /// Makes a connection send small messages at once and share a long path well. Connections that a listening socket
@@ -222,7 +224,7 @@ mod tests {
     #[test]
     fn clients_send_small_segments_only_if_they_are_asked_to() {
         let mss = |client_side| SockRef::from(&connected(&client_side).0).tcp_mss().unwrap();
-        let usual = ClientSide { mss: None, notsent_lowat: None, buffer: None };
+        let usual = ClientSide { mss: None, notsent_lowat: None, buffer: None, backlog: 128 };
         assert!(mss(usual) > 536);
         for size in [536, 88] {
             assert!((1..=u32::from(size)).contains(&mss(ClientSide { mss: Some(size), ..usual })), "{size}");
@@ -231,7 +233,8 @@ mod tests {
 
     #[test]
     fn accepted_connections_have_small_buffers_where_memory_is_short() {
-        let (_client, small) = connected(&ClientSide { mss: None, notsent_lowat: None, buffer: Some(16 << 10) });
+        let (_client, small) =
+            connected(&ClientSide { mss: None, notsent_lowat: None, buffer: Some(16 << 10), backlog: 128 });
         // The kernel takes it twice, for what it needs itself.
         assert_eq!(sockopt::socket_recv_buffer_size(&small).unwrap(), 32 << 10);
         assert_eq!(sockopt::socket_send_buffer_size(&small).unwrap(), 32 << 10);
@@ -240,7 +243,7 @@ mod tests {
     #[test]
     fn accepted_connections_keep_little_unsent_in_the_kernel() {
         let lowat = |notsent_lowat| {
-            let (_client, accepted) = connected(&ClientSide { mss: None, notsent_lowat, buffer: None });
+            let (_client, accepted) = connected(&ClientSide { mss: None, notsent_lowat, buffer: None, backlog: 128 });
             SockRef::from(&accepted).tcp_notsent_lowat().unwrap()
         };
         assert_eq!((lowat(Some(0x2_0000)), lowat(Some(u32::MAX))), (0x2_0000, i32::MAX.unsigned_abs()));

@@ -30,6 +30,11 @@ const SOCKET_MIN: u64 = 16 << 10;
 const SOCKET_FREE: u64 = 32 << 20;
 /// Sockets of the front are bounded everywhere: strangers choose how many they are.
 pub(super) const FRONT_SOCKET: usize = 64 << 10;
+/// Memory for which one connection may wait to be accepted, and bounds. Each has a socket of 2 KB and, whatever the kernel
+/// saves, a page or more of what it has sent: 2400 of them were the end of a router with 64 MB, and none of those would
+/// have been served in time.
+const WAITING: u64 = 32 << 10;
+const BACKLOG: (u64, u64) = (64, 4096);
 /// What the kernel begins to save at when all TCP connections have it, as a part of the machine's memory, unless it
 /// tells the figure.
 const TCP_PART: u64 = 16;
@@ -58,6 +63,8 @@ pub(super) struct Shares {
     pub(super) notsent: u32,
     /// Bytes that a socket may keep in the kernel in each direction, if that is bounded.
     pub(super) socket: Option<usize>,
+    /// Connections that may wait in the kernel to be accepted.
+    pub(super) backlog: u16,
     /// Bytes of the kernel that connections may have which are stuck. They are beside the memory that is ours.
     pub(super) kernel: usize,
 }
@@ -98,6 +105,7 @@ fn divide(memory: u64, tcp_pressure: u64) -> Shares {
         connections: (memory - buffers - lists - hellos) / CONNECTION,
         notsent: u32::try_from(notsent).unwrap_or(u32::MAX),
         socket: (memory < SOCKET_FREE).then(|| bytes((memory / SOCKET_PART).max(SOCKET_MIN))),
+        backlog: u16::try_from((memory / WAITING).clamp(BACKLOG.0, BACKLOG.1)).unwrap_or(u16::MAX),
         // The rest is for those that are not stuck, and for other programs.
         kernel: bytes(tcp_pressure / 2),
     }
@@ -214,6 +222,7 @@ mod tests {
             connections: 1024,
             notsent: 128 << 10,
             socket: Some(64 << 10),
+            backlog: 256,
             kernel: 3 << 19,
         };
         assert_eq!(divide(8 * MIB, 3 * MIB), small);
@@ -224,6 +233,7 @@ mod tests {
             connections: 29_491,
             notsent: 1 << 20,
             socket: None,
+            backlog: 4096,
             kernel: 32 << 20,
         };
         assert_eq!(divide(128 * MIB, 64 * MIB), large);

@@ -17,7 +17,8 @@ pub(crate) fn keep_alive(network: &Network) -> KeepAlive {
 
 pub(super) fn client_side(network: &Network, memory: &Shares) -> ClientSide {
     let bytes = network.notsent_lowat.map_or(memory.notsent, |size| u32::try_from(size.0).unwrap_or(u32::MAX));
-    ClientSide { mss: network.client_mss, notsent_lowat: (bytes > 0).then_some(bytes), buffer: memory.socket }
+    let (buffer, backlog) = (memory.socket, memory.backlog);
+    ClientSide { mss: network.client_mss, notsent_lowat: (bytes > 0).then_some(bytes), buffer, backlog }
 }
 
 /// Who dials Telegram, on the way that the owner wants.

@@ -226,6 +226,12 @@ impl Proxy {
         kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
     }
 
+    /// Takes its processor away, or gives it back.
+    pub fn pause(&self, is_paused: bool) {
+        let signal = if is_paused { Signal::STOP } else { Signal::CONT };
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
     /// Waits for the end, however it comes.
     pub fn wait(&mut self, within: Duration) -> ExitStatus {
         let status = socket::wait_for("the proxy to end", within, || self.child.try_wait().unwrap());

@@ -11,8 +11,6 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
 use crate::log::{Limited, notice};
 use crate::net::sockopts::{self, ClientSide, KeepAlive};
 
-/// Connections that the kernel may hold for us.
-const BACKLOG: i32 = 4096;
 /// Connections that are accepted before those that are there already get their turn.
 const BATCH: usize = 16;
 /// Bounds of the pause after an error that only time mends.
@@ -64,7 +62,7 @@ impl Listener {
         sockopts::set_probes(&socket, keep_alive);
         sockopts::prepare_client_side(&socket, client_side);
         rustix::net::bind(&socket, &address)?;
-        rustix::net::listen(&socket, BACKLOG)?;
+        rustix::net::listen(&socket, client_side.backlog.into())?;
         Ok(Self { socket: Async::new_nonblocking(TcpListener::from(socket))? })
     }
 
@@ -158,7 +156,7 @@ mod tests {
         const FLOOD: usize = 500;
         let keep_alive =
             KeepAlive { is_on: false, idle: Duration::from_secs(60), interval: Duration::from_secs(15), count: 9 };
-        let client_side = ClientSide { mss: None, notsent_lowat: None, buffer: None };
+        let client_side = ClientSide { mss: None, notsent_lowat: None, buffer: None, backlog: 1024 };
         let accepted = Cell::new(0);
         let most_at_once = async_io::block_on(async {
             let listener = Listener::bind(([127, 0, 0, 1], 0).into(), &keep_alive, &client_side, false).unwrap();

@@ -32,9 +32,28 @@ pub(super) struct Account {
     cap: usize,
     buffers: Arc<Buffers>,
     /// One body is being received for which there was no room.
-    is_overdrawn: AtomicBool,
+    body: Arc<AtomicBool>,
     /// One session's batch waits for its DCs for which there was no room.
-    is_upload_overdrawn: AtomicBool,
+    upload: Arc<AtomicBool>,
+}
+
+/// Room that one at a time has, whatever is left: else who needs more than is ever left would try for good.
+struct Overdraft(Arc<AtomicBool>);
+
+impl Overdraft {
+    /// Says whether it is held, and takes it if nobody has it.
+    fn take(held: &mut Option<Self>, is_taken: &Arc<AtomicBool>) -> bool {
+        if held.is_none() && !is_taken.swap(true, Ordering::Relaxed) {
+            *held = Some(Self(is_taken.clone()));
+        }
+        held.is_some()
+    }
+}
+
+impl Drop for Overdraft {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
 }
 
 impl Account {
@@ -44,8 +63,8 @@ impl Account {
             held: AtomicUsize::new(0),
             cap: cap - spare,
             buffers: Arc::new(Buffers::new(spare)),
-            is_overdrawn: AtomicBool::new(false),
-            is_upload_overdrawn: AtomicBool::new(false),
+            body: Arc::default(),
+            upload: Arc::default(),
         }
     }
 
@@ -71,23 +90,19 @@ impl Account {
 pub(super) struct Reservation {
     account: Arc<Account>,
     bytes: usize,
-    overdraws: bool,
+    overdraft: Option<Overdraft>,
 }
 
 impl Reservation {
     pub(super) fn new(account: &Arc<Account>) -> Self {
-        Self { account: account.clone(), bytes: 0, overdraws: false }
+        Self { account: account.clone(), bytes: 0, overdraft: None }
     }
 
-    /// Says whether there is memory for so many bytes in all, and takes it. One body at a time has it whatever there
-    /// is: else an app whose batch is longer than what is ever left would try for good.
+    /// Says whether there is memory for so many bytes in all, and takes it.
     pub(super) fn grow_to(&mut self, bytes: usize) -> bool {
         let more = bytes.saturating_sub(self.bytes);
-        if more > self.account.left() / BODY_PART && !self.overdraws {
-            if self.account.is_overdrawn.swap(true, Ordering::Relaxed) {
-                return false;
-            }
-            self.overdraws = true;
+        if more > self.account.left() / BODY_PART && !Overdraft::take(&mut self.overdraft, &self.account.body) {
+            return false;
         }
         self.account.note(0, more);
         self.bytes += more;
@@ -96,9 +111,7 @@ impl Reservation {
 
     pub(super) fn release(&mut self) {
         self.account.note(std::mem::take(&mut self.bytes), 0);
-        if std::mem::take(&mut self.overdraws) {
-            self.account.is_overdrawn.store(false, Ordering::Relaxed);
-        }
+        self.overdraft = None;
     }
 }
 
@@ -115,21 +128,25 @@ pub(super) struct Link {
     pub(super) bootstrap: String,
     pub(super) token: String,
     pub(super) client: IpAddr,
-    session: Mutex<Session>,
+    session: Mutex<Books>,
     account: Arc<Account>,
     /// When it was asked for last, seconds.
     seen: AtomicU32,
     has_socket: AtomicBool,
-    /// Its batch is the one that there was no room for.
-    overdraws: AtomicBool,
     pace: Mutex<Pace>,
     recorder: Arc<Recorder>,
 }
 
+struct Books {
+    session: Session,
+    /// For the batch that waits for its DCs.
+    overdraft: Option<Overdraft>,
+}
+
 /// A session's lock, which keeps the books.
 pub(super) struct Locked<'a> {
-    session: MutexGuard<'a, Session>,
-    link: &'a Link,
+    books: MutexGuard<'a, Books>,
+    account: &'a Account,
     held: usize,
 }
 
@@ -147,11 +164,10 @@ impl Link {
             bootstrap,
             token,
             client,
-            session: Mutex::new(Session::new(batch_len)),
+            session: Mutex::new(Books { session: Session::new(batch_len), overdraft: None }),
             account: account.clone(),
             seen: AtomicU32::new(0),
             has_socket: AtomicBool::new(false),
-            overdraws: AtomicBool::new(false),
             pace: Mutex::new(Pace::new(SMALL_PER_SECOND, SMALL_AT_ONCE)),
             recorder: recorder.clone(),
         }
@@ -159,8 +175,8 @@ impl Link {
 
     /// A poisoned lock would be a panic in the session's code, which ends the process.
     pub(super) fn lock(&self) -> Locked<'_> {
-        let session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
-        Locked { held: session.held(), link: self, session }
+        let books = self.session.lock().unwrap_or_else(PoisonError::into_inner);
+        Locked { held: books.session.held(), account: &self.account, books }
     }
 
     pub(super) fn buffers(&self) -> &Arc<Buffers> {
@@ -192,18 +208,6 @@ impl Link {
         !self.has_socket.swap(true, Ordering::Relaxed)
     }
 
-    /// Says whether a batch may wait for DCs for which there is no room: one session at a time has it whatever there is,
-    /// until the last byte is with them. Else an app whose batch is longer than what is ever left would try for good.
-    pub(super) fn overdraw(&self) -> bool {
-        if !self.overdraws.load(Ordering::Relaxed) {
-            if self.account.is_upload_overdrawn.swap(true, Ordering::Relaxed) {
-                return false;
-            }
-            self.overdraws.store(true, Ordering::Relaxed);
-        }
-        true
-    }
-
     /// Ends the session and its streams; says whether it was still there.
     pub(super) fn end(&self) -> bool {
         let mut session = self.lock();
@@ -217,25 +221,32 @@ impl Link {
     }
 }
 
+impl Locked<'_> {
+    /// Says whether a batch may wait for DCs for which there is no room; until the last byte is with them nobody else's may.
+    pub(super) fn overdraw(&mut self) -> bool {
+        Overdraft::take(&mut self.books.overdraft, &self.account.upload)
+    }
+}
+
 impl std::ops::Deref for Locked<'_> {
     type Target = Session;
 
     fn deref(&self) -> &Session {
-        &self.session
+        &self.books.session
     }
 }
 
 impl std::ops::DerefMut for Locked<'_> {
     fn deref_mut(&mut self) -> &mut Session {
-        &mut self.session
+        &mut self.books.session
     }
 }
 
 impl Drop for Locked<'_> {
     fn drop(&mut self) {
-        self.link.account.note(self.held, self.session.held());
-        if self.session.upload_len() == 0 && self.link.overdraws.swap(false, Ordering::Relaxed) {
-            self.link.account.is_upload_overdrawn.store(false, Ordering::Relaxed);
+        self.account.note(self.held, self.books.session.held());
+        if self.books.session.upload_len() == 0 {
+            self.books.overdraft = None;
         }
     }
 }
@@ -243,8 +254,8 @@ impl Drop for Locked<'_> {
 impl Drop for Link {
     /// What is still being sent of a session that is forgotten.
     fn drop(&mut self) {
-        let session = self.session.get_mut().unwrap_or_else(PoisonError::into_inner);
-        self.account.note(session.held(), 0);
+        let books = self.session.get_mut().unwrap_or_else(PoisonError::into_inner);
+        self.account.note(books.session.held(), 0);
     }
 }
 
@@ -262,6 +273,6 @@ mod tests {
         bodies[1].release();
         assert!(bodies[2].grow_to(1000));
         drop(bodies);
-        assert_eq!((account.left(), account.is_overdrawn.load(Ordering::Relaxed)), (1000, false));
+        assert_eq!((account.left(), account.body.load(Ordering::Relaxed)), (1000, false));
     }
 }

@@ -30,7 +30,7 @@ pub(super) fn apply(shared: &Arc<Shared>, link: &Arc<Link>, batch: &[u8], number
         (Ok(true), Ok(Content { payload, .. }))
             if payload > 0
                 && session.upload_len() + payload > room
-                && (session.upload_len() > 0 || payload > ALWAYS && !link.overdraw()) =>
+                && (session.upload_len() > 0 || payload > ALWAYS && !session.overdraw()) =>
         {
             return Applied::NoRoom;
         }

@@ -3,6 +3,7 @@
 mod support;
 
 use std::io::Write;
+use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use support::client::session;
@@ -13,7 +14,7 @@ use support::proxy::{Proxy, Setup};
 use support::socket;
 use support::socks5::{FakeSocks5, Mood};
 
-fn through(dc: std::net::SocketAddr, proxies: &[String]) -> Setup {
+fn through(dc: SocketAddr, proxies: &[String]) -> Setup {
     Setup::new().dc(2, dc).set("network.proxies", &format!("{proxies:?}"))
 }
 
@@ -90,6 +91,51 @@ fn proxy_may_have_a_name() {
     let proxy = through(dc.address, &[format!("socks5h://localhost:{}", socks5.address.port())]).start();
     session(proxy.address, 2).ping(100, 1);
     assert_eq!(socks5.targets().len(), 1);
+}
+
+/// A name server that says `127.0.0.1`, good for five seconds, to the first question for that, and is silent from then on.
+fn name_server_that_dies() -> SocketAddr {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let mut question = [0; 512];
+        loop {
+            let (length, peer) = socket.recv_from(&mut question).unwrap();
+            let is_v4 = question[length - 3] == 1;
+            let mut answer = question[..length].to_vec();
+            answer[2..4].copy_from_slice(&[0x81, 0x80]);
+            answer[7] = u8::from(is_v4);
+            if is_v4 {
+                answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 5, 0, 4, 127, 0, 0, 1]);
+            }
+            socket.send_to(&answer, peer).unwrap();
+            if is_v4 {
+                break;
+            }
+        }
+        // It holds the port, so that nobody is told that there is no server.
+        loop {
+            socket.recv_from(&mut question).unwrap();
+        }
+    });
+    address
+}
+
+#[test]
+fn proxy_with_a_name_is_found_by_everybody_after_the_name_server_has_died() {
+    let (dc, socks5) = (EchoDc::listen(), FakeSocks5::listen(Mood::Good));
+    let setup = through(dc.address, &[format!("socks5://proxy.test:{}", socks5.address.port())]);
+    let proxy = setup.set("network.dns", &format!("udp://{}", name_server_that_dies())).start();
+    session(proxy.address, 2).ping(100, 1);
+    // The answer is over, then so is the time that it is used without asking again.
+    for pause in [6, 12, 0] {
+        std::thread::sleep(Duration::from_secs(pause));
+        let started = Instant::now();
+        session(proxy.address, 2).ping(100, pause);
+        let took = started.elapsed();
+        assert!(took < Duration::from_secs(4), "after {pause} s it took {took:?}");
+    }
+    assert_eq!(socks5.targets().len(), 4);
 }
 
 #[test]

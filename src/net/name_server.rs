@@ -66,6 +66,9 @@ pub(super) struct Secured {
 #[cfg(feature = "tls")]
 pub(super) trait Bootstrap: Send + Sync {
     fn addresses<'a>(&'a self, host: &'a str) -> Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send + 'a>>;
+
+    /// Goes on with what `addresses` has broken off; never ends.
+    fn ask_again<'a>(&'a self) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 }
 
 impl NameServer {
@@ -227,6 +230,11 @@ async fn over_https(stream: &mut Stream, url: &Url, question: &[u8]) -> io::Resu
 impl Secured {
     pub(super) fn new(host: String, port: u16, bootstrap: Box<dyn Bootstrap>) -> Self {
         Self { host, port, bootstrap }
+    }
+
+    /// Learns its own address anew, though nobody waits for it; never ends.
+    pub(super) async fn ask_again(&self) {
+        self.bootstrap.ask_again().await;
     }
 
     async fn connect(&self) -> io::Result<Stream> {

@@ -9,6 +9,8 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use smol::channel::{Receiver, Sender, bounded};
+
 use super::deadline;
 #[cfg(feature = "tls")]
 use super::name_server::{Bootstrap, Secured};
@@ -27,16 +29,20 @@ const TTL: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(6
 const STALE: Duration = Duration::from_secs(24 * 60 * 60);
 /// For one look-up.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// The same where there is an old answer to go on with; but not twice in a row, for a server may need longer and a
-/// datagram may be lost.
+/// The same for whoever waits where there is an old answer to go on with. A server may need longer and a datagram may be
+/// lost, so the name is asked for once more when nobody waits.
 const PATIENCE_WITH_ANSWER: Duration = Duration::from_secs(1);
 /// Time between a failure and the next attempt, with and without an old answer to go on with.
 const RETRY: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(1));
+/// Names that are to be asked for once more. One that finds no room comes again.
+const OVERDUE_MAX: usize = 8;
 
 /// Whom to ask, and what was answered.
 pub(crate) struct Resolver {
     source: Source,
     known: Mutex<Vec<Entry>>,
+    /// Names with an old answer whose look-up was broken off for the sake of whoever waited.
+    overdue: (Sender<String>, Receiver<String>),
 }
 
 enum Source {
@@ -66,8 +72,14 @@ struct Failure {
     kind: io::ErrorKind,
     text: String,
     since: Instant,
-    /// Whether the server had the short patience only, so that it may be no more than slow.
-    was_hurried: bool,
+}
+
+/// A look-up that somebody waits for. With an old answer to go on with, one that is broken off counts as a failure,
+/// whether our patience ends or that of whoever waits: else each would wait for the same silent server again.
+struct Awaited<'a> {
+    resolver: &'a Resolver,
+    name: &'a str,
+    is_over: bool,
 }
 
 impl Resolver {
@@ -101,7 +113,7 @@ impl Resolver {
     }
 
     fn new(source: Source) -> Self {
-        Self { source, known: Mutex::default() }
+        Self { source, known: Mutex::default(), overdue: bounded(OVERDUE_MAX) }
     }
 
     /// The addresses of a name, in the order in which the resolver tells them. An answer that has become old is used as
@@ -123,12 +135,38 @@ impl Resolver {
         if let Recalled::Answer(answer) = self.recall(name, true) {
             return answer;
         }
-        let patience = self.patience(name);
+        let patience = if self.has_answer(name) { PATIENCE_WITH_ANSWER } else { PATIENCE };
+        let mut awaited = Awaited { resolver: self, name, is_over: false };
         // Boxed, for most connections ask for nothing and shall not carry the room for it.
         let looked_up = deadline::within(patience, Box::pin(self.look_up(name))).await;
-        let late = || Err(io::Error::new(io::ErrorKind::TimedOut, "the resolver does not answer"));
-        let was_hurried = looked_up.is_none() && patience < PATIENCE;
-        self.remember(name, looked_up.unwrap_or_else(late), was_hurried)
+        awaited.is_over = looked_up.is_some();
+        drop(awaited);
+        self.remember(name, looked_up.unwrap_or_else(late))
+    }
+
+    /// Asks with all patience for the names whose answer somebody could not wait for, so that a slow server is heard as
+    /// well; never ends. Meanwhile everybody gets the old answer.
+    pub(crate) async fn ask_again(&self) {
+        let own = async {
+            // It cannot be closed, for we hold both of its ends.
+            while let Ok(name) = self.overdue.1.recv().await {
+                self.renew(&name).await;
+            }
+        };
+        match &self.source {
+            #[cfg(feature = "tls")]
+            Source::Server(NameServer::Tls(server) | NameServer::Https(server, _)) => {
+                futures_lite::future::zip(own, server.ask_again()).await;
+            }
+            _ => own.await,
+        }
+    }
+
+    async fn renew(&self, name: &str) {
+        let flight = entry(&mut self.lock(), name).flight.clone();
+        let _flying = flight.lock().await;
+        let looked_up = deadline::within(PATIENCE, Box::pin(self.look_up(name))).await;
+        let _ = self.remember(name, looked_up.unwrap_or_else(late));
     }
 
     /// What is known without asking; else what is to be held while asking.
@@ -149,15 +187,11 @@ impl Resolver {
         recalled.map_or_else(|| Recalled::Unknown(entry.flight.clone()), Recalled::Answer)
     }
 
-    /// For the next look-up. Whoever has the long one is alone with it: the others get the old answer meanwhile.
-    fn patience(&self, name: &str) -> Duration {
-        let mut known = self.lock();
-        let entry = entry(&mut known, name);
-        let was_hurried = entry.failure.as_ref().is_some_and(|failure| failure.was_hurried);
-        if entry.usable_answer().is_some() && !was_hurried { PATIENCE_WITH_ANSWER } else { PATIENCE }
+    fn has_answer(&self, name: &str) -> bool {
+        entry(&mut self.lock(), name).usable_answer().is_some()
     }
 
-    fn remember(&self, name: &str, result: io::Result<Addresses>, was_hurried: bool) -> io::Result<Vec<IpAddr>> {
+    fn remember(&self, name: &str, result: io::Result<Addresses>) -> io::Result<Vec<IpAddr>> {
         let mut known = self.lock();
         let entry = entry(&mut known, name);
         let since = Instant::now();
@@ -169,7 +203,7 @@ impl Resolver {
             }
             Err(error) => {
                 log::debug!("cannot resolve a name name={name} error={error}");
-                entry.failure = Some(Failure { kind: error.kind(), text: error.to_string(), since, was_hurried });
+                entry.failure = Some(Failure { kind: error.kind(), text: error.to_string(), since });
                 entry.usable_answer().map(|answer| answer.ips.clone()).ok_or(error)
             }
         }
@@ -202,6 +236,10 @@ impl Bootstrap for Resolver {
     fn addresses<'a>(&'a self, host: &'a str) -> Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send + 'a>> {
         Box::pin(self.resolve(host))
     }
+
+    fn ask_again<'a>(&'a self) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        Box::pin(self.ask_again())
+    }
 }
 
 enum Recalled {
@@ -229,6 +267,19 @@ impl Entry {
     fn usable_answer(&self) -> Option<&Answer> {
         self.answer.as_ref().filter(|answer| answer.since.elapsed() < STALE)
     }
+}
+
+impl Drop for Awaited<'_> {
+    fn drop(&mut self) {
+        if !self.is_over && self.resolver.has_answer(self.name) {
+            let _ = self.resolver.remember(self.name, late());
+            let _ = self.resolver.overdue.0.try_send(self.name.to_owned());
+        }
+    }
+}
+
+fn late() -> io::Result<Addresses> {
+    Err(io::Error::new(io::ErrorKind::TimedOut, "the resolver does not answer"))
 }
 
 impl Failure {
@@ -440,20 +491,44 @@ mod tests {
         assert_eq!(resolve(&resolver, "a.b").unwrap(), v4());
     }
 
+    /// Goes on with what nobody waits for until `is_done`.
+    fn ask_again_until(resolver: &Resolver, is_done: impl Fn() -> bool) {
+        let step = Duration::from_millis(10);
+        let watch = async {
+            while !is_done() {
+                deadline::rest(step).await;
+            }
+        };
+        async_io::block_on(futures_lite::future::or(resolver.ask_again(), watch));
+    }
+
     #[test]
-    fn a_slow_server_is_waited_for_the_second_time_and_by_one_only() {
+    fn a_slow_server_is_heard_though_nobody_waits_for_it() {
         let server = Server::new(Does::AnswersLate(Family::V4, 10));
         let resolver = server.resolver();
         assert_eq!(resolve(&resolver, "a.b").unwrap(), v4());
         server.does(Does::AnswersLate(Family::V6, 10));
         age(&resolver, "a.b", Duration::from_secs(11));
-        assert_eq!(resolve(&resolver, "a.b").unwrap(), v4(), "it is not waited for long the first time");
-        age(&resolver, "a.b", RETRY.0);
-        let (one, other) = async_io::block_on(async {
-            futures_lite::future::zip(resolver.resolve("a.b"), resolver.resolve("a.b")).await
-        });
-        assert!(one.unwrap()[0].is_ipv6(), "the new answer is known");
-        assert_eq!(other.unwrap(), v4(), "nobody else waits");
+        assert_eq!(resolve(&resolver, "a.b").unwrap(), v4(), "it is not waited for long");
+        ask_again_until(&resolver, || resolve(&resolver, "a.b").unwrap() != v4());
+        assert!(resolve(&resolver, "a.b").unwrap()[0].is_ipv6(), "the new answer is known");
+    }
+
+    #[test]
+    fn whoever_cannot_wait_for_a_silent_server_is_the_last_who_has_to() {
+        let server = Server::new(Does::Answers(Family::V4, 10));
+        let resolver = server.resolver();
+        resolve(&resolver, "a.b").unwrap();
+        server.does(Does::Nothing);
+        for patience in [PATIENCE_WITH_ANSWER / 10, 2 * PATIENCE_WITH_ANSWER] {
+            age(&resolver, "a.b", Duration::from_secs(11));
+            let resolve = async || deadline::within(patience, resolver.resolve("a.b")).await.map(Result::unwrap);
+            let first = async_io::block_on(resolve());
+            assert_eq!(first.is_some(), patience > PATIENCE_WITH_ANSWER);
+            let asked = server.asked();
+            assert_eq!(async_io::block_on(resolve()), Some(v4()), "the old answer is of use to the next one");
+            assert_eq!(server.asked(), asked, "and nobody is asked for it");
+        }
     }
 
     #[test]

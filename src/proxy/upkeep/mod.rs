@@ -22,6 +22,7 @@ pub(super) async fn keep(shared: &Shared) {
         learned::keep_fresh(shared).boxed(),
         advice::compare_name(shared).boxed(),
         shared.replays.keep().boxed(),
+        shared.resolver.ask_again().boxed(),
         #[cfg(feature = "tls")]
         pages::keep_measured(shared).boxed(),
     ])

@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use support::KEY;
@@ -46,6 +46,31 @@ fn both_forms_of_the_secret_load_the_page_and_no_other() {
     }
     assert_eq!(web::page(web, &[7; 16]).status, 404);
     assert_eq!(web::page(web, &[&[0xee], KEY.as_slice()].concat()).status, 404);
+}
+
+#[test]
+fn another_process_takes_over_the_pages_where_the_port_is_shared() {
+    let (dc, web) = (EchoDc::listen(), socket::free_address());
+    let setup = Setup::new().dc(2, dc.address).set("network.reuse-port", "true").set("shutdown-grace", "60s");
+    let setup = setup.set("web.bind-to", &web.to_string()).set("web.path", PATH);
+    let mut old = setup.start();
+    let mut client = client::session(old.address, 2);
+    client.ping(100, 1);
+    let new = setup.spawn(old.address);
+    let log_has = |proxy: &Proxy, word: &str| {
+        socket::wait_for(word, support::DEADLINE, || proxy.log().contains(word).then_some(()));
+    };
+    log_has(&new, "listening");
+    old.terminate();
+    log_has(&old, "stopping");
+    // It says so a moment before it has left its port.
+    socket::wait_for("pages of the new process alone", Duration::from_secs(20), || {
+        (0..20).all(|_| TcpStream::connect(web).is_ok() && web::page(web, &KEY).status == 200).then_some(())
+    });
+    client.ping(100, 2);
+    drop(client);
+    let status = old.wait(support::DEADLINE);
+    old.assert_ended_well(status);
 }
 
 #[test]

@@ -150,9 +150,12 @@ impl Proxy {
     pub async fn shutdown(self) {
         let Self { executor, listener, reporting, shared, web } = self;
         drop(listener);
-        if shared.config().network.reuse_port {
+        let shares_ports = shared.config().network.reuse_port;
+        if shares_ports {
             reporting.hand_over();
         }
+        // Where another process answers, nobody comes to us any more; who has come stays.
+        let web = web.filter(|_| !shares_ports);
         shared.web.drain();
         let deadline = Instant::now() + shared.config().shutdown_grace;
         let drained = async {

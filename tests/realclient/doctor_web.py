@@ -91,6 +91,9 @@ class Chain:
             seen = {"WEB strangers": ("fail", "gets mtg's own answer at /"), "WEB session": ("ok", "")}
             with self._nginx(change=lambda text: text.replace("proxy_intercept_errors on", "proxy_intercept_errors off"), path=""):
                 self._check("without a path strangers see mtg's own answer", "https", seen, root)
+            seen["WEB strangers"] = ("fail", "comes to / with a wrong link gets another answer (status 403)")
+            with self._nginx(change=_refusing_at_the_root, path=""):
+                self._check("without a path strangers are refused at the root alone", "https", seen, root)
             seen["WEB strangers"] = ("fail", "gets another answer below /api/v1/")
             with self._nginx(change=_off_below, path=""):
                 self._check("without a path strangers see it below", "https", seen, root)
@@ -171,6 +174,13 @@ class Chain:
 def _off_below(text: str) -> str:
     page, below = text.split("location ^~ /api/v1/ {", 1)
     return f"{page}location ^~ /api/v1/ {{{below.replace('proxy_intercept_errors on', 'proxy_intercept_errors off')}"
+
+
+def _refusing_at_the_root(text: str) -> str:
+    """The root itself refuses whoever has another link, in the site's words."""
+    page, below = text.split("location ^~ /api/v1/ {", 1)
+    page = page.replace("error_page 404 = @site;", "error_page 404 = @refused; error_page 418 = @site;").replace("return 404;", "return 418;")
+    return f"{page}location @refused {{ return 403 0123456789; }}\nlocation ^~ /api/v1/ {{{below}"
 
 
 def main() -> int:

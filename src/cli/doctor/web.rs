@@ -194,26 +194,35 @@ fn silent(subject: &str, error: &io::Error) -> Finding {
 }
 
 /// Somebody without the link has to see the site: what he sees at any other address that does not exist. At the root,
-/// which does exist, he must not see mtg's own answer; what he sees below is compared.
+/// which does exist, he must not see mtg's own answer, nor another status than with another query, for a site may show
+/// that in its answer; what he sees below is compared.
 async fn strangers(visitor: &Visitor<'_>, site: &Site) -> Finding {
     const SUBJECT: &str = "WEB strangers";
     let wrong = base64url::encode(&random::<32>());
     let (page, below) = (format!("{}?bridge={wrong}", site.base()), format!("/api/v1/{wrong}"));
+    // The same address to whoever has never heard of mtg.
+    let other_page = format!("{}?bridgx={wrong}", site.base());
     let bearer = format!("Bearer {wrong}");
     let bearer = [("Authorization", bearer.as_str())];
     let is_root = site.base() == "/";
     let (asked, fields) = if is_root { (&below, &bearer[..]) } else { (&page, &[][..]) };
     let plain = elsewhere(asked);
     let mut answers = Vec::new();
-    for (target, fields) in [(&page, &[][..]), (asked, fields), (&plain, fields)] {
+    for (target, fields) in [(&page, &[][..]), (&other_page, &[]), (asked, fields), (&plain, fields)] {
         match visitor.ask(("GET", target, fields, None)).await {
             Ok(answer) => answers.push(answer),
             Err(error) => return broken(SUBJECT, "the site", &error),
         }
     }
-    let [page, hidden, plain] = answers.as_slice() else { return another(SUBJECT) };
+    let [page, other_page, hidden, plain] = answers.as_slice() else { return another(SUBJECT) };
     let text = if is_root && is_of_mtg(page) {
         "whoever lacks the link gets mtg's own answer at / (status 404, 0 bytes) instead of your site".to_owned()
+    } else if is_root && page.status() != other_page.status() {
+        format!(
+            "whoever comes to / with a wrong link gets another answer (status {}) than with any other query (status {})",
+            page.status(),
+            other_page.status()
+        )
     } else if (hidden.status(), hidden.body.len()) != (plain.status(), plain.body.len()) {
         format!(
             "whoever lacks the link gets another answer below {} (status {}, {} bytes) than elsewhere (status {}, {} bytes)",

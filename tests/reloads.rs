@@ -5,6 +5,8 @@ mod support;
 use std::io::Write;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::sync::Arc;
+#[cfg(feature = "tls")]
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -242,4 +244,49 @@ fn the_patience_of_another_front_is_measured_soon() {
     log_has("measuring the patience of the front");
     reload(&proxy, &setup.front(front_of_patience(bytes(FLIGHT), Duration::from_secs(1))));
     log_has("patience of the front seconds=Some(1)");
+}
+
+/// A front that closes on everybody, and the hellos of those who want to measure it: with the suites that our TLS knows,
+/// while whoever only looks offers those of a browser.
+#[cfg(feature = "tls")]
+fn front_to_measure() -> (std::net::SocketAddr, Arc<Mutex<Vec<Vec<u8>>>>) {
+    use std::io::Read;
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let (address, hellos) = (listener.local_addr().unwrap(), Arc::<Mutex<Vec<Vec<u8>>>>::default());
+    let seen = hellos.clone();
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut hello = vec![0; 4096];
+            let length = stream.read(&mut hello).unwrap_or(0);
+            hello.truncate(length);
+            // Where the session's id ends.
+            let suites = hello.get(43).map_or(0, |length| 44 + usize::from(*length));
+            if hello.get(suites..suites + 2) == Some(&[0, 4]) {
+                seen.lock().unwrap().push(hello);
+            }
+        }
+    });
+    (address, hellos)
+}
+
+#[cfg(feature = "tls")]
+#[test]
+fn the_page_of_another_front_is_measured_and_the_old_one_is_left_alone() {
+    let (front, hellos) = front_to_measure();
+    let count = |name: &str| {
+        let hellos = hellos.lock().unwrap();
+        hellos.iter().filter(|hello| hello.windows(name.len()).any(|part| part == name.as_bytes())).count()
+    };
+    let wait_for = |wanted: usize, name: &str| {
+        socket::wait_for(name, DEADLINE, || (count(name) >= wanted).then_some(()));
+    };
+    let setup = Setup::new().front(front).set("defense.doppelganger.drs", "true");
+    let setup = setup.set("defense.doppelganger.raid-each", "1s");
+    let proxy = setup.start();
+    wait_for(2, HOST);
+    reload(&proxy, &setup.clone().secret(&KEY, "another.example"));
+    wait_for(1, "another.example");
+    let before = count(HOST);
+    wait_for(4, "another.example");
+    assert_eq!(count(HOST), before);
 }

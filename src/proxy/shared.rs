@@ -47,6 +47,8 @@ pub(super) struct Shared {
     /// Open once the front has answered for the first time, or has not.
     pub(super) first_look: Gate,
     pub(super) patience_changes: Signal,
+    #[cfg(feature = "tls")]
+    pub(super) page_changes: Signal,
     pub(super) loops: Arc<Loops>,
     pub(super) relay: Relay,
     pub(super) resolver: Resolver,
@@ -79,6 +81,8 @@ impl Shared {
             front_changes: Signal::default(),
             first_look: Gate::default(),
             patience_changes: Signal::default(),
+            #[cfg(feature = "tls")]
+            page_changes: Signal::default(),
             loops: Arc::default(),
             relay,
             resolver: names::resolver(&config),
@@ -121,6 +125,8 @@ impl Shared {
         self.front_fault.forget();
         self.front_changes.send();
         self.patience_changes.send();
+        #[cfg(feature = "tls")]
+        self.page_changes.send();
     }
 
     /// The profile is whole whenever the lock is free, so a poisoned lock is as good as any.

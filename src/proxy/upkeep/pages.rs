@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_io::{Async, Timer};
+use futures_lite::FutureExt as _;
 use futures_lite::future::pending;
 
 use crate::log::Limited;
@@ -75,8 +76,15 @@ impl Measured {
     }
 }
 
-/// Measures the pages for as long as it is polled, if the owner wants that.
+/// Measures the pages for as long as it is polled, if the owner wants that. How another front sends is learned anew.
 pub(in crate::proxy) async fn keep_measured(shared: &Shared) {
+    loop {
+        measure_again_and_again(shared).or(shared.page_changes.wait()).await;
+        shared.measured.lock().growths.clear();
+    }
+}
+
+async fn measure_again_and_again(shared: &Shared) {
     let config = shared.config();
     let wanted = &config.defense.doppelganger;
     let times = wanted.enabled && !wanted.urls.is_empty();

@@ -413,7 +413,7 @@ fn reload_reads_a_file_that_was_missing_at_the_start() {
     // As many failures by themselves would take more than a minute, and the next one would come after another.
     for failures in 2..=4 {
         proxy.reload(&setup);
-        let has_failed = || (proxy.log().matches("cannot load a list").count() >= failures).then_some(());
+        let has_failed = || (proxy.log().matches("WARN cannot load a list").count() >= failures).then_some(());
         socket::wait_for("one more failure", DEADLINE, has_failed);
     }
     std::fs::write(&file.0, "127.0.0.1\n").unwrap();

@@ -138,6 +138,21 @@ fn proxy_with_a_name_is_found_by_everybody_after_the_name_server_has_died() {
     assert_eq!(socks5.targets().len(), 4);
 }
 
+#[cfg(feature = "tls")]
+#[test]
+fn addresses_are_learned_over_another_proxy_as_soon_as_there_is_one() {
+    let (dc, socks5) = (EchoDc::listen(), [(); 2].map(|()| FakeSocks5::listen(Mood::Refusing(1))));
+    let dns = format!("udp://{}", name_server_that_dies());
+    let [old, new] = socks5
+        .each_ref()
+        .map(|socks5| through(dc.address, &[socks5.url("")]).set("auto-update", "true").set("network.dns", &dns));
+    let proxy = old.start();
+    socket::wait_for("both pages to fail", support::DEADLINE, || (socks5[0].targets().len() == 2).then_some(()));
+    proxy.reload(&new);
+    // By themselves they are tried again after ten seconds.
+    socket::wait_for("another attempt", Duration::from_secs(8), || (socks5[1].targets().len() == 2).then_some(()));
+}
+
 #[test]
 fn user_name_and_password_are_told() {
     let (dc, socks5) = (EchoDc::listen(), FakeSocks5::with_login("us:er", "p@ss"));

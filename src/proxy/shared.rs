@@ -116,6 +116,7 @@ impl Shared {
     pub(super) fn set_routes(&self, routes: Routes) {
         self.recorder.stats.show(routes.states());
         *self.lock_routes() = Arc::new(routes);
+        self.learned.reroute();
     }
 
     /// Forgets a front that is not asked any more, and has the new one looked at.

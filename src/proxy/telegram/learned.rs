@@ -7,6 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_io::Timer;
+use futures_lite::FutureExt as _;
 use futures_lite::future::{pending, zip};
 
 use crate::net::fetch::{self, Page, Validators};
@@ -15,6 +16,7 @@ use crate::net::public_ip::is_global;
 use crate::proto::dc::{self, DcId};
 use crate::proto::url::{Url, UrlError};
 use crate::proxy::Shared;
+use crate::proxy::signal::Signal;
 use crate::proxy::telegram::detour::Detour;
 
 /// Where each family is published.
@@ -34,8 +36,15 @@ const LIMIT: Duration = Duration::from_secs(60);
 const SIZE_MAX: u64 = 256 << 10;
 
 /// The addresses of each family, as they were last published.
-#[derive(Debug, Default)]
-pub(in crate::proxy) struct Learned([Mutex<Vec<SocketAddr>>; 2]);
+#[derive(Default)]
+pub(in crate::proxy) struct Learned([Family; 2]);
+
+#[derive(Default)]
+struct Family {
+    addresses: Mutex<Vec<SocketAddr>>,
+    /// Sent when there are other ways to Telegram, which may lead to where the old ones did not.
+    rerouted: Signal,
+}
 
 impl Learned {
     /// Further addresses of a DC.
@@ -43,7 +52,12 @@ impl Learned {
         if dc.site() != SITE {
             return Vec::new();
         }
-        self.0.iter().flat_map(|family| lock(family).clone()).collect()
+        self.0.iter().flat_map(|family| lock(&family.addresses).clone()).collect()
+    }
+
+    /// Has both families learned anew.
+    pub(in crate::proxy) fn reroute(&self) {
+        self.0.iter().for_each(|family| family.rerouted.send());
     }
 }
 
@@ -57,13 +71,13 @@ pub(in crate::proxy) async fn keep_fresh(shared: &Shared) {
     zip(learn(shared, v4, v4_page, true), learn(shared, v6, v6_page, false)).await;
 }
 
-async fn learn(shared: &Shared, known: &Mutex<Vec<SocketAddr>>, page: &str, is_v4: bool) {
+async fn learn(shared: &Shared, known: &Family, page: &str, is_v4: bool) {
     let mut retry = RETRY;
     loop {
         let pause = match published(shared, page, is_v4).await {
             Ok(addresses) => {
                 log::info!("addresses learned dc={SITE} count={} page={page}", addresses.len());
-                *lock(known) = addresses;
+                *lock(&known.addresses) = addresses;
                 retry = RETRY;
                 EACH
             }
@@ -78,7 +92,17 @@ async fn learn(shared: &Shared, known: &Mutex<Vec<SocketAddr>>, page: &str, is_v
                 pause
             }
         };
-        Timer::after(pause).await;
+        let is_over = async {
+            Timer::after(pause).await;
+            false
+        };
+        let is_rerouted = async {
+            known.rerouted.wait().await;
+            true
+        };
+        if is_over.or(is_rerouted).await {
+            retry = RETRY;
+        }
     }
 }
 
@@ -96,6 +120,6 @@ async fn published(shared: &Shared, page: &str, is_v4: bool) -> Result<Vec<Socke
 }
 
 /// A list of addresses is whole whenever the lock is free, so a poisoned lock is as good as any.
-fn lock(family: &Mutex<Vec<SocketAddr>>) -> MutexGuard<'_, Vec<SocketAddr>> {
-    family.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(addresses: &Mutex<Vec<SocketAddr>>) -> MutexGuard<'_, Vec<SocketAddr>> {
+    addresses.lock().unwrap_or_else(PoisonError::into_inner)
 }

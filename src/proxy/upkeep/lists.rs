@@ -290,7 +290,8 @@ impl Source {
         let has_failed = copy.retry > RETRY;
         let is_wanted = has_failed || matches!(self.place, ListUrl::File(_));
         copy.due = if is_wanted { now } else { copy.due.min(now + update_each) };
-        copy.retry = RETRY;
+        // Another failure is news to its owner.
+        (copy.retry, copy.has_failed) = (RETRY, false);
     }
 
     async fn load(&self, shared: &Shared) -> Result<Loaded, Trouble> {

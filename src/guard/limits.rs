@@ -55,6 +55,8 @@ impl Ticket {
 pub(crate) enum Preemption {
     /// It has no place any more.
     Evicted,
+    /// The same, since what is kept for those that wait for the front takes too much memory, and it has most.
+    Outweighed,
     /// Its address has too many that are undecided, of which it is the oldest: it counts as one at the front.
     AddressLimited,
     /// The hellos that are not whole take too much memory, and its is the largest: it counts as one at the front.
@@ -172,7 +174,8 @@ impl Limits {
         while self.on_their_way.total > self.caps.hello_bytes
             && let Some(largest) = self.on_their_way.largest()
         {
-            self.evict(Some(largest.0));
+            self.exit(largest);
+            self.preempted.push_back((largest, Preemption::Outweighed));
         }
         is_fronted(self.place(ticket))
     }
@@ -352,7 +355,7 @@ mod tests {
             let address = |ticket| self.here.iter().find(|(known, _)| *known == ticket).unwrap().1.clone();
             let named = all.iter().map(|&(ticket, preempted)| (address(ticket), preempted)).collect();
             for (ticket, preempted) in all {
-                if preempted == Preemption::Evicted {
+                if matches!(preempted, Preemption::Evicted | Preemption::Outweighed) {
                     self.release(ticket);
                 }
             }
@@ -509,7 +512,7 @@ mod tests {
         assert!(large[..2].iter().all(|&ticket| world.limits.carry(ticket, 16_000)));
         assert_eq!(world.preempted(), []);
         assert!(world.limits.carry(large[2], 16_000));
-        assert_eq!(world.preempted(), evicted("192.0.2.1"));
+        assert_eq!(world.preempted(), [("192.0.2.1".to_owned(), Preemption::Outweighed)]);
         assert!(!world.limits.carry(large[0], 0), "it has no place any more");
         // The front has got one.
         world.limits.carry(large[1], 0);

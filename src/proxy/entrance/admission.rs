@@ -97,7 +97,7 @@ pub(in crate::proxy) async fn identify(
     }
     // Until then nobody knows whom the front would be shown to, so there is nothing but the end for who gives way.
     match visit.place.unless_preempted(read_header(client)).await {
-        Err(Preemption::Evicted) => return Err(Outcome::Evicted),
+        Err(Preemption::Evicted | Preemption::Outweighed) => return Err(Outcome::Evicted),
         Err(Preemption::AddressLimited | Preemption::MemoryLimited) => {
             warn_of_cap(visit.peer.ip());
             return Err(Outcome::AddressLimited);

@@ -100,7 +100,9 @@ async fn read_hello(shared: &Shared, client: &Async<TcpStream>, visit: &mut Visi
                 }
             }
             Next::Preempted(Preemption::MemoryLimited) => break Stranger::Slow,
-            Next::Preempted(Preemption::Evicted) => return Err(Verdict::Over(Outcome::Evicted)),
+            Next::Preempted(Preemption::Evicted | Preemption::Outweighed) => {
+                return Err(Verdict::Over(Outcome::Evicted));
+            }
             Next::Reset => {
                 shadow.reset();
                 return Err(Verdict::Over(if has_spoken { Outcome::ClientReset } else { Outcome::Silent }));

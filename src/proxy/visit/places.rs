@@ -76,6 +76,7 @@ impl Places {
         };
         // Not under the lock, for what is told may end at once.
         while let Some((bell, preemption)) = ringing.pop_front() {
+            // Who is outweighed waits for a front that cannot be reached, and of that the owner is told.
             if preemption == Preemption::Evicted {
                 warn_full();
             }

@@ -500,6 +500,44 @@ fn first_batches_of_many_sessions_stay_within_memory() {
 }
 
 #[test]
+fn answers_that_nobody_reads_stop_the_next_and_their_end_lets_it_go() {
+    let dc = FakeDc::listen();
+    let (proxy, web) = start(Setup::new().dc(2, dc.address).set("memory", "8MB"), "https");
+    let mut app = App::connect(web);
+    let mut floods = Vec::new();
+    for id in 1..=100 {
+        app.open(id, 2);
+        let mut flood = dc.accept();
+        flood.socket().set_nonblocking(true).unwrap();
+        floods.push(flood);
+    }
+    let poll = |cursor: usize| {
+        let mut http = Http::over(socket::connect_deaf(web));
+        let fields = [bearer(&app.token), format!("X-Down-Cursor: {cursor}")];
+        http.send(&format!("POST {}", url("down")), &fields, None);
+        http
+    };
+    let (mut unread, most) = (Vec::new(), 60);
+    let mut parked = loop {
+        for flood in &mut floods {
+            use std::io::Write as _;
+            let _ = flood.socket().write(&[7; 16 << 10]);
+        }
+        std::thread::sleep(Duration::from_millis(50));
+        let mut http = poll(unread.len());
+        if !socket::is_readable(http.socket(), Duration::from_secs(1)) {
+            break http;
+        }
+        unread.push(http);
+        assert!(unread.len() < most, "{most} answers wait unread: {} KiB", proxy.peak_memory_kib());
+    };
+    assert!(unread.len() >= 2, "an answer that is lost with its connection stops the next");
+    assert!(proxy.peak_memory_kib() < 16 << 10, "{} KiB", proxy.peak_memory_kib());
+    drop(unread);
+    assert_eq!(parked.bytes(15), b"HTTP/1.1 200 OK");
+}
+
+#[test]
 fn a_stream_is_no_witness_of_the_clock() {
     let dc = EchoDc::listen();
     let (proxy, web) = start(Setup::new().dc(2, dc.address).set("log-level", "info"), "https");

@@ -2,6 +2,7 @@
 
 use super::assert_same;
 use crate::proto::web::frame::{self, Frame, Frames};
+use crate::proto::web::portion::Portion;
 use crate::proto::web::request::{self, HEAD_MAX, Head, Parsed};
 use crate::proto::web::session::Session;
 use crate::proto::web::site::Site;
@@ -71,7 +72,7 @@ pub(super) fn frames(input: &[u8]) {
     let all: Result<Vec<_>, _> = Frames::new(input).collect();
     let content = frame::check(input);
     assert_eq!(content.is_ok(), all.is_ok() && !input.is_empty());
-    let mut whole = Session::new(BATCH_MAX);
+    let mut whole = Session::new(Portion::fixed(BATCH_MAX));
     let is_taken = whole.apply(input).is_ok();
     let Ok(all) = all else { return assert!(!is_taken, "a broken batch is taken") };
     assert!(all.len() <= FRAMES_MAX);
@@ -79,7 +80,7 @@ pub(super) fn frames(input: &[u8]) {
     assert_eq!(content.unwrap_or_default().payload, payloads.sum::<usize>());
     let batches: Vec<_> = all.iter().map(written).collect();
     assert_eq!(batches.concat().len(), input.len() - pong_payloads(&batches, input));
-    let mut single = Session::new(BATCH_MAX);
+    let mut single = Session::new(Portion::fixed(BATCH_MAX));
     assert_eq!(batches.iter().all(|batch| single.apply(batch).is_ok()), is_taken);
     if is_taken {
         assert_eq!(single.upload_len(), whole.upload_len());

@@ -36,6 +36,16 @@ pub fn connect_from(source: Ipv4Addr, to: SocketAddr) -> TcpStream {
     stream
 }
 
+/// A connection to `to` whose kernel takes next to nothing that is not read.
+pub fn connect_deaf(to: SocketAddr) -> TcpStream {
+    let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
+    sockopt::set_socket_recv_buffer_size(&socket, 4096).unwrap();
+    rustix::net::connect(&socket, &to).unwrap_or_else(|error| panic!("connect to {to}: {error}"));
+    let stream = TcpStream::from(socket);
+    with_deadlines(&stream, DEADLINE);
+    stream
+}
+
 /// Gives every read and write of `stream` a deadline.
 pub fn with_deadlines(stream: &TcpStream, deadline: Duration) {
     stream.set_read_timeout(Some(deadline)).unwrap();

@@ -49,7 +49,11 @@ pub struct Http(BufReader<TcpStream>);
 
 impl Http {
     pub fn connect(to: SocketAddr) -> Self {
-        Self(BufReader::with_capacity(1 << 16, socket::connect(to)))
+        Self::over(socket::connect(to))
+    }
+
+    pub fn over(stream: TcpStream) -> Self {
+        Self(BufReader::with_capacity(1 << 16, stream))
     }
 
     /// Sends bytes as they are.

@@ -2,7 +2,7 @@
 //! loaded, and what goes back. Bytes in, verdicts out; the sockets are in `proxy::web`.
 //!
 //! An app carries its connections as *streams* (`frame`) in one *session* (`session`; what waits there for the app is in
-//! `buffer`). The session is made with a capability, which the app derives from the secret (`site`), and a short-lived
+//! `buffer`, and `portion` says how much of it goes at once). The session is made with a capability, which the app derives from the secret (`site`), and a short-lived
 //! token (`token`); requests that carry neither are not ours (`request`). The page that is loaded first is written by us
 //! (`page`).
 
@@ -11,6 +11,7 @@ pub(crate) mod ciphers;
 pub(crate) mod closed;
 pub(crate) mod frame;
 pub(crate) mod page;
+pub(crate) mod portion;
 pub(crate) mod request;
 pub(crate) mod session;
 pub(crate) mod site;

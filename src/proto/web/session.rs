@@ -13,6 +13,7 @@ use std::task::{Context, Poll, Waker};
 use super::buffer::Bytes;
 use super::closed::Closed;
 use super::frame::{self, DATA_MAX, Frame, Frames, HEADER};
+use super::portion::Portion;
 use super::stream::{Stream, WINDOW, keep, wake};
 use super::{FRAMES_MAX, STREAMS_MAX, Violation};
 
@@ -22,6 +23,8 @@ const WAITING_MAX: usize = 1024;
 const CREDIT_MIN: u32 = WINDOW / 16;
 /// Streams of which the app has not heard that they were refused: one that never listens makes no more of them.
 const REFUSED_MAX: usize = 4096;
+/// Batches that may still be on their way although the app says that it has them: what a connection that died keeps.
+const LINGERING_MAX: usize = 2;
 /// What a frame that waits takes beside its bytes.
 const ITEM: usize = 64;
 /// What a stream may always have waiting: one download must not starve the chats, and what memory there is left must
@@ -94,14 +97,12 @@ pub(crate) struct Session {
     /// The newest poll.
     ticket: u32,
     poll: Option<Waker>,
-    /// Bytes of a batch.
-    batch_len: usize,
+    portion: Portion,
     is_over: bool,
 }
 
 impl Session {
-    /// A session whose batches have `batch_len` bytes at most.
-    pub(crate) fn new(batch_len: usize) -> Self {
+    pub(crate) fn new(portion: Portion) -> Self {
         Self {
             streams: Vec::new(),
             closed: Closed::default(),
@@ -118,7 +119,7 @@ impl Session {
             lingering_len: 0,
             ticket: 0,
             poll: None,
-            batch_len,
+            portion,
             is_over: false,
         }
     }
@@ -241,9 +242,11 @@ impl Session {
     pub(crate) fn poll_room(&mut self, id: u32, memory: usize, context: &mut Context<'_>) -> Poll<Option<usize>> {
         let (length, frames) = (self.waiting_len, self.waiting.len());
         let memory = memory.saturating_sub(length + self.handed_len());
-        let batch_len = self.batch_len;
+        let portion = self.portion.bytes();
         let Some(stream) = self.stream(id) else { return Poll::Ready(None) };
-        let room = if length < batch_len && frames < WAITING_MAX { memory.min(DATA_MAX) } else { 0 };
+        // A frame goes in one piece.
+        let most = DATA_MAX.min(portion.saturating_sub(HEADER));
+        let room = if length < portion && frames < WAITING_MAX { memory.min(most) } else { 0 };
         let always = if stream.waiting == 0 { ALWAYS } else { 0 };
         let room = room.max(always).min(stream.credit());
         if room > 0 {
@@ -262,7 +265,10 @@ impl Session {
 
     /// A turn of the housekeeping.
     pub(crate) fn turn(&mut self) {
-        self.let_go();
+        if !self.lingering.is_empty() {
+            // There may be memory again.
+            wake(&mut self.poll);
+        }
         self.streams.iter_mut().for_each(|(_, stream)| stream.turn());
     }
 
@@ -299,12 +305,15 @@ impl Session {
         }
     }
 
-    /// Takes a poll; `cursor` is how many batches the app has got.
-    pub(crate) fn ask(&mut self, cursor: u64) -> Result<Asked, Violation> {
+    /// Takes a poll; `cursor` is how many batches the app has got, `now` is in milliseconds.
+    pub(crate) fn ask(&mut self, cursor: u64, now: u64) -> Result<Asked, Violation> {
         if self.is_over {
             return Err(Violation);
         }
         if cursor == self.cursor {
+            if self.last.is_some() {
+                self.portion.arrive(now);
+            }
             self.acknowledge();
         } else if cursor.checked_add(1) == Some(self.cursor)
             && let Some(last) = &self.last
@@ -331,24 +340,38 @@ impl Session {
             self.lingering.push((Arc::downgrade(&last), length));
         }
         self.let_go();
+    }
+
+    /// Forgets the batches that nobody is sending any more. Whoever has stopped to send one says so by this.
+    pub(crate) fn let_go(&mut self) {
+        self.lingering.retain(|(batch, _)| batch.strong_count() > 0);
+        self.lingering_len = self.lingering.iter().map(|(_, length)| length).sum();
+        wake(&mut self.poll);
         self.wake_for_room();
     }
 
-    /// Forgets the batches that nobody is sending any more.
-    fn let_go(&mut self) {
-        self.lingering.retain(|(batch, _)| batch.strong_count() > 0);
-        self.lingering_len = self.lingering.iter().map(|(_, length)| length).sum();
+    /// Says whether enough is on its way that nobody reads: else whoever acknowledges and does not read would be given
+    /// all that his DCs have. `memory` is what the session may have waiting.
+    fn is_clogged(&self, memory: usize) -> bool {
+        let count = self.lingering.len();
+        count > LINGERING_MAX || count > 0 && memory < ALWAYS
     }
 
-    /// Hands the next batch out.
-    pub(crate) fn poll_batch(&mut self, ticket: u32, context: &mut Context<'_>) -> Poll<Answer> {
+    /// Hands the next batch out. `memory` is what the session may have waiting, `now` is in milliseconds.
+    pub(crate) fn poll_batch(
+        &mut self,
+        ticket: u32,
+        (memory, now): (usize, u64),
+        context: &mut Context<'_>,
+    ) -> Poll<Answer> {
         if self.is_over {
             return Poll::Ready(Answer::Over);
         }
         if ticket != self.ticket {
             return Poll::Ready(Answer::Replaced);
         }
-        if self.waiting.is_empty() && self.refused.is_empty() && !self.is_credit_due {
+        let is_empty = self.waiting.is_empty() && self.refused.is_empty() && !self.is_credit_due;
+        if is_empty || self.is_clogged(memory) {
             keep(&mut self.poll, context.waker());
             return Poll::Pending;
         }
@@ -356,6 +379,7 @@ impl Session {
         self.cursor = self.cursor.wrapping_add(1);
         self.last_len = batch.iter().map(Bytes::held).sum();
         self.last = Some(batch.clone());
+        self.portion.hand_out(self.last_len, now);
         self.wake_for_room();
         Poll::Ready(Answer::Batch(batch))
     }
@@ -386,7 +410,7 @@ impl Session {
             batch.push(first.concat().into());
         }
         while let Some(item) = self.waiting.front() {
-            if frames > 0 && (length + item.frame.len() > self.batch_len || frames == FRAMES_MAX) {
+            if frames > 0 && (length + item.frame.len() > self.portion.bytes() || frames == FRAMES_MAX) {
                 break;
             }
             let Some(Item { id, frame }) = self.waiting.pop_front() else { break };
@@ -446,7 +470,10 @@ impl Session {
     /// Opens a stream; says whether there is room for it, else it is closed at once.
     fn open(&mut self, id: u32) -> Result<bool, Violation> {
         let place = self.place(id).err().filter(|_| !self.closed.contains(id)).ok_or(Violation)?;
-        let has_room = self.streams.len() < STREAMS_MAX;
+        // Streams that end leave what waits, and their places to others: of who never listens no more than this.
+        let is_full = self.waiting_len >= self.portion.most() + STREAMS_MAX * ALWAYS
+            || self.waiting.len() >= WAITING_MAX + 2 * STREAMS_MAX;
+        let has_room = self.streams.len() < STREAMS_MAX && !is_full;
         if has_room {
             self.streams.insert(place, (id, Stream::new()));
         } else {

@@ -1,9 +1,13 @@
 //! What a session does with what an app and its DCs say.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use super::*;
 use crate::proto::web::frame::window;
 
 const BATCH: usize = 256 << 10;
+/// All the memory that there may be, at the beginning of time.
+const AMPLE: (usize, u64) = (usize::MAX, 0);
 
 fn open(id: u32) -> Vec<u8> {
     let [_, a, b, c] = id.to_be_bytes();
@@ -15,7 +19,7 @@ fn data(id: u32, payload: &[u8]) -> Vec<u8> {
 }
 
 fn session(ids: &[u32]) -> Session {
-    let mut session = Session::new(BATCH);
+    let mut session = Session::new(Portion::fixed(BATCH));
     for id in ids {
         assert_eq!(session.apply(&open(*id)), Ok(vec![*id]));
     }
@@ -33,7 +37,7 @@ fn whole(batch: &Batch) -> Vec<u8> {
 /// What the app gets next, in one piece; empty if nothing waits.
 fn received(session: &mut Session) -> Vec<u8> {
     let ticket = session.take_place();
-    match session.poll_batch(ticket, &mut context()) {
+    match session.poll_batch(ticket, AMPLE, &mut context()) {
         Poll::Ready(Answer::Batch(batch)) => {
             let received = whole(&batch);
             drop(batch);
@@ -57,6 +61,20 @@ fn room(session: &mut Session, id: u32) -> usize {
         Poll::Ready(room) => room.unwrap(),
         Poll::Pending => 0,
     }
+}
+
+/// A waker, and how often it was woken.
+struct Count(AtomicUsize);
+
+impl std::task::Wake for Count {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+fn counted() -> (Arc<Count>, Waker) {
+    let count = Arc::new(Count(AtomicUsize::new(0)));
+    (count.clone(), Waker::from(count))
 }
 
 fn frame_of(id: u32, length: usize) -> Vec<u8> {
@@ -180,15 +198,7 @@ fn many_small_payloads_take_no_more_than_they_count() {
 
 #[test]
 fn the_end_of_a_download_makes_room_for_the_others() {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-    struct Count(AtomicUsize);
-    impl std::task::Wake for Count {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-    let count = Arc::new(Count(AtomicUsize::new(0)));
-    let waker = Waker::from(count.clone());
+    let (count, waker) = counted();
     let mut session = session(&[1, 2]);
     while room(&mut session, 1) > 0 {
         session.send(1, frame_of(1, DATA_MAX).into());
@@ -210,24 +220,24 @@ fn a_batch_counts_once_and_its_number_cannot_be_another() {
     for (number, print) in [(2, 11), (1, 11), (4, 1), (0, 0), (u64::MAX, 0)] {
         assert_eq!(session.number(number, print), Err(Violation), "{number}");
     }
-    assert_eq!(Session::new(BATCH).number(0, 0), Err(Violation));
+    assert_eq!(Session::new(Portion::fixed(BATCH)).number(0, 0), Err(Violation));
 }
 
 #[test]
 fn a_lost_answer_is_given_again_until_it_is_acknowledged() {
     let mut session = session(&[1]);
     session.send(1, frame_of(1, 3).into());
-    let Ok(Asked::Next(ticket)) = session.ask(0) else { panic!() };
-    let Poll::Ready(Answer::Batch(first)) = session.poll_batch(ticket, &mut context()) else { panic!() };
+    let Ok(Asked::Next(ticket)) = session.ask(0, 0) else { panic!() };
+    let Poll::Ready(Answer::Batch(first)) = session.poll_batch(ticket, AMPLE, &mut context()) else { panic!() };
     assert_eq!((session.cursor, session.held()), (1, 11));
     session.send(1, frame_of(1, 5).into());
-    let Ok(Asked::Again(again)) = session.ask(0) else { panic!() };
+    let Ok(Asked::Again(again)) = session.ask(0, 0) else { panic!() };
     assert_eq!(whole(&first), whole(&again));
     drop((first, again));
-    let Ok(Asked::Next(ticket)) = session.ask(1) else { panic!() };
+    let Ok(Asked::Next(ticket)) = session.ask(1, 0) else { panic!() };
     assert_eq!(session.held(), 13 + ITEM);
-    assert!(session.ask(0).is_err() && session.ask(2).is_err() && session.ask(u64::MAX).is_err());
-    let Poll::Ready(Answer::Batch(second)) = session.poll_batch(ticket, &mut context()) else { panic!() };
+    assert!(session.ask(0, 0).is_err() && session.ask(2, 0).is_err() && session.ask(u64::MAX, 0).is_err());
+    let Poll::Ready(Answer::Batch(second)) = session.poll_batch(ticket, AMPLE, &mut context()) else { panic!() };
     assert_eq!((whole(&second), session.cursor), (data(1, &[7; 5]), 2));
 }
 
@@ -237,35 +247,35 @@ fn what_is_acknowledged_while_it_is_being_sent_counts_until_it_is() {
     let mut sent = Vec::new();
     for cursor in 0..3 {
         session.send(1, frame_of(1, 3).into());
-        let Ok(Asked::Next(ticket)) = session.ask(cursor) else { panic!() };
-        let Poll::Ready(Answer::Batch(batch)) = session.poll_batch(ticket, &mut context()) else { panic!() };
+        let Ok(Asked::Next(ticket)) = session.ask(cursor, 0) else { panic!() };
+        let Poll::Ready(Answer::Batch(batch)) = session.poll_batch(ticket, AMPLE, &mut context()) else { panic!() };
         sent.push(batch);
     }
-    let Ok(Asked::Next(_)) = session.ask(3) else { panic!() };
+    let Ok(Asked::Next(_)) = session.ask(3, 0) else { panic!() };
     assert_eq!(session.held(), 33);
     assert_eq!(session.poll_room(1, 33, &mut context()), Poll::Ready(Some(ALWAYS)));
     sent.pop();
-    session.turn();
+    session.let_go();
     assert_eq!(session.held(), 22);
     session.end();
     assert_eq!(session.held(), 22, "its end does not make them less");
     sent.clear();
-    session.turn();
+    session.let_go();
     assert_eq!(session.held(), 0);
 }
 
 #[test]
 fn a_poll_takes_the_place_of_the_one_before() {
     let mut session = session(&[1]);
-    let Ok(Asked::Next(old)) = session.ask(0) else { panic!() };
-    assert!(session.poll_batch(old, &mut context()).is_pending());
-    let Ok(Asked::Next(new)) = session.ask(0) else { panic!() };
-    assert!(matches!(session.poll_batch(old, &mut context()), Poll::Ready(Answer::Replaced)));
+    let Ok(Asked::Next(old)) = session.ask(0, 0) else { panic!() };
+    assert!(session.poll_batch(old, AMPLE, &mut context()).is_pending());
+    let Ok(Asked::Next(new)) = session.ask(0, 0) else { panic!() };
+    assert!(matches!(session.poll_batch(old, AMPLE, &mut context()), Poll::Ready(Answer::Replaced)));
     session.send(1, frame_of(1, 1).into());
-    assert!(matches!(session.poll_batch(new, &mut context()), Poll::Ready(Answer::Batch(_))));
+    assert!(matches!(session.poll_batch(new, AMPLE, &mut context()), Poll::Ready(Answer::Batch(_))));
     session.end();
-    assert!(matches!(session.poll_batch(new, &mut context()), Poll::Ready(Answer::Over)));
-    assert!(session.ask(1).is_err() && session.held() == 0 && session.apply(&open(9)).is_err());
+    assert!(matches!(session.poll_batch(new, AMPLE, &mut context()), Poll::Ready(Answer::Over)));
+    assert!(session.ask(1, 0).is_err() && session.held() == 0 && session.apply(&open(9)).is_err());
 }
 
 #[test]
@@ -309,4 +319,80 @@ fn without_credit_nothing_is_read() {
     assert_eq!(room(&mut session, 1), 0);
     session.apply(&window(1, 9)).unwrap();
     assert_eq!(room(&mut session, 1), 9);
+}
+
+#[test]
+fn a_session_that_never_polls_holds_no_more_however_many_streams_end_for_it() {
+    let mut session = session(&[]);
+    for id in 1.. {
+        let Ok(opened) = session.apply(&open(id)) else { return };
+        for id in opened {
+            let bytes = room(&mut session, id).min(ALWAYS);
+            session.send(id, frame_of(id, bytes).into());
+            session.refuse(id);
+        }
+        assert!(session.held() < 2 * BATCH + STREAMS_MAX * ALWAYS, "{} after {id} streams", session.held());
+    }
+}
+
+/// Hands out the next batch after so many and leaves it on its way; none if the poll has to wait.
+fn handed(session: &mut Session, cursor: u64, memory: usize, context: &mut Context<'_>) -> Option<Arc<Batch>> {
+    session.send(1, frame_of(1, 3).into());
+    let Ok(Asked::Next(ticket)) = session.ask(cursor, 0) else { panic!("not the next") };
+    match session.poll_batch(ticket, (memory, 0), context) {
+        Poll::Ready(Answer::Batch(batch)) => Some(batch),
+        Poll::Ready(_) => panic!("over"),
+        Poll::Pending => None,
+    }
+}
+
+#[test]
+fn of_who_reads_none_of_three_answers_the_next_poll_waits_and_is_woken_when_one_is_gone() {
+    let ((count, waker), mut session) = (counted(), session(&[1]));
+    let context = &mut Context::from_waker(&waker);
+    let mut sent: Vec<_> = (0..3).map(|cursor| handed(&mut session, cursor, usize::MAX, context).unwrap()).collect();
+    assert!(handed(&mut session, 3, usize::MAX, context).is_none());
+    let woken = count.0.load(Ordering::Relaxed);
+    sent.remove(0);
+    session.let_go();
+    assert_eq!(count.0.load(Ordering::Relaxed), woken + 1, "nobody tells the poll");
+    assert!(handed(&mut session, 3, usize::MAX, context).is_some());
+}
+
+#[test]
+fn without_memory_one_answer_that_nobody_reads_is_enough() {
+    let ((count, waker), mut session) = (counted(), session(&[1]));
+    let context = &mut Context::from_waker(&waker);
+    let unread = handed(&mut session, 0, 0, context);
+    assert!(unread.is_some() && handed(&mut session, 1, 0, context).is_none());
+    let woken = count.0.load(Ordering::Relaxed);
+    session.turn();
+    assert_eq!(count.0.load(Ordering::Relaxed), woken + 1, "there may be memory again");
+    assert!(handed(&mut session, 1, ALWAYS, context).is_some());
+}
+
+#[test]
+fn over_a_slow_line_no_answer_and_no_queue_is_longer_than_it_carries_in_seconds() {
+    let mut session = Session::new(Portion::paced(1 << 20));
+    session.apply(&[open(1), open(2)].concat()).unwrap();
+    let mut now = 0;
+    for cursor in 0..30 {
+        loop {
+            let bytes = room(&mut session, 1);
+            if bytes == 0 {
+                break;
+            }
+            session.send(1, frame_of(1, bytes).into());
+            session.apply(&window(1, u32::try_from(bytes).unwrap())).unwrap();
+        }
+        let Ok(Asked::Next(ticket)) = session.ask(cursor, now) else { panic!() };
+        let Poll::Ready(Answer::Batch(batch)) = session.poll_batch(ticket, (usize::MAX, now), &mut context()) else {
+            panic!()
+        };
+        let length = whole(&batch).len();
+        // 8 KiB a second, and then a line that carries all at once.
+        assert!(cursor >= 20 || length <= 65 << 10 && session.waiting_len <= 130 << 10, "{length}");
+        now += if cursor < 20 { u64::try_from(length / 8).unwrap() } else { 0 };
+    }
+    assert_eq!(session.portion.bytes(), 1 << 20);
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures_lite::FutureExt as _;
 
 use super::http::{Connection, NoBody, Request};
-use super::link::{Link, Reservation};
+use super::link::{Handed, Link, Reservation};
 use super::upload::{Applied, apply};
 use super::{Shared, random, refused, socket};
 use crate::config::Carrier;
@@ -37,6 +37,8 @@ enum Reply {
     /// Not now; why.
     Busy(&'static str),
     Is(&'static str, String, Arc<Batch>),
+    /// What waited for the app, with the new cursor.
+    Batch(u64, Handed),
     /// The web server has gone.
     Gone,
 }
@@ -80,6 +82,10 @@ pub(super) async fn answer(shared: &Arc<Shared>, connection: &mut Connection, re
             connection.reply(BUSY, RETRY, &[]).await && is_read
         }
         Reply::Is(status, fields, body) => connection.reply(status, &fields, &body).await,
+        Reply::Batch(cursor, batch) => {
+            let fields = format!("{OCTETS}X-Down-Cursor: {cursor}\r\n");
+            connection.reply("200 OK", &fields, &batch).await
+        }
     };
     done && keeps_alive
 }
@@ -151,7 +157,7 @@ async fn create(
             let token = base64url::encode(&bytes);
             let Some(name) = token::name(&token) else { return Reply::Nothing("session") };
             let carrier = shared.config().web.carrier;
-            let batches = (carrier, web.batch_of(carrier));
+            let batches = (carrier, web.portion_of(carrier));
             let link = Link::new(batches, (bootstrap.to_owned(), token), client, &web.account, &shared.recorder);
             let link = Arc::new(link);
             links.insert(name, link.clone());
@@ -224,16 +230,17 @@ async fn up(
 
 async fn down(shared: &Shared, connection: &Connection, session: &Name, cursor: u64) -> Reply {
     let Some(link) = carried(shared, session, Carrier::Https) else { return Reply::Nothing("session") };
-    let asked = link.lock().ask(cursor);
+    let asked = link.lock().ask(cursor, shared.web.millis());
     let ticket = match asked {
         Ok(Asked::Next(ticket)) => ticket,
-        Ok(Asked::Again(batch)) => return filled(cursor + 1, batch),
+        Ok(Asked::Again(batch)) => return Reply::Batch(cursor + 1, Handed::new(link, batch)),
         Err(_) => {
             link.end();
             return Reply::Nothing("violation");
         }
     };
-    let next = async { Some(poll_fn(|context| link.lock().poll_batch(ticket, context)).await) };
+    let next = poll_fn(|context| link.lock().poll_batch(ticket, (link.allowance(), shared.web.millis()), context));
+    let next = async { Some(next.await) };
     let gone = async {
         connection.gone().await;
         None
@@ -242,12 +249,8 @@ async fn down(shared: &Shared, connection: &Connection, session: &Name, cursor: 
     link.see(shared.web.now());
     match answer {
         Some(None) => Reply::Gone,
-        Some(Some(Answer::Batch(batch))) => filled(cursor + 1, batch),
+        Some(Some(Answer::Batch(batch))) => Reply::Batch(cursor + 1, Handed::new(link, batch)),
         Some(Some(Answer::Over)) => Reply::Nothing("session"),
         None | Some(Some(Answer::Replaced)) => Reply::empty(format!("X-Down-Cursor: {cursor}\r\n")),
     }
-}
-
-fn filled(cursor: u64, batch: Arc<Batch>) -> Reply {
-    Reply::Is("200 OK", format!("{OCTETS}X-Down-Cursor: {cursor}\r\n"), batch)
 }

@@ -9,8 +9,10 @@ use super::Web;
 use crate::config::Carrier;
 use crate::event::Event;
 use crate::guard::pace::Pace;
-use crate::proto::web::buffer::{BUFFER, Buffers};
-use crate::proto::web::session::Session;
+use crate::proto::web::BATCH_MAX;
+use crate::proto::web::buffer::{BUFFER, Buffers, Bytes};
+use crate::proto::web::portion::Portion;
+use crate::proto::web::session::{Batch, Session};
 use crate::proxy::visit::Recorder;
 
 /// What one session may have waiting for its app, and as much for its DCs: this part of what is left. So however many
@@ -71,6 +73,12 @@ impl Account {
     /// Gives the memory back that nobody uses.
     pub(super) fn tidy(&self) {
         self.buffers.clear();
+    }
+
+    /// Says whether more is held than both overdrafts explain. Each stream may have a little whatever is left, so who has
+    /// the link could take all memory by ending and opening them: no more of them begin then.
+    pub(super) fn is_overdrawn(&self) -> bool {
+        self.held.load(Ordering::Relaxed) > self.cap + 2 * BATCH_MAX
     }
 
     fn left(&self) -> usize {
@@ -143,6 +151,33 @@ struct Books {
     overdraft: Option<Overdraft>,
 }
 
+/// A batch that is being sent. Its session stays as long: what is held of it counts, whoever has forgotten it.
+pub(super) struct Handed {
+    link: Arc<Link>,
+    batch: Option<Arc<Batch>>,
+}
+
+impl Handed {
+    pub(super) fn new(link: Arc<Link>, batch: Arc<Batch>) -> Self {
+        Self { link, batch: Some(batch) }
+    }
+}
+
+impl std::ops::Deref for Handed {
+    type Target = [Bytes];
+
+    fn deref(&self) -> &[Bytes] {
+        self.batch.as_deref().map(Vec::as_slice).unwrap_or_default()
+    }
+}
+
+impl Drop for Handed {
+    fn drop(&mut self) {
+        self.batch = None;
+        self.link.lock().let_go();
+    }
+}
+
 /// A session's lock, which keeps the books.
 pub(super) struct Locked<'a> {
     books: MutexGuard<'a, Books>,
@@ -152,7 +187,7 @@ pub(super) struct Locked<'a> {
 
 impl Link {
     pub(super) fn new(
-        (carrier, batch_len): (Carrier, usize),
+        (carrier, portion): (Carrier, Portion),
         (bootstrap, token): (String, String),
         client: IpAddr,
         account: &Arc<Account>,
@@ -164,7 +199,7 @@ impl Link {
             bootstrap,
             token,
             client,
-            session: Mutex::new(Books { session: Session::new(batch_len), overdraft: None }),
+            session: Mutex::new(Books { session: Session::new(portion), overdraft: None }),
             account: account.clone(),
             seen: AtomicU32::new(0),
             has_socket: AtomicBool::new(false),
@@ -252,7 +287,7 @@ impl Drop for Locked<'_> {
 }
 
 impl Drop for Link {
-    /// What is still being sent of a session that is forgotten.
+    /// What a session has left that is forgotten.
     fn drop(&mut self) {
         let books = self.session.get_mut().unwrap_or_else(PoisonError::into_inner);
         self.account.note(books.session.held(), 0);
@@ -261,7 +296,10 @@ impl Drop for Link {
 
 #[cfg(test)]
 mod tests {
+    use std::task::{Context, Poll, Waker};
+
     use super::*;
+    use crate::proto::web::session::{Answer, Asked};
 
     #[test]
     fn one_body_at_a_time_has_room_whatever_is_left() {
@@ -274,5 +312,35 @@ mod tests {
         assert!(bodies[2].grow_to(1000));
         drop(bodies);
         assert_eq!((account.left(), account.body.load(Ordering::Relaxed)), (1000, false));
+    }
+
+    #[test]
+    fn what_is_being_sent_counts_until_it_is_although_its_session_is_forgotten() {
+        let (account, recorder) = (Arc::new(Account::new(1 << 20)), Arc::new(Recorder::new(None)));
+        let (all, client) = (account.left(), IpAddr::from([127, 0, 0, 1]));
+        let batches = (Carrier::Https, Portion::paced(1 << 20));
+        let link = Arc::new(Link::new(batches, Default::default(), client, &account, &recorder));
+        link.lock().apply(&[1, 0, 0, 1, 0, 0, 0, 0]).unwrap();
+        link.lock().send(1, vec![0; 1000].into());
+        let Ok(Asked::Next(ticket)) = link.lock().ask(0, 0) else { panic!("not the next") };
+        let mut context = Context::from_waker(Waker::noop());
+        let Poll::Ready(Answer::Batch(batch)) = link.lock().poll_batch(ticket, (all, 0), &mut context) else {
+            panic!("no batch")
+        };
+        let handed = Handed::new(link.clone(), batch);
+        link.end();
+        drop(link);
+        assert_eq!((account.left(), handed.len()), (all - 1000, 1));
+        drop(handed);
+        assert_eq!(account.left(), all);
+    }
+
+    #[test]
+    fn new_streams_find_no_memory_once_more_is_taken_than_both_overdrafts() {
+        let account = Account::new(1 << 20);
+        account.note(0, account.cap + 2 * BATCH_MAX);
+        assert!(!account.is_overdrawn());
+        account.note(0, 1);
+        assert!(account.is_overdrawn());
     }
 }

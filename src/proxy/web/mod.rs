@@ -33,6 +33,7 @@ use smol::Executor;
 use crate::config::{Carrier, Config};
 use crate::event::Event;
 use crate::guard::rate::Rate;
+use crate::proto::web::portion::Portion;
 use crate::proto::web::site::Site;
 use crate::proto::web::token::{Bootstrap, Name};
 use crate::proxy::entrance::listener::Listener;
@@ -114,12 +115,12 @@ impl Web {
         self.is_draining.store(true, Ordering::Relaxed);
     }
 
-    /// Bytes of a batch to an app. One that is asked for is all that comes in a round trip. What goes over a WebSocket is
-    /// sent as long as there is room, the sooner the better: while it is still in the processor's cache.
-    fn batch_of(&self, carrier: Carrier) -> usize {
+    /// Batches to an app. One that is asked for is all that comes in a round trip. What goes over a WebSocket is sent as
+    /// long as there is room, the sooner the better: while it is still in the processor's cache.
+    fn portion_of(&self, carrier: Carrier) -> Portion {
         match carrier {
-            Carrier::Https => self.batch_len,
-            Carrier::Websocket => BATCHES.0,
+            Carrier::Https => Portion::paced(self.batch_len),
+            Carrier::Websocket => Portion::fixed(BATCHES.0),
         }
     }
 
@@ -150,8 +151,12 @@ impl Web {
 
     /// Takes an allowance of one kind.
     fn may(&self, kind: impl FnOnce(&mut Rates) -> &mut Rate) -> bool {
-        let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        kind(&mut self.rates.lock().unwrap_or_else(PoisonError::into_inner)).take(now)
+        kind(&mut self.rates.lock().unwrap_or_else(PoisonError::into_inner)).take(self.millis())
+    }
+
+    /// Milliseconds since the start.
+    fn millis(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
     /// Seconds since the start.

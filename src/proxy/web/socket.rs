@@ -139,7 +139,8 @@ async fn write(shared: &Shared, connection: &Connection, link: &Link, pongs: Rec
     let ticket = link.lock().take_place();
     let mut patience = Patience::new(PING);
     loop {
-        let batch = async { Some(Next::Answer(poll_fn(|context| link.lock().poll_batch(ticket, context)).await)) };
+        let next = poll_fn(|context| link.lock().poll_batch(ticket, (link.allowance(), shared.web.millis()), context));
+        let batch = async { Some(Next::Answer(next.await)) };
         let pong = async { pongs.recv().await.ok().map(Next::Pong) };
         let (head, batch) = match patience.wait(batch.or(pong)).await {
             None => (protocol::ping(), Arc::default()),

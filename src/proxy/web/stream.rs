@@ -26,7 +26,8 @@ const FRAME_LIMIT: Duration = Duration::from_secs(10);
 
 /// Gives a stream that an app has opened a client's place and starts it, or refuses it.
 pub(super) fn open(shared: &Arc<Shared>, link: &Arc<Link>, id: u32) {
-    if shared.web.is_draining() || !shared.web.may(|rates| &mut rates.opens) {
+    let web = &shared.web;
+    if web.is_draining() || web.account.is_overdrawn() || !web.may(|rates| &mut rates.opens) {
         return link.lock().refuse(id);
     }
     let peer = SocketAddr::new(link.client, 0);

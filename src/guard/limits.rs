@@ -35,7 +35,7 @@ pub(crate) struct Caps {
     /// Connections of one address that are not known to be a client's or the front's; an IPv6 address stands for its
     /// /64.
     pub(crate) undecided_per_address: usize,
-    /// Bytes of hellos that are not whole, and of those that are on their way to the front.
+    /// Bytes of hellos that are not whole, and once more of those that are on their way to the front.
     pub(crate) hello_bytes: usize,
 }
 

@@ -18,8 +18,8 @@ const BUFFERS_MAX: u64 = 16 << 20;
 /// at 150 ms and some loss. A slow client's buffer is its sender's, so a router cannot give every one so much.
 const NOTSENT_PART: u64 = 64;
 const NOTSENT: (u64, u64) = (128 << 10, 1 << 20);
-/// The part of the memory for hellos that are not whole, and what these take at most. A client's has 2 KB, and is not
-/// whole for a moment.
+/// The part of the memory for hellos, and what these take at most: half for those that are not whole and half for those
+/// that wait for the front. A client's has 2 KB, and is not whole for a moment.
 const HELLOS_PART: u64 = 16;
 const HELLOS_MAX: u64 = 8 << 20;
 /// The least that a socket keeps in the kernel in each direction, as a part of the memory; it is enough for 5 Mbit/s on a
@@ -53,7 +53,7 @@ const WEB_AMPLE: usize = 8 << 20;
 pub(super) struct Shares {
     /// Bytes for what is on its way.
     pub(super) buffers: usize,
-    /// Bytes for hellos that are not whole.
+    /// Bytes for hellos that are not whole, and once more for those that wait for the front.
     pub(super) hellos: usize,
     /// Bytes for lists of addresses, old copies and new ones.
     pub(super) lists: usize,
@@ -101,7 +101,7 @@ fn divide(memory: u64, tcp_pressure: u64) -> Shares {
     Shares {
         buffers: bytes(buffers),
         lists: bytes(lists),
-        hellos: bytes(hellos),
+        hellos: bytes(hellos / 2),
         connections: (memory - buffers - lists - hellos) / CONNECTION,
         notsent: u32::try_from(notsent).unwrap_or(u32::MAX),
         socket: (memory < SOCKET_FREE).then(|| bytes((memory / SOCKET_PART).max(SOCKET_MIN))),
@@ -218,7 +218,7 @@ mod tests {
         let small = Shares {
             buffers: 3 << 20,
             lists: 2 << 20,
-            hellos: 512 << 10,
+            hellos: 256 << 10,
             connections: 1024,
             notsent: 128 << 10,
             socket: Some(64 << 10),
@@ -229,7 +229,7 @@ mod tests {
         let large = Shares {
             buffers: 16 << 20,
             lists: 32 << 20,
-            hellos: 8 << 20,
+            hellos: 4 << 20,
             connections: 29_491,
             notsent: 1 << 20,
             socket: None,
@@ -238,6 +238,16 @@ mod tests {
         };
         assert_eq!(divide(128 * MIB, 64 * MIB), large);
         assert_eq!((divide(0, 0).connections, divide(0, 0).socket), (0, Some(16 << 10)));
+    }
+
+    #[test]
+    fn what_may_be_full_at_the_same_time_is_no_more_than_the_memory() {
+        for memory in [MIB, 4 * MIB, 8 * MIB, 64 * MIB, 1024 * MIB] {
+            let Shares { buffers, lists, hellos, connections, .. } = divide(memory, 0);
+            // Those that are not whole, and those that wait for the front.
+            let together = (buffers + lists + 2 * hellos) as u64 + connections * CONNECTION;
+            assert!(together <= memory, "{together} of {memory}");
+        }
     }
 
     #[test]

@@ -3,13 +3,15 @@
 //! A random string will not do: half of all 32-byte strings are no point of Curve25519 and most points are
 //! outside of the subgroup of the base point, so one look would tell. Here a random x-coordinate of the curve
 //! is multiplied by the cofactor 8, which gives a uniformly distributed point of that subgroup, as a client's or a
-//! server's own key is, for a third of the work of a scalar multiplication. There is no secret to protect,
+//! server's own key is, for a fraction of the work of a scalar multiplication. There is no secret to protect,
 //! hence no constant time.
 #![expect(
     clippy::indexing_slicing,
     clippy::cast_possible_truncation,
     reason = "loops over arrays of fixed size, and limbs that are meant to be cut"
 )]
+
+use std::mem;
 
 /// The machine's word, and what holds a product of two. Half-size words would cost a 64-bit machine four times as much.
 #[cfg(target_pointer_width = "64")]
@@ -29,10 +31,17 @@ type Field = [Limb; LIMBS];
 /// 2^256 modulo p.
 const FOLD: Limb = 38;
 const ONE: Field = small(1);
-/// The coefficient A of the curve y^2 = x^3 + Ax^2 + x (RFC 7748 section 4.1).
-const A: Field = small(486_662);
-/// (A - 2) / 4.
+/// (A - 2) / 4 of the curve y^2 = x^3 + Ax^2 + x (RFC 7748 section 4.1).
 const A24: Field = small(121_665);
+
+const P: Field = {
+    let mut p = [Limb::MAX; LIMBS];
+    p[0] = Limb::MAX - 18;
+    p[LIMBS - 1] >>= 1;
+    p
+};
+/// 1 / 19 modulo 2^64, and so modulo each smaller word.
+const ONE_19TH: Limb = 0x86bc_a1af_286b_ca1b_u64 as Limb;
 
 const fn small(value: Limb) -> Field {
     let mut field = [0; LIMBS];
@@ -58,25 +67,14 @@ fn public_key_from(x: [u8; 32]) -> Option<[u8; 32]> {
         *limb = Limb::from_le_bytes(*bytes);
     }
     limbs[LIMBS - 1] &= Limb::MAX >> 1;
-    if !is_on_curve(&limbs) {
-        return None;
-    }
     let (mut x, mut z) = (limbs, ONE);
     for _ in 0..3 {
         (x, z) = double(&x, &z);
     }
-    let key = to_bytes(mul(&x, &invert(&z)));
+    // Doubling makes z four times what y^2 would be, times a fourth power, and a multiple of a point that is not on the
+    // curve is not on it either: so z is a square if and only if x is of the curve, and zero if the product is.
+    let key = to_bytes(mul(&x, &invert_square(&z)?));
     (key != [0; 32]).then_some(key)
-}
-
-/// Says whether x^3 + Ax^2 + x is a square and not zero, by Euler's criterion.
-fn is_on_curve(x: &Field) -> bool {
-    let y_squared = mul(x, &add(&mul(x, &add(x, &A)), &ONE));
-    let square = mul(&y_squared, &y_squared);
-    let (power, _) = power_2_250_minus_1(&y_squared);
-    // (p - 1) / 2 = 2^254 - 10 = (2^250 - 1) * 2^4 + 6
-    let euler = mul(&square_times(power, 4), &mul(&square, &mul(&square, &square)));
-    to_bytes(euler) == to_bytes(ONE)
 }
 
 /// Doubles a point in projective coordinates (RFC 7748 section 5, the doubling part of the ladder).
@@ -87,34 +85,55 @@ fn double(x: &Field, z: &Field) -> (Field, Field) {
     (mul(&aa, &bb), mul(&e, &add(&aa, &mul(&A24, &e))))
 }
 
-/// 1 / z as z^(p - 2); 0 for 0.
-fn invert(z: &Field) -> Field {
-    let (power, z11) = power_2_250_minus_1(z);
-    // p - 2 = 2^255 - 21 = (2^250 - 1) * 2^5 + 11
-    mul(&square_times(power, 5), &z11)
-}
-
-/// z^(2^250 - 1) and z^11.
-fn power_2_250_minus_1(z: &Field) -> (Field, Field) {
-    let z2 = mul(z, z);
-    let z9 = mul(z, &square_times(z2, 2));
-    let z11 = mul(&z9, &z2);
-    // Below, ones_n is z^(2^n - 1).
-    let ones_5 = mul(&z9, &mul(&z11, &z11));
-    let ones_10 = mul(&square_times(ones_5, 5), &ones_5);
-    let ones_20 = mul(&square_times(ones_10, 10), &ones_10);
-    let ones_40 = mul(&square_times(ones_20, 20), &ones_20);
-    let ones_50 = mul(&square_times(ones_40, 10), &ones_10);
-    let ones_100 = mul(&square_times(ones_50, 50), &ones_50);
-    let ones_200 = mul(&square_times(ones_100, 100), &ones_100);
-    (mul(&square_times(ones_200, 50), &ones_50), z11)
-}
-
-fn square_times(mut z: Field, times: u32) -> Field {
-    for _ in 0..times {
-        z = mul(&z, &z);
+/// 1 / z; `None` if z is no square, or zero. This is the binary algorithm of Euclid, which keeps u = r * z and v = s * z with
+/// an odd v, and on the way tells the Jacobi symbol.
+fn invert_square(z: &Field) -> Option<Field> {
+    let (mut u, mut r) = (reduced(*z), ONE);
+    let (mut v, mut s) = (P, [0; LIMBS]);
+    let mut is_square = true;
+    loop {
+        let zeros = u[0].trailing_zeros().min(Limb::BITS - 1);
+        if zeros > 0 {
+            shift(&mut u, 0, zeros);
+            halve(&mut r, zeros);
+            is_square ^= zeros % 2 == 1 && matches!(v[0] % 8, 3 | 5);
+        }
+        if u[0] % 2 == 0 {
+            // There were more zeros than fit a limb, or nothing else.
+            if u == [0; LIMBS] {
+                return (is_square && v == ONE).then_some(s);
+            }
+            continue;
+        }
+        let mut difference = u;
+        if subtract(&mut difference, &v) {
+            difference = v;
+            subtract(&mut difference, &u);
+            is_square ^= u[0] % 4 == 3 && v[0] % 4 == 3;
+            v = u;
+            mem::swap(&mut r, &mut s);
+        }
+        u = difference;
+        r = sub(&r, &s);
     }
-    z
+}
+
+/// Divides modulo p by 2^times, where `times` is less than a limb has bits and not zero.
+fn halve(value: &mut Field, times: u32) {
+    // So many times p are added that the lowest bits are zero.
+    let factor = value[0].wrapping_mul(ONE_19TH) & ((1 << times) - 1);
+    let mut carry = 0;
+    for i in 0..LIMBS {
+        (value[i], carry) = split(Wide::from(value[i]) + Wide::from(factor) * Wide::from(P[i]) + Wide::from(carry));
+    }
+    shift(value, carry, times);
+}
+
+/// Shifts the value, and the limb above it, to the right by `times` bits, as many as for `halve`.
+fn shift(value: &mut Field, mut above: Limb, times: u32) {
+    for i in (0..LIMBS).rev() {
+        (above, value[i]) = (value[i], value[i] >> times | above << (Limb::BITS - times));
+    }
 }
 
 fn mul(a: &Field, b: &Field) -> Field {
@@ -173,34 +192,30 @@ fn sub(a: &Field, b: &Field) -> Field {
 
 /// Subtracts modulo 2^256 and says whether it had to borrow.
 fn subtract(a: &mut Field, b: &Field) -> bool {
-    let mut borrow = false;
-    for (limb, &subtrahend) in a.iter_mut().zip(b) {
-        let (difference, first) = limb.overflowing_sub(subtrahend);
-        let (difference, second) = difference.overflowing_sub(Limb::from(borrow));
-        *limb = difference;
-        borrow = first || second;
+    let mut borrow = 0;
+    for i in 0..LIMBS {
+        let difference = Wide::from(a[i]).wrapping_sub(Wide::from(b[i]) + Wide::from(borrow));
+        (a[i], borrow) = (difference as Limb, (difference >> Limb::BITS) as Limb & 1);
     }
-    borrow
+    borrow > 0
+}
+
+/// The residue below p.
+fn reduced(mut value: Field) -> Field {
+    // 2^256 - 1 is 2p + 37, so this ends after two rounds at most.
+    loop {
+        let mut less = value;
+        if subtract(&mut less, &P) {
+            return value;
+        }
+        value = less;
+    }
 }
 
 /// The residue below p, little-endian.
-fn to_bytes(mut value: Field) -> [u8; 32] {
-    const P: Field = {
-        let mut p = [Limb::MAX; LIMBS];
-        p[0] = Limb::MAX - 18;
-        p[LIMBS - 1] >>= 1;
-        p
-    };
-    // 2^256 - 1 is 2p + 37, so this ends after two rounds at most.
-    loop {
-        let mut reduced = value;
-        if subtract(&mut reduced, &P) {
-            break;
-        }
-        value = reduced;
-    }
+fn to_bytes(value: Field) -> [u8; 32] {
     let mut bytes = [0; 32];
-    for (place, limb) in bytes.as_chunks_mut().0.iter_mut().zip(value) {
+    for (place, limb) in bytes.as_chunks_mut().0.iter_mut().zip(reduced(value)) {
         *place = limb.to_le_bytes();
     }
     bytes
@@ -260,6 +275,34 @@ mod tests {
         let largest = [!0; LIMBS];
         assert_eq!(to_bytes(add(&largest, &[0; LIMBS])), to_bytes(small(37)));
         assert_eq!(to_bytes(mul(&largest, &largest)), to_bytes(small(37 * 37)));
-        assert_eq!(to_bytes(mul(&largest, &invert(&largest))), to_bytes(ONE));
+    }
+
+    #[test]
+    fn squares_are_inverted_and_nothing_else_is() {
+        let (two, p_minus_1) = (small(2), sub(&[0; LIMBS], &ONE));
+        let mut low_zeros = [0; LIMBS];
+        low_zeros[LIMBS - 1] = 1 << 20;
+        let mut roots = vec![ONE, p_minus_1, low_zeros, [!0; LIMBS], small(7)];
+        let mut fill = seeded(3);
+        roots.extend((0..rounds(200)).map(|_| {
+            let mut bytes = [0; 32];
+            fill(&mut bytes);
+            let mut limbs = [0; LIMBS];
+            for (limb, bytes) in limbs.iter_mut().zip(bytes.as_chunks().0) {
+                *limb = Limb::from_le_bytes(*bytes);
+            }
+            limbs
+        }));
+        for root in roots {
+            let square = mul(&root, &root);
+            let inverse = invert_square(&square).expect("a square");
+            assert_eq!(to_bytes(mul(&square, &inverse)), to_bytes(ONE), "{square:x?}");
+            // 2 is no square, since p is 5 modulo 8.
+            assert_eq!(invert_square(&mul(&two, &square)), None, "{square:x?}");
+        }
+        // -1 is one, and stands here for what is not reduced, as p does for zero.
+        assert_eq!(invert_square(&p_minus_1).map(to_bytes), Some(to_bytes(p_minus_1)));
+        assert_eq!(invert_square(&[0; LIMBS]), None);
+        assert_eq!(invert_square(&P), None);
     }
 }

@@ -499,6 +499,69 @@ fn first_batches_of_many_sessions_stay_within_memory() {
     assert!(proxy.peak_memory_kib() < 16 << 10, "{} KiB", proxy.peak_memory_kib());
 }
 
+/// A web server's connection over which a request comes of whose body only this much follows.
+fn begun(web: SocketAddr, line: &str, fields: &[String], length: &str, part: &[u8]) -> Http {
+    let mut http = Http::connect(web);
+    let fields = [fields, &["Content-Type: application/octet-stream".to_owned(), length.to_owned()]].concat();
+    http.send(&format!("POST {}", url(line)), &fields, None);
+    http.write(part);
+    http
+}
+
+#[test]
+fn bodies_that_stop_coming_are_to_be_sent_again() {
+    let dc = EchoDc::listen();
+    let (_proxy, web) = with_dc(dc.address, "https");
+    let page = String::from_utf8(web::page(web, &KEY).body).unwrap();
+    let bootstrap = quoted(&page, "bootstrap=\"");
+    let mut app = App::connect(web);
+    let fields = [bearer(&app.token), "X-Up-Seq: 1".to_owned()];
+    let half = frame(OPEN, 1, &[]);
+    let mut silent = [
+        begun(web, "up", &fields, "Content-Length: 16", &half),
+        begun(web, "up", &fields, "Transfer-Encoding: chunked", &[b"10\r\n", half.as_slice()].concat()),
+        begun(web, "up", &fields, "Transfer-Encoding: chunked", &[b"8\r\n", half.as_slice(), b"\r\n"].concat()),
+        begun(web, "session", &[bearer(bootstrap)], "Content-Length: 9", &[0x10]),
+    ];
+    for http in &mut silent {
+        // Silence is borne for 30 s.
+        http.socket().set_read_timeout(Some(6 * support::DEADLINE)).unwrap();
+        let answer = http.receive();
+        assert_eq!((answer.status, answer.field("Retry-After")), (503, Some("1")));
+        assert_eq!(answer.field("Connection"), Some("close"));
+        assert_eq!(socket::read_to_end(http.socket()), (vec![], End::Fin));
+    }
+    assert_eq!(create(web, bootstrap).status, 200);
+    app.open(1, 2);
+    app.write(1, b"the same number");
+    assert_eq!(app.read(1, 15), b"the same number");
+}
+
+#[test]
+fn who_asks_for_little_has_room_beside_a_slow_body_when_no_memory_is_left() {
+    let dc = BlackHole::listen();
+    let (_proxy, web) = start(Setup::new().dc(2, dc.address).set("memory", "8MB"), "https");
+    let page = String::from_utf8(web::page(web, &KEY).body).unwrap();
+    let opening = support::obfuscated2::send(Some(&KEY), PADDED, 2).wire;
+    let small = [frame(OPEN, 1, &[]), frame(DATA, 1, &opening)].concat();
+    let large = [small.clone(), frame(DATA, 1, &[0; 1 << 20]), frame(DATA, 1, &[0; 900 << 10])].concat();
+    let [mut other, slow, app] = [(); 3].map(|()| App::connect(web));
+    // All that is left, and more.
+    while up(&other, 1, &large) == 204 {
+        other = App::connect(web);
+    }
+    // What one body at a time has although nothing is left.
+    let fields = [bearer(&slow.token), "X-Up-Seq: 1".to_owned()];
+    let length = format!("Content-Length: {}", large.len());
+    let mut slow = begun(web, "up", &fields, &length, &small);
+    socket::assert_open_and_silent(slow.socket(), Duration::from_millis(500));
+    assert_eq!(up(&other, 1, &large), 503, "a second body has room");
+    assert_eq!(create(web, quoted(&page, "bootstrap=\"")).status, 200);
+    assert_eq!(up(&app, 1, &small), 204);
+    assert_eq!(up(&app, 2, &frame(CREDIT, 1, &1_u32.to_be_bytes())), 204);
+    assert_eq!(up(&app, 3, &frame(CLOSE, 1, &[])), 204);
+}
+
 #[test]
 fn answers_that_nobody_reads_stop_the_next_and_their_end_lets_it_go() {
     let dc = FakeDc::listen();

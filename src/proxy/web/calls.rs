@@ -27,8 +27,6 @@ const POLL: Duration = Duration::from_secs(25);
 const HELLO_MAX: u64 = 64;
 
 const OCTETS: &str = "Content-Type: application/octet-stream\r\n";
-const BUSY: &str = "503 Service Unavailable";
-const RETRY: &str = "Retry-After: 1\r\n";
 
 /// What a call comes to.
 enum Reply {
@@ -79,7 +77,7 @@ pub(super) async fn answer(shared: &Arc<Shared>, connection: &mut Connection, re
         }
         Reply::Busy(reason) => {
             refused(shared, client, reason);
-            connection.reply(BUSY, RETRY, &[]).await && is_read
+            connection.later(is_read).await
         }
         Reply::Is(status, fields, body) => connection.reply(status, &fields, &body).await,
         Reply::Batch(cursor, batch) => {
@@ -132,8 +130,10 @@ async fn create(
             *is_read = true;
             return Reply::Nothing("hello");
         }
+        Err(NoBody::NoRoom) => return Reply::Busy("memory"),
+        Err(NoBody::Bad) => return Reply::Nothing("hello"),
+        Err(NoBody::Late) => return Reply::Busy("body"),
         Err(NoBody::Gone) => return Reply::Gone,
-        Err(_) => return Reply::Nothing("hello"),
     }
     if shared.lists.refusal(client).is_some() {
         return Reply::Nothing("list");
@@ -207,9 +207,11 @@ async fn up(
         Err(NoBody::NoRoom) => {
             // A web server that is cut off while it sends would show an error of its own in place of our answer.
             *is_read = connection.skip(head).await;
-            return if *is_read { Reply::Busy("memory") } else { Reply::Gone };
+            return Reply::Busy("memory");
         }
         Err(NoBody::Bad) => return Reply::Nothing("body"),
+        // A phone that has no line for a while: it sends the same once more.
+        Err(NoBody::Late) => return Reply::Busy("body"),
         Err(NoBody::Gone) => return Reply::Gone,
     };
     *is_read = true;

@@ -74,6 +74,8 @@ pub(super) enum NoBody {
     NoRoom,
     /// It is too long, or no body.
     Bad,
+    /// It does not come, or not in time.
+    Late,
     /// The web server went away.
     Gone,
 }
@@ -136,7 +138,7 @@ impl Connection {
                 Body::Unknown => Err(NoBody::Bad),
             }
         };
-        deadline::within(limits.time, body).await.unwrap_or(Err(NoBody::Gone))
+        deadline::within(limits.time, body).await.unwrap_or(Err(NoBody::Late))
     }
 
     /// Moves `length` bytes to the end of `body`.
@@ -148,7 +150,7 @@ impl Connection {
             let before = body.len();
             body.resize(before + left.min(CHUNK), 0);
             let read = turn::take(self.socket.read(body.get_mut(before..).unwrap_or_default()));
-            let count = deadline::within(silence, read).await.unwrap_or(Ok(0)).unwrap_or_default();
+            let count = deadline::within(silence, read).await.ok_or(NoBody::Late)?.unwrap_or_default();
             body.truncate(before + count);
             if count == 0 {
                 return Err(NoBody::Gone);
@@ -208,6 +210,7 @@ impl Connection {
     async fn receive_some(&mut self, silence: Duration) -> Result<(), NoBody> {
         match deadline::within(silence, self.receive(CHUNK)).await {
             Some(Ok(1..)) => Ok(()),
+            None => Err(NoBody::Late),
             _ => Err(NoBody::Gone),
         }
     }
@@ -236,6 +239,16 @@ impl Connection {
             self.discard().await;
         }
         is_whole
+    }
+
+    /// Asks for the same once more, and says whether the connection is of use: as above.
+    pub(super) async fn later(&mut self, is_whole: bool) -> bool {
+        let close = if is_whole { "" } else { "Connection: close\r\n" };
+        let is_sent = self.reply("503 Service Unavailable", &format!("Retry-After: 1\r\n{close}"), &[]).await;
+        if is_sent && !is_whole {
+            self.discard().await;
+        }
+        is_sent && is_whole
     }
 
     /// Reads some of what nobody wants, and waits for the web server to go: one that is cut off while it sends would
@@ -345,9 +358,9 @@ mod tests {
         let pause = QUIET / 8;
         assert!(comes(10, pause, long).is_ok_and(|body| body == b"xxxxxxxxxx"));
         let began = Instant::now();
-        assert!(matches!(comes(5, Duration::ZERO, long), Err(NoBody::Gone)));
+        assert!(matches!(comes(5, Duration::ZERO, long), Err(NoBody::Late)));
         assert!((QUIET..10 * QUIET).contains(&began.elapsed()));
-        assert!(matches!(comes(10, pause, Limits { time: 4 * pause, ..long }), Err(NoBody::Gone)));
+        assert!(matches!(comes(10, pause, Limits { time: 4 * pause, ..long }), Err(NoBody::Late)));
     }
 
     #[test]

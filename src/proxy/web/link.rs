@@ -12,7 +12,7 @@ use crate::guard::pace::Pace;
 use crate::proto::web::BATCH_MAX;
 use crate::proto::web::buffer::{BUFFER, Buffers, Bytes};
 use crate::proto::web::portion::Portion;
-use crate::proto::web::session::{Batch, Session};
+use crate::proto::web::session::{ALWAYS, Batch, Session};
 use crate::proxy::visit::Recorder;
 
 /// What one session may have waiting for its app, and as much for its DCs: this part of what is left. So however many
@@ -106,10 +106,12 @@ impl Reservation {
         Self { account: account.clone(), bytes: 0, overdraft: None }
     }
 
-    /// Says whether there is memory for so many bytes in all, and takes it.
+    /// Says whether there is memory for so many bytes in all, and takes it. For a few there always is: the connections
+    /// that they come over are counted, and each has more than that for a head.
     pub(super) fn grow_to(&mut self, bytes: usize) -> bool {
         let more = bytes.saturating_sub(self.bytes);
-        if more > self.account.left() / BODY_PART && !Overdraft::take(&mut self.overdraft, &self.account.body) {
+        let has_room = bytes <= ALWAYS || more <= self.account.left() / BODY_PART;
+        if !has_room && !Overdraft::take(&mut self.overdraft, &self.account.body) {
             return false;
         }
         self.account.note(0, more);
@@ -303,15 +305,24 @@ mod tests {
 
     #[test]
     fn one_body_at_a_time_has_room_whatever_is_left() {
-        let account = Arc::new(Account::new(1000));
+        let account = Arc::new(Account::new(10_000));
         let mut bodies: Vec<_> = (0..3).map(|_| Reservation::new(&account)).collect();
-        assert!(bodies[0].grow_to(500) && bodies[1].grow_to(5000));
-        assert!(!bodies[2].grow_to(1));
-        assert!(bodies[1].grow_to(6000));
+        assert!(bodies[0].grow_to(5000) && bodies[1].grow_to(50_000));
+        assert!(!bodies[2].grow_to(ALWAYS + 1));
+        assert!(bodies[1].grow_to(60_000));
         bodies[1].release();
-        assert!(bodies[2].grow_to(1000));
+        assert!(bodies[2].grow_to(10_000));
         drop(bodies);
-        assert_eq!((account.left(), account.body.load(Ordering::Relaxed)), (1000, false));
+        assert_eq!((account.left(), account.body.load(Ordering::Relaxed)), (10_000, false));
+    }
+
+    #[test]
+    fn a_few_bytes_have_room_whatever_is_left() {
+        let account = Arc::new(Account::new(10_000));
+        let [mut large, mut other, mut small] = [(); 3].map(|()| Reservation::new(&account));
+        assert!(large.grow_to(50_000) && !other.grow_to(50_000));
+        assert!(small.grow_to(9) && small.grow_to(ALWAYS) && other.grow_to(9));
+        assert!(!small.grow_to(ALWAYS + 1));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_io::Timer;
 use futures_lite::{AsyncReadExt as _, FutureExt as _};
@@ -21,6 +21,8 @@ use crate::proto::web::socket::{self as protocol, Messages, PROTOCOL_ERROR, Said
 const PING: Duration = Duration::from_secs(25);
 /// After so long without anything received: the end.
 const SILENCE: Duration = Duration::from_secs(50);
+/// How long a message may take from its first bytes on: as long as other bodies.
+const MESSAGE_LIMIT: Duration = Duration::from_secs(90);
 /// How long a batch may wait for room; nothing is read meanwhile.
 const ROOM_LIMIT: Duration = Duration::from_secs(30);
 /// Time between two looks for room.
@@ -67,7 +69,7 @@ async fn read(
     (begun, pongs): (Vec<u8>, Sender<Vec<u8>>),
 ) -> Option<u16> {
     let (mut messages, mut memory) = (Messages::default(), Reservation::new(&shared.web.account));
-    let (mut received, mut silence) = (begun, Patience::new(SILENCE));
+    let (mut received, mut silence, mut coming) = (begun, Patience::new(SILENCE), Coming::default());
     loop {
         let mut input = received.as_slice();
         while !input.is_empty() {
@@ -75,6 +77,7 @@ async fn read(
             match next(&mut messages, &mut input).await {
                 Ok(Said::Nothing) => {}
                 Ok(Said::Message(batch)) => {
+                    coming = Coming::default();
                     // What waits for room is held.
                     let Some(wait) = apply(shared, link, &batch).await else { return Some(PROTOCOL_ERROR) };
                     drop(batch);
@@ -86,6 +89,9 @@ async fn read(
                 Ok(Said::Close) => return Some(NORMAL),
                 Err(code) => return Some(code),
             }
+        }
+        if coming.is_late(messages.held(), Instant::now()) {
+            return None;
         }
         let is_there = async {
             while !memory.grow_to(messages.held()) {
@@ -103,6 +109,17 @@ async fn read(
         }
         received.truncate(length);
         link.see(shared.web.now());
+    }
+}
+
+/// When the message began that is coming. Whoever sends a byte of it now and then would hold its memory for good.
+#[derive(Default)]
+struct Coming(Option<Instant>);
+
+impl Coming {
+    /// Says whether the message that holds so many bytes takes too long.
+    fn is_late(&mut self, held: usize, now: Instant) -> bool {
+        held > 0 && now.duration_since(*self.0.get_or_insert(now)) > MESSAGE_LIMIT
     }
 }
 
@@ -165,6 +182,19 @@ async fn write(shared: &Shared, connection: &Connection, link: &Link, pongs: Rec
 mod tests {
     use super::*;
     use futures_lite::future::{or, yield_now};
+
+    #[test]
+    fn a_message_may_be_slow_but_not_without_end() {
+        let (mut coming, began) = (Coming::default(), Instant::now());
+        let after = |seconds| began + Duration::from_secs(seconds);
+        assert!(!coming.is_late(1, began) && !coming.is_late(70, after(90)));
+        assert!(coming.is_late(71, after(91)));
+        let mut coming = Coming::default();
+        assert!(
+            !coming.is_late(0, began) && !coming.is_late(1, after(1000)),
+            "silence between messages is none of them"
+        );
+    }
 
     #[test]
     fn thousands_of_messages_at_once_leave_others_their_turns() {

@@ -12,6 +12,7 @@ import os
 import re
 import ssl
 import struct
+from contextlib import suppress
 from pathlib import Path
 
 import frames
@@ -71,11 +72,11 @@ class Dc:
 class Line:
     """A way of TCP connections that can be cut: all at once, and the next ones go through again.
 
-    Upwards it may carry only so many bytes a second for each connection.
+    It may carry only so many bytes a second for each connection, upwards or downwards.
     """
 
-    def __init__(self, listen: tuple[str, int], to: tuple[str, int], upwards: int = 0) -> None:
-        self.address, self._to, self._upwards = listen, to, upwards
+    def __init__(self, listen: tuple[str, int], to: tuple[str, int], upwards: int = 0, downwards: int = 0) -> None:
+        self.address, self._to, self._upwards, self._downwards = listen, to, upwards, downwards
         self._writers: set[asyncio.StreamWriter] = set()
         self.cuts = 0
 
@@ -96,7 +97,9 @@ class Line:
             writer.transport.abort()
             return
         self._writers |= {writer, far_writer}
-        await asyncio.gather(self._pass(reader, far_writer, self._upwards), self._pass(far_reader, writer))
+        # A task of a server that is cancelled at the end must not say so.
+        with suppress(asyncio.CancelledError):
+            await asyncio.gather(self._pass(reader, far_writer, self._upwards), self._pass(far_reader, writer, self._downwards))
         self._writers -= {writer, far_writer}
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, pace: int = 0) -> None:

@@ -40,7 +40,8 @@ from web_app import ECHO, FLOOD, HOLD, App, Dc, Line, Refused, Site, masked  # n
 DC = ("127.0.0.12", 9000)
 BROKEN = ("127.0.0.1", 7443)
 SLOW = ("127.0.0.1", 7444)
-# A line upwards, bytes a second: 576 KiB take longer than mtg bears silence.
+SLOW_DOWN = ("127.0.0.1", 7445)
+# A line, bytes a second: upwards 576 KiB take longer than mtg bears silence, downwards 1 MiB longer than apps do.
 SLOW_PACE = 16 << 10
 METRICS = "127.0.0.1:3129"
 SOCKS = ("127.0.0.1", 1080)
@@ -51,6 +52,7 @@ DD = b"\xdd" + KEY
 MIB = 1 << 20
 WORK_SECS = 120
 CHECK_SECS = 150
+ANSWER_SECS = 30
 # Until a flood is at its height.
 ATTACK_SECS = 2
 GRACE_SECS = 120
@@ -203,12 +205,14 @@ class Holds:
         self._site = Site(HOST, PATH, SITE, work / "ca.pem")
         self._line = Line(BROKEN, SITE)
         self._slow_line = Line(SLOW, SITE, SLOW_PACE)
+        self._slow_down = Line(SLOW_DOWN, SITE, 0, SLOW_PACE)
 
     async def all(self) -> None:
         """Run every check."""
         await self._dc.listen()
         await self._line.listen()
         await self._slow_line.listen()
+        await self._slow_down.listen()
         for carrier in CARRIERS:
             with web_server("nginx", self._work), self._mtg(carrier) as proxy:
                 sleeper = Sleeper(self._work)
@@ -236,6 +240,7 @@ class Holds:
             for server in ("nginx", "caddy"):
                 await self._check(f"{carrier}, {server}: the page at the root", lambda: self._root(carrier, server))
         await self._check("uploads over a slow line through Caddy end no session", self._slow_uploads)
+        await self._check("a download over a slow line leaves the chats their turns", self._slow_downloads)
         await self._check("through mtg's own port the visitor's address is logged", self._one_port)
         await self._check("streams go through SOCKS5 where Telegram is reached so", self._socks)
         await self._check("who is not web.trusted sees nothing", self._trusted)
@@ -352,6 +357,21 @@ class Holds:
 
                 await asyncio.gather(phone.echoes(768 << 10), whole())
                 equal((phone.loads, phone.faults), (1, []), "pages loaded, faults")
+
+    async def _slow_downloads(self) -> None:
+        """Apps give up a stream that is without an answer for 30 s."""
+        site = Site(HOST, PATH, SLOW_DOWN, self._work / "ca.pem")
+        with web_server("nginx", self._work), self._mtg("https", memory="128MB"):
+            async with apps(site, 1) as (app,):
+                await app.open(1, FLOOD)
+                await app.open(2, ECHO)
+                times = []
+                for _ in range(3):
+                    began = time.monotonic()
+                    async with asyncio.timeout(ANSWER_SECS):
+                        await app.echo(2)
+                    times.append(time.monotonic() - began)
+                print(f"     round trips beside a download at {SLOW_PACE >> 10} KiB/s, ms: {_figures(times)}", flush=True)
 
     async def _full(self, carrier: str) -> None:
         """As many sessions as there is memory for, all with a stream; then some leave."""

@@ -478,6 +478,20 @@ fn a_stream_that_its_app_closes_leaves_its_place_although_its_dc_takes_nothing()
     socket::wait_for("a place", support::DEADLINE, || another(&mut up));
 }
 
+#[test]
+fn a_stream_that_its_app_closes_waits_for_nobodys_dc() {
+    let dc = BlackHole::listen();
+    let (proxy, web) = start(Setup::new().dc(2, dc.address).set("network.timeout.tcp", "60s"), "https");
+    let mut app = App::connect(web);
+    // More than are dialled at once.
+    for id in 1..=70 {
+        app.open(id, 2);
+    }
+    (65..=70).for_each(|id| app.close(id));
+    let ends = || (proxy.log().matches("connection ended").count() == 6).then_some(());
+    socket::wait_for("the ends of the streams", support::DEADLINE, ends);
+}
+
 /// An upload over a connection of its own; the status.
 fn up(app: &App, number: u64, batch: &[u8]) -> u16 {
     app.call(&format!("POST {}", url("up")), &[format!("X-Up-Seq: {number}")], Some(batch)).status

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_io::Async;
+use futures_lite::FutureExt as _;
 
 use super::Shared;
 use super::flow::Flow;
@@ -85,10 +86,16 @@ async fn begin(
         return Err((visit, Outcome::BadClient(Reason::BadFrame)));
     };
     visit.authenticated(None);
-    let over = poll_fn(|context| link.lock().poll_over(id, context));
+    let over = || poll_fn(|context| link.lock().poll_over(id, context));
     let dialled = async {
-        let _turn = shared.web.dials.acquire().await;
-        dial::connect(shared, &mut visit, frame.dc, over).await
+        // Those before it may wait for DCs that do not answer.
+        let turn = async { Some(shared.web.dials.acquire().await) };
+        let left = async {
+            over().await;
+            None
+        };
+        let _turn = turn.or(left).await.ok_or(Outcome::ClientLeft)?;
+        dial::connect(shared, &mut visit, frame.dc, over()).await
     };
     let (dc, number) = match dialled.await {
         Ok((dc, number)) => match Async::new_nonblocking(dc) {

@@ -112,9 +112,9 @@ pub(crate) fn write(
     out.push(0x01);
 
     out.extend(RecordHeader::new(content_type::APPLICATION_DATA, shape.flight_len).encode());
-    let flight = out.len();
-    out.resize(flight + usize::from(shape.flight_len), 0);
-    fill(out.get_mut(flight..).unwrap_or_default());
+    let mut flight = vec![0; usize::from(shape.flight_len)];
+    fill(&mut flight);
+    out.extend(flight);
 }
 
 fn write_extension(out: &mut Vec<u8>, kind: u16, parts: &[&[u8]]) {

@@ -100,9 +100,9 @@ async fn read(
         };
         deadline::within(ROOM_LIMIT, is_there).await?;
         // Nothing is held while nothing comes.
-        received = Vec::new();
+        drop(std::mem::take(&mut received));
         silence.wait(turn::readable(&connection.socket)).await?.ok()?;
-        received.resize(CHUNK, 0);
+        received = vec![0; CHUNK];
         let length = silence.wait(turn::take((&connection.socket).read(&mut received))).await?.ok()?;
         if length == 0 {
             return None;

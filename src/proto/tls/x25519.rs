@@ -85,24 +85,24 @@ fn double(x: &Field, z: &Field) -> (Field, Field) {
     (mul(&aa, &bb), mul(&e, &add(&aa, &mul(&A24, &e))))
 }
 
-/// 1 / z; `None` if z is no square, or zero. This is the binary algorithm of Euclid, which keeps u = r * z and v = s * z with
-/// an odd v, and on the way tells the Jacobi symbol.
+/// 1 / z; `None` if z is no square, or zero. This is the binary algorithm of Euclid in Kaliski's form ("The Montgomery
+/// inverse and its applications", 1995): r * z = u * 2^doublings and s * z = -v * 2^doublings, or both with the other
+/// sign, where v is odd and r and s stay below 2p. On the way it tells the Jacobi symbol.
 fn invert_square(z: &Field) -> Option<Field> {
     let (mut u, mut r) = (reduced(*z), ONE);
     let (mut v, mut s) = (P, [0; LIMBS]);
-    let mut is_square = true;
-    loop {
+    let (mut doublings, mut is_square, mut is_negative) = (0, true, true);
+    // Only one that ends in a limb of zeros can be zero.
+    while u[0] != 0 || u != [0; LIMBS] {
         let zeros = u[0].trailing_zeros().min(Limb::BITS - 1);
         if zeros > 0 {
             shift(&mut u, 0, zeros);
-            halve(&mut r, zeros);
+            shift_left(&mut s, zeros);
+            doublings += zeros;
             is_square ^= zeros % 2 == 1 && matches!(v[0] % 8, 3 | 5);
         }
+        // There may have been more of them.
         if u[0] % 2 == 0 {
-            // There were more zeros than fit a limb, or nothing else.
-            if u == [0; LIMBS] {
-                return (is_square && v == ONE).then_some(s);
-            }
             continue;
         }
         let mut difference = u;
@@ -112,10 +112,20 @@ fn invert_square(z: &Field) -> Option<Field> {
             is_square ^= u[0] % 4 == 3 && v[0] % 4 == 3;
             v = u;
             mem::swap(&mut r, &mut s);
+            is_negative = !is_negative;
         }
         u = difference;
-        r = sub(&r, &s);
+        r = add(&r, &s);
     }
+    if !is_square || v != ONE {
+        return None;
+    }
+    while doublings > 0 {
+        let times = doublings.min(Limb::BITS - 1);
+        halve(&mut s, times);
+        doublings -= times;
+    }
+    Some(if is_negative { sub(&[0; LIMBS], &s) } else { s })
 }
 
 /// Divides modulo p by 2^times, where `times` is less than a limb has bits and not zero.
@@ -133,6 +143,13 @@ fn halve(value: &mut Field, times: u32) {
 fn shift(value: &mut Field, mut above: Limb, times: u32) {
     for i in (0..LIMBS).rev() {
         (above, value[i]) = (value[i], value[i] >> times | above << (Limb::BITS - times));
+    }
+}
+
+fn shift_left(value: &mut Field, times: u32) {
+    let mut below = 0;
+    for limb in value {
+        (below, *limb) = (*limb, *limb << times | below >> (Limb::BITS - times));
     }
 }
 

@@ -179,7 +179,11 @@ def _off_below(text: str) -> str:
 def _refusing_at_the_root(text: str) -> str:
     """The root itself refuses whoever has another link, in the site's words."""
     page, below = text.split("location ^~ /api/v1/ {", 1)
-    page = page.replace("error_page 404 = @site;", "error_page 404 = @refused; error_page 418 = @site;").replace("return 404;", "return 418;")
+    # What mtg answers is refused, and what nginx answers itself is not.
+    refused = r"error_page 404 = @refused; error_page 418\1 = @site;"
+    page, count = re.subn("error_page 404([ 0-9]*) = @site;", refused, page.replace("return 404;", "return 418;"))
+    if not count:
+        raise Failed("nginx.conf sends nothing to the site")
     return f"{page}location @refused {{ return 403 0123456789; }}\nlocation ^~ /api/v1/ {{{below}"
 
 

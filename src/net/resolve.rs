@@ -74,8 +74,8 @@ struct Failure {
     since: Instant,
 }
 
-/// A look-up that somebody waits for. With an old answer to go on with, one that is broken off counts as a failure,
-/// whether our patience ends or that of whoever waits: else each would wait for the same silent server again.
+/// A look-up that somebody waits for. With an old answer to go on with, one that he breaks off counts as a failure, as one
+/// that we break off: else each would wait for the same silent server again.
 struct Awaited<'a> {
     resolver: &'a Resolver,
     name: &'a str,
@@ -139,9 +139,19 @@ impl Resolver {
         let mut awaited = Awaited { resolver: self, name, is_over: false };
         // Boxed, for most connections ask for nothing and shall not carry the room for it.
         let looked_up = deadline::within(patience, Box::pin(self.look_up(name))).await;
-        awaited.is_over = looked_up.is_some();
-        drop(awaited);
+        awaited.is_over = true;
+        if looked_up.is_none() {
+            self.put_off(name);
+        }
         self.remember(name, looked_up.unwrap_or_else(late))
+    }
+
+    /// Has a name asked for once more where there is an old answer to go on with; says whether there is.
+    fn put_off(&self, name: &str) -> bool {
+        self.has_answer(name) && {
+            let _ = self.overdue.0.try_send(name.to_owned());
+            true
+        }
     }
 
     /// Asks with all patience for the names whose answer somebody could not wait for, so that a slow server is heard as
@@ -271,9 +281,8 @@ impl Entry {
 
 impl Drop for Awaited<'_> {
     fn drop(&mut self) {
-        if !self.is_over && self.resolver.has_answer(self.name) {
+        if !self.is_over && self.resolver.put_off(self.name) {
             let _ = self.resolver.remember(self.name, late());
-            let _ = self.resolver.overdue.0.try_send(self.name.to_owned());
         }
     }
 }

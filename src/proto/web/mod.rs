@@ -2,8 +2,9 @@
 //! loaded, and what goes back. Bytes in, verdicts out; the sockets are in `proxy::web`.
 //!
 //! An app carries its connections as *streams* (`frame`) in one *session* (`session`; what waits there for the app is in
-//! `buffer`, and `portion` says how much of it goes at once). The session is made with a capability, which the app derives from the secret (`site`), and a short-lived
-//! token (`token`); requests that carry neither are not ours (`request`). The page that is loaded first is written by us
+//! `buffer`, and `portion` says how much of it goes at once). The session is made with a capability, which the app derives
+//! from the secret (`site`), and a short-lived token (`token`); requests that carry neither are not ours (`request`). The
+//! page that is loaded first is written by us
 //! (`page`).
 
 pub(crate) mod buffer;

@@ -208,16 +208,24 @@ async fn strangers(visitor: &Visitor<'_>, site: &Site) -> Finding {
     let (asked, fields) = if is_root { (&below, &bearer[..]) } else { (&page, &[][..]) };
     let plain = elsewhere(asked);
     let mut answers = Vec::new();
-    for (target, fields) in [(&page, &[][..]), (&other_page, &[]), (asked, fields), (&plain, fields)] {
+    let mut targets = vec![(asked, fields), (&plain, fields)];
+    if is_root {
+        targets.extend([(&page, &[][..]), (&other_page, &[])]);
+    }
+    for (target, fields) in targets {
         match visitor.ask(("GET", target, fields, None)).await {
             Ok(answer) => answers.push(answer),
             Err(error) => return broken(SUBJECT, "the site", &error),
         }
     }
-    let [page, other_page, hidden, plain] = answers.as_slice() else { return another(SUBJECT) };
-    let text = if is_root && is_of_mtg(page) {
+    let [hidden, plain, at_root @ ..] = answers.as_slice() else { return another(SUBJECT) };
+    let text = if let [page, _] = at_root
+        && is_of_mtg(page)
+    {
         "whoever lacks the link gets mtg's own answer at / (status 404, 0 bytes) instead of your site".to_owned()
-    } else if is_root && page.status() != other_page.status() {
+    } else if let [page, other_page] = at_root
+        && page.status() != other_page.status()
+    {
         format!(
             "whoever comes to / with a wrong link gets another answer (status {}) than with any other query (status {})",
             page.status(),

@@ -31,13 +31,16 @@ const SOCKET_FREE: u64 = 32 << 20;
 /// Sockets of the front are bounded everywhere: strangers choose how many they are.
 pub(super) const FRONT_SOCKET: usize = 64 << 10;
 /// Memory for which one connection may wait to be accepted, and bounds. Each has a socket of 2 KB and, whatever the kernel
-/// saves, a page or more of what it has sent: 2400 of them were the end of a router with 64 MB, and none of those would
-/// have been served in time.
-const WAITING: u64 = 32 << 10;
+/// saves, what it has sent: 2400 of them were the end of a router with 64 MB, and none of those would have been served in
+/// time. A network card's driver cuts packets from blocks of 32 KB, and a single one that nobody has read keeps its block.
+const WAITING: u64 = 128 << 10;
 const BACKLOG: (u64, u64) = (64, 4096);
 /// What the kernel begins to save at when all TCP connections have it, as a part of the machine's memory, unless it
 /// tells the figure.
 const TCP_PART: u64 = 16;
+/// The machine is short of memory when less than this part of it, or than so many bytes, is available to programs.
+const SHORT_PART: u64 = 8;
+const SHORT_MAX: u64 = 16 << 20;
 /// Bytes that lists may take at most.
 const LISTS_MAX: u64 = 64 << 20;
 /// Memory of one connection in the process without the bytes on their way, with what its handshake took for a moment.
@@ -127,8 +130,23 @@ fn tcp_pressure(root: &Path) -> u64 {
     told.map_or_else(|| available(root) / TCP_PART, |pages| pages.saturating_mul(page_size() as u64))
 }
 
+/// Whether the machine has hardly any memory left, whoever has taken it: what the kernel keeps for a connection is more
+/// than it tells of it.
+pub(super) fn is_short() -> bool {
+    fs::read_to_string("/proc/meminfo").is_ok_and(|text| is_told_short(&text))
+}
+
+fn is_told_short(meminfo: &str) -> bool {
+    let (total, available) = (total(meminfo), bytes_of(meminfo, "MemAvailable:"));
+    total.zip(available).is_some_and(|(total, available)| available < (total / SHORT_PART).min(SHORT_MAX))
+}
+
 fn total(meminfo: &str) -> Option<u64> {
-    let kib = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?.trim().strip_suffix("kB")?;
+    bytes_of(meminfo, "MemTotal:")
+}
+
+fn bytes_of(meminfo: &str, field: &str) -> Option<u64> {
+    let kib = meminfo.lines().find_map(|line| line.strip_prefix(field))?.trim().strip_suffix("kB")?;
     kib.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
@@ -222,7 +240,7 @@ mod tests {
             connections: 1024,
             notsent: 128 << 10,
             socket: Some(64 << 10),
-            backlog: 256,
+            backlog: 64,
             kernel: 3 << 19,
         };
         assert_eq!(divide(8 * MIB, 3 * MIB), small);
@@ -233,7 +251,7 @@ mod tests {
             connections: 29_491,
             notsent: 1 << 20,
             socket: None,
-            backlog: 4096,
+            backlog: 1024,
             kernel: 32 << 20,
         };
         assert_eq!(divide(128 * MIB, 64 * MIB), large);
@@ -248,6 +266,16 @@ mod tests {
             let together = (buffers + lists + 2 * hellos) as u64 + connections * CONNECTION;
             assert!(together <= memory, "{together} of {memory}");
         }
+    }
+
+    #[test]
+    fn a_machine_is_short_of_memory_when_an_eighth_or_16_mib_are_left() {
+        let told = |total: u32, available: u32| {
+            is_told_short(&format!("MemTotal: {total} kB\nMemFree: 1 kB\nMemAvailable: {available} kB\n"))
+        };
+        assert!(told(49_492, 6_000) && !told(49_492, 6_200));
+        assert!(told(4 << 20, 16_383) && !told(4 << 20, 16_384));
+        assert!(!is_told_short("MemTotal: 49492 kB\n") && !is_told_short(""));
     }
 
     #[test]

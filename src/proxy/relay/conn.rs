@@ -14,8 +14,6 @@ use crate::net::sockopts;
 use crate::proto::transcode::{ClientToDc, DcToClient, RECORD_PAYLOAD_MAX, RecordError};
 use crate::proxy::relay::farewell;
 
-/// From when on an end that takes no bytes is more than slow, milliseconds.
-const STUCK: u32 = 5_000;
 /// Whoever weighs no more has little to say, bytes.
 const MESSAGE: u64 = RECORD_PAYLOAD_MAX as u64;
 
@@ -169,10 +167,10 @@ impl Conn {
         Some(Holder { blocked, bytes: self.to_remote.held() + self.to_client.held(), key, source: self.source })
     }
 
-    /// What the kernel keeps for it, if one of its ends has taken nothing for a while.
-    pub(super) fn stuck(&self, key: usize, now: u64) -> Option<Holder> {
-        let mut holder = self.holder(key, now).filter(|holder| holder.blocked >= STUCK)?;
-        let is_stuck = |direction: &Direction| direction.blocked_for(now).is_some_and(|blocked| blocked >= STUCK);
+    /// What the kernel keeps for it, if one of its ends has taken nothing for so many milliseconds.
+    pub(super) fn stuck(&self, key: usize, now: u64, least: u32) -> Option<Holder> {
+        let mut holder = self.holder(key, now).filter(|holder| holder.blocked >= least)?;
+        let is_stuck = |direction: &Direction| direction.blocked_for(now).is_some_and(|blocked| blocked >= least);
         let directions = [(&self.to_client, &self.remote, &self.client), (&self.to_remote, &self.client, &self.remote)];
         let stuck = directions.into_iter().filter(|(direction, ..)| is_stuck(direction));
         holder.bytes = stuck.map(|(direction, source, sink)| direction.kernel_bytes(source, sink)).sum();
@@ -261,6 +259,11 @@ impl Conn {
                 Cause::RemoteReset | Cause::RemoteTimeout => sockopts::reset_on_close(&self.client),
                 _ => {}
             }
+        }
+        // What it has not taken so far would stay in the kernel for minutes, and is what it gives way for.
+        if cause == Cause::NoResources {
+            sockopts::reset_on_close(&self.client);
+            sockopts::reset_on_close(&self.remote);
         }
         self.report();
         let (watch, traffic) = (self.watch.take(), self.reported);

@@ -32,7 +32,7 @@ const SCAN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_se
 /// Time between two reports that somebody asks for.
 const REPORTS_APART: Duration = Duration::from_millis(500);
 /// The same while somebody is blocked.
-const SCAN_BLOCKED: Duration = Duration::from_secs(2);
+const SCAN_BLOCKED: Duration = Duration::from_secs(1);
 
 /// What is asked of the poller: everything, and each change once.
 const INTEREST: EventFlags =
@@ -46,8 +46,7 @@ pub(super) struct Engine {
     inbox: Arc<Inbox>,
     conns: Slab<Conn>,
     pool: Pool,
-    /// What the kernel may keep for connections that are stuck, bytes.
-    kernel_max: usize,
+    budget: Budget,
     /// Connections that have something to do.
     turns: Turns,
     /// Connections that have something to do at a time of the engine's clock, milliseconds. An entry may be stale.
@@ -72,7 +71,7 @@ impl Engine {
             inbox: inbox.clone(),
             conns: Slab::new(),
             pool: Pool::new(budget),
-            kernel_max: budget.kernel,
+            budget,
             turns: Turns::default(),
             delayed: Vec::new(),
             started: now,
@@ -263,11 +262,14 @@ impl Engine {
     }
 
     /// Closes some of those that are stuck if the kernel keeps too much for them: what it has for all connections of the
-    /// machine is not much, and once that is used up the others stall.
+    /// machine is not much, and once that is used up the others stall. It is less than usual when the machine is short of
+    /// memory.
     fn relieve_kernel(&mut self, now: u64) {
-        let stuck: Vec<_> = self.conns.iter().filter_map(|(key, conn)| conn.stuck(key, now)).collect();
+        let is_short = self.pool.is_used() && (self.budget.is_short)();
+        let Budget { kernel, patience, .. } = if is_short { self.budget.when_short() } else { self.budget };
+        let stuck: Vec<_> = self.conns.iter().filter_map(|(key, conn)| conn.stuck(key, now, patience)).collect();
         let kept = stuck.iter().map(|holder| holder.bytes).sum();
-        if let Some(overdraft) = pool::overdraft(kept, self.kernel_max) {
+        if let Some(overdraft) = pool::overdraft(kept, kernel) {
             self.relieve(stuck, overdraft);
         }
     }

@@ -191,7 +191,7 @@ impl Drop for Relay {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::{Read, Write};
+    use std::io::{ErrorKind, Read, Write};
     use std::net::TcpListener;
     use std::sync::mpsc::{Sender, channel};
 
@@ -313,13 +313,28 @@ mod tests {
     #[test]
     fn what_the_kernel_keeps_for_the_stuck_is_bounded() {
         // Room for few of them: each has some 140 KiB, most of it what has arrived and is not received any more.
-        let relay = Relay::start(1, Budget::new(16 << 20, 512 << 10)).unwrap();
+        stuck_crowd_gives_way(Budget::new(16 << 20, 512 << 10));
+    }
+
+    #[test]
+    fn it_is_less_when_the_machine_is_short_of_memory() {
+        stuck_crowd_gives_way(Budget::new(16 << 20, 2 << 20).tight(false, || true));
+    }
+
+    /// One who is patient stays, and of a crowd only some do; what the others have not taken goes with them.
+    fn stuck_crowd_gives_way(budget: Budget) {
+        let relay = Relay::start(1, budget).unwrap();
         let (ended, endings) = channel();
         let patient = stuck(&relay, 0, 1, &ended);
         let crowd: Vec<_> = (1..=20).map(|number| stuck(&relay, number, 2, &ended)).collect();
         let gone: Vec<_> = std::iter::from_fn(|| endings.recv_timeout(Duration::from_secs(12)).ok()).collect();
         assert!((5..=20).contains(&gone.len()), "{gone:?}");
         assert!(gone.iter().all(|(number, cause)| *number > 0 && *cause == Cause::NoResources), "{gone:?}");
+        for (number, _) in gone {
+            let mut client = &crowd[number - 1].0;
+            let told = io::copy(&mut client, &mut io::sink());
+            assert_eq!(told.unwrap_err().kind(), ErrorKind::ConnectionReset);
+        }
         drop((patient, crowd));
     }
 }

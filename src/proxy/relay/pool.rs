@@ -17,6 +17,11 @@ const RECORDS_MIN: usize = 2;
 /// The part of an account that is freed when it is overdrawn.
 const FREED_PART: usize = 8;
 
+/// From when on an end that takes no bytes is more than slow, milliseconds: with little memory, and otherwise.
+const STUCK: (u32, u32) = (1_000, 5_000);
+/// The part that connections which are stuck may have of what they usually may, when the machine is short of memory.
+const SHORT_PART: usize = 4;
+
 /// The bytes that all threads together may hold.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Budget {
@@ -24,17 +29,31 @@ pub(crate) struct Budget {
     bytes: usize,
     /// In the kernel, for connections that are stuck.
     pub(super) kernel: usize,
+    /// From when on they are, milliseconds.
+    pub(super) patience: u32,
+    /// Whether the machine is short of memory.
+    pub(super) is_short: fn() -> bool,
 }
 
 impl Budget {
     pub(crate) fn new(bytes: usize, kernel: usize) -> Self {
-        Self { bytes, kernel }
+        Self { bytes, kernel, patience: STUCK.1, is_short: || false }
+    }
+
+    /// The same where memory is little, or may become so.
+    pub(crate) fn tight(self, is_little: bool, is_short: fn() -> bool) -> Self {
+        Self { patience: if is_little { STUCK.0 } else { STUCK.1 }, is_short, ..self }
+    }
+
+    /// What it is while the machine is short of memory.
+    pub(super) fn when_short(self) -> Self {
+        Self { kernel: self.kernel / SHORT_PART, patience: STUCK.0, ..self }
     }
 
     /// The part of one of `threads` threads. Nothing is shared, so no thread can starve another.
     pub(super) fn share(self, threads: usize) -> Self {
         let part = |bytes: usize| bytes / threads.max(1);
-        Self { bytes: part(self.bytes), kernel: part(self.kernel) }
+        Self { bytes: part(self.bytes), kernel: part(self.kernel), ..self }
     }
 }
 

@@ -23,6 +23,8 @@ WIRE = "router0"
 MEMORY_MB = 64
 # The processor is emulated, and has a flood to look after.
 ANSWER_SECS = 60
+# How the kernel begins to say on the machine's console whom it has ended.
+OUT_OF_MEMORY = "Out of memory"
 # What ends the output of a command.
 END = "== "
 START = f"""#!/bin/busybox sh
@@ -73,9 +75,14 @@ class Router:
     """The machine, switched on."""
 
     def __init__(
-        self, machine: subprocess.Popen[bytes], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self,
+        machine: subprocess.Popen[bytes],
+        kernel_log: Path,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
     ) -> None:
         self._machine = machine
+        self._kernel_log = kernel_log
         self._reader = reader
         self._writer = writer
         self._lock = asyncio.Lock()
@@ -102,7 +109,8 @@ class Router:
         words = [line.split() for line in (await self.do("figures")).splitlines()]
         found = {line[0].rstrip(":"): int(line[1]) for line in words}
         if "VmRSS" not in found:
-            raise Failed(f"mtg has ended: {await self.do('tail -n 3 /log/now')}")
+            kernel = [line for line in self._kernel_log.read_text("utf-8", "replace").splitlines() if OUT_OF_MEMORY in line]
+            raise Failed(f"mtg has ended: {kernel or await self.do('tail -n 3 /log/now')}")
         names = ("VmRSS", "RssAnon", "Descriptors", "MemAvailable", "Hellos", "Log")
         return Figures(*(found[name] for name in names))
 
@@ -136,7 +144,7 @@ async def router(triple: str, config: str, work: Path) -> AsyncIterator[Router]:
     files = {"etc/mtg.conf": config, "etc/start": START}
     machine = boot(triple, files, work, MEMORY_MB, network, "-serial", f"unix:{console},server=on,wait=on")
     try:
-        found = Router(machine, *await _connect(machine, console))
+        found = Router(machine, work / "console", *await _connect(machine, console))
         async with asyncio.timeout(BOOT_SECS):
             await found.answer("the boot")
         yield found

@@ -325,7 +325,7 @@ fn receive_records(source: &TcpStream, buffer: &mut [u8], codec: &mut ClientToDc
 
 /// Receives the DC's bytes with room for record headers between them and makes records of them.
 fn receive_into_slots(
-    mut source: &TcpStream,
+    source: &TcpStream,
     buffer: &mut [u8],
     codec: &mut DcToClient,
     now: u64,
@@ -337,18 +337,7 @@ fn receive_into_slots(
         return Ok(Received::Later(due));
     }
     let layout = codec.layout();
-    let mut slots: [IoSliceMut<'_>; super::SLOTS] = std::array::from_fn(|_| IoSliceMut::new(&mut []));
-    let (mut capacity, mut count) = (0, 0);
-    for (place, slot) in slots.iter_mut().zip(codec.places(buffer, layout)) {
-        (capacity, count) = (capacity + slot.len(), count + 1);
-        *place = IoSliceMut::new(slot);
-    }
-    // A call for several slots costs the kernel more than one for a single one, which is enough for messages.
-    let result = match &mut slots {
-        [only, ..] if count == 1 => source.read(only),
-        several => source.read_vectored(several),
-    };
-    let received = Received::from_result(result, capacity)?;
+    let received = receive_in_parts(source, codec.places(buffer, layout))?;
     match received {
         Received::Bytes { payload, is_full, .. } => {
             let to_send = codec.transcode(buffer, layout, payload, is_full, now);
@@ -361,4 +350,21 @@ fn receive_into_slots(
             to_send => Ok(Received::Bytes { to_send, payload: 0, is_full: true, tail_waits: false }),
         },
     }
+}
+
+/// Receives into one part after the other. Several cost more than a single one, in the kernel and here, and one is enough
+/// for messages.
+fn receive_in_parts<'a>(
+    mut source: &TcpStream,
+    mut parts: impl Iterator<Item = &'a mut [u8]>,
+) -> Result<Received, Failure> {
+    let first = parts.next().unwrap_or_default();
+    let Some(second) = parts.next() else { return receive(source, first) };
+    let mut slots: [IoSliceMut<'_>; super::SLOTS] = std::array::from_fn(|_| IoSliceMut::new(&mut []));
+    let mut capacity = 0;
+    for (slot, part) in slots.iter_mut().zip([first, second].into_iter().chain(parts)) {
+        capacity += part.len();
+        *slot = IoSliceMut::new(part);
+    }
+    Received::from_result(source.read_vectored(&mut slots), capacity)
 }

@@ -18,7 +18,7 @@ use super::Cause;
 use super::conn::{Conn, Readiness, Side};
 use super::direction::Turn;
 use super::inbox::{Inbox, Letters};
-use super::pool::{self, Budget, Holder, Pool};
+use super::pool::{self, Budget, Holder, Owner, Pool};
 use super::turns::{Share, Turns};
 
 /// Events taken from the kernel at once.
@@ -262,14 +262,22 @@ impl Engine {
     }
 
     /// Closes some of those that are stuck if the kernel keeps too much for them: what it has for all connections of the
-    /// machine is not much, and once that is used up the others stall. It is less than usual when the machine is short of
-    /// memory.
+    /// machine is not much, and once that is used up the others stall. Strangers have less while the machine is short of
+    /// memory; clients do not, for that may last.
     fn relieve_kernel(&mut self, now: u64) {
-        let is_short = self.pool.is_used() && (self.budget.is_short)();
-        let Budget { kernel, patience, .. } = if is_short { self.budget.when_short() } else { self.budget };
-        let stuck: Vec<_> = self.conns.iter().filter_map(|(key, conn)| conn.stuck(key, now, patience)).collect();
+        if self.pool.is_used() && (self.budget.is_short)() {
+            let budget = self.budget.when_short();
+            self.relieve_kernel_of(now, budget, |owner| owner == Owner::Stranger);
+        }
+        self.relieve_kernel_of(now, self.budget, |_| true);
+    }
+
+    fn relieve_kernel_of(&mut self, now: u64, budget: Budget, counts: impl Fn(Owner) -> bool) {
+        let counted = self.conns.iter().filter(|(_, conn)| counts(conn.owner()));
+        let stuck = counted.filter_map(|(key, conn)| conn.stuck(key, now, budget.patience(conn.owner())));
+        let stuck: Vec<_> = stuck.collect();
         let kept = stuck.iter().map(|holder| holder.bytes).sum();
-        if let Some(overdraft) = pool::overdraft(kept, kernel) {
+        if let Some(overdraft) = pool::overdraft(kept, budget.kernel) {
             self.relieve(stuck, overdraft);
         }
     }

@@ -17,7 +17,8 @@ const RECORDS_MIN: usize = 2;
 /// The part of an account that is freed when it is overdrawn.
 const FREED_PART: usize = 8;
 
-/// From when on an end that takes no bytes is more than slow, milliseconds: with little memory, and otherwise.
+/// From when on an end that takes no bytes is more than slow, milliseconds: a stranger's with little memory, and others.
+/// A slow client's socket says only each 40 KB that it takes more, so a second is nothing for it.
 const STUCK: (u32, u32) = (1_000, 5_000);
 /// The part that connections which are stuck may have of what they usually may, when the machine is short of memory.
 const SHORT_PART: usize = 4;
@@ -29,8 +30,8 @@ pub(crate) struct Budget {
     bytes: usize,
     /// In the kernel, for connections that are stuck.
     pub(super) kernel: usize,
-    /// From when on they are, milliseconds.
-    pub(super) patience: u32,
+    /// From when on strangers' are, milliseconds.
+    patience: u32,
     /// Whether the machine is short of memory.
     pub(super) is_short: fn() -> bool,
 }
@@ -45,7 +46,15 @@ impl Budget {
         Self { patience: if is_little { STUCK.0 } else { STUCK.1 }, is_short, ..self }
     }
 
-    /// What it is while the machine is short of memory.
+    /// From when on connections of that owner are stuck, milliseconds.
+    pub(super) fn patience(&self, owner: Owner) -> u32 {
+        match owner {
+            Owner::Client => STUCK.1,
+            Owner::Stranger => self.patience,
+        }
+    }
+
+    /// What it is for strangers while the machine is short of memory.
     pub(super) fn when_short(self) -> Self {
         Self { kernel: self.kernel / SHORT_PART, patience: STUCK.0, ..self }
     }
@@ -183,6 +192,19 @@ pub(super) fn overdraft(held: usize, cap: usize) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn clients_have_five_seconds_always_and_strangers_one_where_memory_is_little_or_short() {
+        let ample = Budget::new(0, 8192).tight(false, || false);
+        for (budget, strangers, kernel) in [
+            (ample.share(2), 5_000, 4096),
+            (ample.share(2).when_short(), 1_000, 1024),
+            (ample.tight(true, || false), 1_000, 8192),
+        ] {
+            let of = |owner| budget.patience(owner);
+            assert_eq!((of(Owner::Client), of(Owner::Stranger), budget.kernel), (5_000, strangers, kernel));
+        }
+    }
 
     #[test]
     fn strangers_and_clients_take_nothing_from_each_other() {

@@ -38,7 +38,7 @@ const BACKLOG: (u64, u64) = (64, 4096);
 /// What the kernel begins to save at when all TCP connections have it, as a part of the machine's memory, unless it
 /// tells the figure.
 const TCP_PART: u64 = 16;
-/// The machine is short of memory when less than this part of it, or than so many bytes, is available to programs.
+/// The machine is short of memory when less than this part of it, and less than so many bytes, is available to programs.
 const SHORT_PART: u64 = 8;
 const SHORT_MAX: u64 = 16 << 20;
 /// Bytes that lists may take at most.
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_is_short_of_memory_when_an_eighth_or_16_mib_are_left() {
+    fn a_machine_is_short_of_memory_with_less_than_an_eighth_and_than_16_mib_left() {
         let told = |total: u32, available: u32| {
             is_told_short(&format!("MemTotal: {total} kB\nMemFree: 1 kB\nMemAvailable: {available} kB\n"))
         };

@@ -63,7 +63,7 @@ pub(super) fn start(config: Config, hooks: Hooks) -> Result<Proxy, StartError> {
     };
     sockets::warn_of_missing_mark(network);
     admission::warn_of_trust(&config);
-    let budget = Budget::new(memory.buffers, memory.kernel).tight(memory.socket.is_some(), memory::is_short);
+    let budget = Budget::new(memory.buffers, memory.kernel).on_machine(memory.socket.is_some(), memory::is_short);
     let relay = Relay::start(relay_threads(&config), budget).map_err(StartError::Relay)?;
     let executor = Arc::new(Executor::new());
     let web = Web::new(&config, &for_web, &executor);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::direction::{Direction, Failure, Fault, Received, Room, Turn};
 use super::inbox::Seat;
-use super::pool::{Holder, Owner, Pool};
+use super::pool::{Budget, Holder, Owner, Pool};
 use super::{Cause, Farewells, Job, Watch};
 use crate::event::Traffic;
 use crate::net::sockopts;
@@ -167,8 +167,9 @@ impl Conn {
         Some(Holder { blocked, bytes: self.to_remote.held() + self.to_client.held(), key, source: self.source })
     }
 
-    /// What the kernel keeps for it, if one of its ends has taken nothing for so many milliseconds.
-    pub(super) fn stuck(&self, key: usize, now: u64, least: u32) -> Option<Holder> {
+    /// What the kernel keeps for it, if one of its ends has taken nothing for longer than its owner may.
+    pub(super) fn stuck(&self, key: usize, now: u64, budget: &Budget) -> Option<Holder> {
+        let least = budget.patience(self.owner());
         let mut holder = self.holder(key, now).filter(|holder| holder.blocked >= least)?;
         let is_stuck = |direction: &Direction| direction.blocked_for(now).is_some_and(|blocked| blocked >= least);
         let directions = [(&self.to_client, &self.remote, &self.client), (&self.to_remote, &self.client, &self.remote)];
@@ -242,7 +243,7 @@ impl Conn {
     /// Gives the memory back and closes both sockets.
     ///
     /// A reset of one end of a spliced connection is passed on to the other. Towards a Telegram client it is not: the
-    /// bytes that the kernel still holds for it are worth more.
+    /// bytes that the kernel still holds for it are worth more. Who gives way for memory loses them all the same.
     pub(super) fn close(mut self, pool: &mut Pool, cause: Cause) {
         if let Codec::Telegram(.., farewells) = self.codec
             && let Some(farewell) = farewells.after(cause)
@@ -253,17 +254,13 @@ impl Conn {
         let account = pool.account(self.owner());
         self.to_remote.give_back(account);
         self.to_client.give_back(account);
-        if matches!(self.codec, Codec::Splice) {
-            match cause {
-                Cause::ClientReset | Cause::ClientTimeout => sockopts::reset_on_close(&self.remote),
-                Cause::RemoteReset | Cause::RemoteTimeout => sockopts::reset_on_close(&self.client),
-                _ => {}
-            }
-        }
-        // What it has not taken so far would stay in the kernel for minutes, and is what it gives way for.
-        if cause == Cause::NoResources {
-            sockopts::reset_on_close(&self.client);
-            sockopts::reset_on_close(&self.remote);
+        let is_spliced = matches!(self.codec, Codec::Splice);
+        match cause {
+            Cause::ClientReset | Cause::ClientTimeout if is_spliced => sockopts::reset_on_close(&self.remote),
+            Cause::RemoteReset | Cause::RemoteTimeout if is_spliced => sockopts::reset_on_close(&self.client),
+            // What has not been taken so far would stay in the kernel for minutes.
+            Cause::NoResources => [&self.client, &self.remote].into_iter().for_each(sockopts::reset_on_close),
+            _ => {}
         }
         self.report();
         let (watch, traffic) = (self.watch.take(), self.reported);

@@ -29,10 +29,10 @@ const LOOKS: usize = 16;
 const WAKE: u64 = u64::MAX;
 /// Bounds of the time between two looks for idle connections and for traffic to report.
 const SCAN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(15));
-/// Time between two reports that somebody asks for.
-const REPORTS_APART: Duration = Duration::from_millis(500);
 /// The same while somebody is blocked.
 const SCAN_BLOCKED: Duration = Duration::from_secs(1);
+/// Time between two reports that somebody asks for.
+const REPORTS_APART: Duration = Duration::from_millis(500);
 
 /// What is asked of the poller: everything, and each change once.
 const INTEREST: EventFlags =
@@ -266,16 +266,14 @@ impl Engine {
     /// memory; clients do not, for that may last.
     fn relieve_kernel(&mut self, now: u64) {
         if self.pool.is_used() && (self.budget.is_short)() {
-            let budget = self.budget.when_short();
-            self.relieve_kernel_of(now, budget, |owner| owner == Owner::Stranger);
+            self.relieve_kernel_of(now, self.budget.when_short(), |owner| owner == Owner::Stranger);
         }
         self.relieve_kernel_of(now, self.budget, |_| true);
     }
 
     fn relieve_kernel_of(&mut self, now: u64, budget: Budget, counts: impl Fn(Owner) -> bool) {
         let counted = self.conns.iter().filter(|(_, conn)| counts(conn.owner()));
-        let stuck = counted.filter_map(|(key, conn)| conn.stuck(key, now, budget.patience(conn.owner())));
-        let stuck: Vec<_> = stuck.collect();
+        let stuck: Vec<_> = counted.filter_map(|(key, conn)| conn.stuck(key, now, &budget)).collect();
         let kept = stuck.iter().map(|holder| holder.bytes).sum();
         if let Some(overdraft) = pool::overdraft(kept, budget.kernel) {
             self.relieve(stuck, overdraft);

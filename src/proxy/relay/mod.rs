@@ -318,8 +318,11 @@ mod tests {
 
     #[test]
     fn it_is_less_when_the_machine_is_short_of_memory() {
+        fn is_short() -> bool {
+            true
+        }
         // Room for all of them but for that.
-        stuck_crowd_gives_way(Budget::new(16 << 20, 4 << 20).tight(false, || true));
+        stuck_crowd_gives_way(Budget::new(16 << 20, 4 << 20).on_machine(false, is_short));
     }
 
     /// One who is patient stays, and of a crowd only some do; what the others have not taken goes with them.

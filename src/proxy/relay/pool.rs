@@ -20,10 +20,10 @@ const FREED_PART: usize = 8;
 /// From when on an end that takes no bytes is more than slow, milliseconds: a stranger's with little memory, and others.
 /// A slow client's socket says only each 40 KB that it takes more, so a second is nothing for it.
 const STUCK: (u32, u32) = (1_000, 5_000);
-/// The part that connections which are stuck may have of what they usually may, when the machine is short of memory.
-const SHORT_PART: usize = 4;
+/// The part that strangers who are stuck may have of what is there for all usually, when the machine is short of memory.
+const LEFT_PART: usize = 4;
 
-/// The bytes that all threads together may hold.
+/// The bytes that all threads together may hold, and for how long in the kernel.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Budget {
     /// In the process.
@@ -41,8 +41,8 @@ impl Budget {
         Self { bytes, kernel, patience: STUCK.1, is_short: || false }
     }
 
-    /// The same where memory is little, or may become so.
-    pub(crate) fn tight(self, is_little: bool, is_short: fn() -> bool) -> Self {
+    /// The same for a machine whose memory is little, if it is, and may become short.
+    pub(crate) fn on_machine(self, is_little: bool, is_short: fn() -> bool) -> Self {
         Self { patience: if is_little { STUCK.0 } else { STUCK.1 }, is_short, ..self }
     }
 
@@ -56,7 +56,7 @@ impl Budget {
 
     /// What it is for strangers while the machine is short of memory.
     pub(super) fn when_short(self) -> Self {
-        Self { kernel: self.kernel / SHORT_PART, patience: STUCK.0, ..self }
+        Self { kernel: self.kernel / LEFT_PART, patience: STUCK.0, ..self }
     }
 
     /// The part of one of `threads` threads. Nothing is shared, so no thread can starve another.
@@ -195,11 +195,11 @@ mod tests {
 
     #[test]
     fn clients_have_five_seconds_always_and_strangers_one_where_memory_is_little_or_short() {
-        let ample = Budget::new(0, 8192).tight(false, || false);
+        let ample = Budget::new(0, 8192).on_machine(false, || false);
         for (budget, strangers, kernel) in [
             (ample.share(2), 5_000, 4096),
             (ample.share(2).when_short(), 1_000, 1024),
-            (ample.tight(true, || false), 1_000, 8192),
+            (ample.on_machine(true, || false), 1_000, 8192),
         ] {
             let of = |owner| budget.patience(owner);
             assert_eq!((of(Owner::Client), of(Owner::Stranger), budget.kernel), (5_000, strangers, kernel));

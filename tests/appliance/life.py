@@ -335,7 +335,7 @@ class Life:
         jail = self._router.root / "sbin/ujail"
         jail.touch(0o755)
         parameters = self._parameters_with_low_port()
-        for line in ("user=mtg", "capabilities=/etc/capabilities/mtg.json", "no_new_privs=1", "jail=mtg log"):
+        for line in ("user=mtg", "capabilities=/etc/capabilities/mtg.json", "no_new_privs=1", "jail=mtg log procfs"):
             if line not in parameters:
                 raise Failed(f"no {line!r} in {parameters}")
         mounts = " ".join(line for line in parameters if line.startswith("jail_mount"))

@@ -195,7 +195,7 @@ def _exchange(source: str, address: tuple[str, int], request: bytes) -> bytes:
 
 def main() -> int:
     """Run all checks in a network namespace of their own."""
-    options, work, score = set_up(mtg.arguments("HAProxy in front of mtg."), "haproxy")
+    options, work, score = set_up(mtg.arguments("HAProxy in front of mtg."), "haproxy", "haproxy")
     settings = [
         ("secret", SECRET.hex()),
         ("proxy-protocol-listener", "true"),

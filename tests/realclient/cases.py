@@ -112,7 +112,7 @@ class Cases:
 
 def main() -> int:
     """Run the checks in a network namespace of their own."""
-    options, work, score = set_up(mtg.arguments("Set-ups of owners that have failed once."), "cases")
+    options, work, score = set_up(mtg.arguments("Set-ups of owners that have failed once."), "cases", "haproxy ip nginx openssl")
     subprocess.run(["ip", "address", "add", f"{DC_IPV6}/128", "dev", "lo"], check=True)
     with LoopThread() as loop:
         loop.run(SoakDc(Pace(BYTES_PER_SEC)).listen(*DC))

@@ -168,7 +168,7 @@ def without(score: Score, work: Path, folder: Path, binary: Path) -> None:
 
 def main() -> int:
     """Run all checks in a network namespace of their own."""
-    options, work, score = set_up(mtg.arguments("The compose file."), "compose")
+    options, work, score = set_up(mtg.arguments("The compose file."), "compose", "caddy chromium curl openssl podman runc")
     make_certificates(work, EC)
     folder = fill_in(work)
     services = read(folder)

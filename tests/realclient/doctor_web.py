@@ -189,7 +189,7 @@ def _refusing_at_the_root(text: str) -> str:
 
 def main() -> int:
     """Run all checks in a network namespace of their own."""
-    options, work, score = set_up(mtg.arguments("Doctor and the WEB proxy."), "doctor-web")
+    options, work, score = set_up(mtg.arguments("Doctor and the WEB proxy."), "doctor-web", "dnsmasq nginx openssl")
     (work / "html").mkdir(parents=True)
     (work / "html/index.html").write_text(PAGE, "ascii")
     make_certificates(work, EC)

@@ -252,7 +252,7 @@ def _alike(lengths: tuple[Counter[int], Counter[int]]) -> None:
 
 def main() -> int:
     """Compare in a network namespace of their own."""
-    options, work, score = set_up(mtg.arguments("First flights of fronts and of mtg."), "flights")
+    options, work, score = set_up(mtg.arguments("First flights of fronts and of mtg."), "flights", "ip nginx openssl")
     settings = [
         ("secret", SECRET.hex()),
         ("domain-fronting.host", FRONT[0]),

@@ -251,7 +251,7 @@ def check_tdlib(work: Path, dcs: mock_dc.MockDataCentres) -> None:
 
 def main() -> int:
     """Run all checks in a network namespace of their own."""
-    options, work, score = set_up(mtg.arguments("nginx as mtg's front."), "nginx")
+    options, work, score = set_up(mtg.arguments("nginx as mtg's front."), "nginx", "curl nginx openssl")
     settings = [
         ("secret", SECRET.hex()),
         ("domain-fronting.host", FRONT[0]),

@@ -126,7 +126,7 @@ def quick(findings: list[dict[str, str]]) -> None:
 
 def main() -> int:
     """Grade all sites in a network namespace of their own."""
-    options, work, score = set_up(mtg.arguments("Sites graded as fronts."), "grades")
+    options, work, score = set_up(mtg.arguments("Sites graded as fronts."), "grades", "caddy dnsmasq nginx openssl")
     binary = options.mtg
     config = work / "mtg.conf"
     settings = {"secret": SECRET.hex(), "bind-to": "127.0.0.1:3443", "public-ipv4": "127.0.0.1"}

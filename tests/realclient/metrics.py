@@ -250,7 +250,7 @@ def main() -> int:
     parser = mtg.arguments("mtg's metrics with their real readers.")
     parser.add_argument("--prometheus", type=Path, help="folder of promtool and prometheus, if not in the PATH")
     parser.add_argument("--statsd", type=Path, default=mtg.ROOT / "target/node/node_modules/statsd")
-    options, work, score = set_up(parser, "metrics")
+    options, work, score = set_up(parser, "metrics", "node")
     binary, package = options.mtg, options.statsd.resolve()
     tools = options.prometheus.resolve() if options.prometheus else None
     blocklist = work / "blocklist"

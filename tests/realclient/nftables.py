@@ -93,7 +93,7 @@ def cuts_up_hellos(work: Path, sizes: list[int]) -> None:
 
 def main() -> int:
     """Run all checks between two namespaces of their own."""
-    options, work, score = set_up(mtg.arguments("The nftables file."), "nftables")
+    options, work, score = set_up(mtg.arguments("The nftables file."), "nftables", "ip nft")
     sizes: list[int] = []
 
     def everything() -> None:

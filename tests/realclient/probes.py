@@ -443,7 +443,7 @@ def main() -> int:
     """Run the battery in a network namespace of its own."""
     parser = mtg.arguments("The same probes at nginx and at mtg.")
     parser.add_argument("--scale", type=int, default=1, help="factor on nginx's time limits; 20 is its defaults")
-    options, work, score = set_up(parser, "probes")
+    options, work, score = set_up(parser, "probes", "nginx openssl")
     settings = [
         # Less than nginx bears here, so that it is nginx which decides.
         ("network.timeout.handshake", "1s"),

@@ -439,7 +439,7 @@ def main() -> int:
     """Run all checks in a network namespace of their own."""
     parser = mtg.arguments("Name servers, web servers and STUN servers around mtg.")
     parser.add_argument("--mtg-tls", type=Path, default=mtg.ROOT / "target/release/mtg-tls", help="the build with TLS")
-    options, work, score = set_up(parser, "resolvers")
+    options, work, score = set_up(parser, "resolvers", "dnsmasq ip unbound")
     subprocess.run(["ip", "address", "add", f"{CDN[0]}/32", "dev", "lo"], check=True)
     with LoopThread() as loop:
         dc = SoakDc(Pace(1 << 30))

@@ -75,7 +75,7 @@ def visit(name: str, work: Path) -> str:
 
 def main() -> int:
     """Run all checks in a network namespace of their own."""
-    options, work, score = set_up(mtg.arguments("Routers by name in front of mtg."), "sni-router")
+    options, work, score = set_up(mtg.arguments("Routers by name in front of mtg."), "sni-router", "haproxy nginx openssl")
     make_certificates(work)
     dcs = mock_dc.MockDataCentres()
 

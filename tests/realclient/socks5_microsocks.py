@@ -178,7 +178,7 @@ def _silence() -> Iterator[None]:
 
 def main() -> int:
     """Run all checks in a network namespace of their own."""
-    options, work, score = set_up(mtg.arguments("mtg through SOCKS5 proxies."), "socks5")
+    options, work, score = set_up(mtg.arguments("mtg through SOCKS5 proxies."), "socks5", "microsocks")
     dcs = mock_dc.MockDataCentres()
     with LoopThread() as loop, ExitStack() as stack:
         loop.run(dcs.listen())

@@ -273,7 +273,7 @@ def main() -> int:
     """Run all checks in a network namespace of their own."""
     parser = mtg.arguments("The WEB proxy with real parts.")
     parser.add_argument("--profiles", type=int, default=len(PROFILES), help="how many kinds of apps")
-    options, work, score = set_up(parser, "web")
+    options, work, score = set_up(parser, "web", "caddy chromium curl nginx openssl")
     (work / "html").mkdir(parents=True)
     (work / "html/index.html").write_text(PAGE, "ascii")
     (work / "1k").write_bytes(b"x" * 1000)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import mtg
 from score import Failed, Score
+from set_up import need
 
 sys.path.insert(1, str(mtg.ROOT / "scripts"))
 
@@ -136,6 +137,7 @@ class _Attempt:
 def main() -> int:
     """Run all; the exit code says whether all is well."""
     options = mtg.arguments(__doc__.splitlines()[0]).parse_args()
+    need("cargo ip")
     build_line()
     enter_user_namespace()
     score = Score()

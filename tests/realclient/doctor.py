@@ -381,7 +381,7 @@ def forwarding(listen: tuple[str, int], to: tuple[str, int]) -> Iterator[None]:
 
 def main() -> int:
     """Run all checks in a network namespace of their own."""
-    options, work, score = set_up(mtg.arguments("mtg doctor against broken set-ups."), "doctor", "curl faketime nginx openssl")
+    options, work, score = set_up(mtg.arguments("mtg doctor against broken set-ups."), "doctor", "curl faketime ip nginx openssl")
     binary = options.mtg
     settings = [
         ("secret", SECRET.hex()),

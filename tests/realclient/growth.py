@@ -82,7 +82,7 @@ def observe(
 
 def main() -> int:
     """Compare in a network namespace of their own."""
-    options, work, score = set_up(mtg.arguments("Records of downloads and of a front's page."), "growth", "caddy nginx openssl")
+    options, work, score = set_up(mtg.arguments("Records of downloads and of a front's page."), "growth", "caddy ip nginx openssl")
     segments.like_ethernet()
     DataCentre()
     long, short = work / "caddy", work / "short"

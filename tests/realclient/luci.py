@@ -21,6 +21,7 @@ import loopback_only
 import mtg
 from loop_thread import LoopThread
 from score import Failed, Score, equal
+from set_up import need
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / folder) for folder in ("tests/realclient/luci", "tests/realclient/webclient", "tests/appliance", "scripts")]
@@ -476,6 +477,7 @@ def languages() -> None:
 def main() -> int:
     """Run all checks."""
     options = mtg.arguments(__doc__).parse_args()
+    need("busybox chromium zbarimg")
     be_alone()
     loopback_only.enter()
     shutil.rmtree(PICTURES, ignore_errors=True)

@@ -25,6 +25,7 @@ import luci
 import mtg
 from loop_thread import LoopThread
 from score import Failed, Score, equal
+from set_up import need
 
 PICTURES = luci.ROOT / "image/pictures"
 SOURCE = luci.ROOT / "openwrt/luci-app-mtg/htdocs"
@@ -113,14 +114,12 @@ def main() -> int:
     parser = mtg.arguments(__doc__)
     parser.add_argument("--check", action="store_true", help="make none")
     options = parser.parse_args()
+    need("zbarimg" if options.check else "busybox chromium pngquant zbarimg")
     if options.check:
         score = Score()
         for name in NAMES:
             score.check(f"{name}.png is what is shown today, and its code leads where it should", partial(check, PICTURES / f"{name}.png"))
         return score.finish()
-    if not shutil.which("pngquant"):
-        print("missing: pngquant; install it with: apt-get install pngquant", file=sys.stderr)
-        return 1
     luci.be_alone()
     loopback_only.enter()
     binary, work = options.mtg.resolve(), (options.work / "pictures").resolve()

@@ -11,6 +11,8 @@ import subprocess
 import sys
 import tempfile
 
+from set_up import need
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 # Pixels of a module.
 SCALE = 6
@@ -86,6 +88,7 @@ def check(mtg: str, host: str, folder: pathlib.Path) -> int:
 
 
 def main() -> None:
+    need("zbarimg")
     mtg = sys.argv[1] if len(sys.argv) > 1 else str(ROOT / "target/release/mtg")
     with tempfile.TemporaryDirectory() as folder:
         codes = sum(check(mtg, host, pathlib.Path(folder)) for host in HOSTS)

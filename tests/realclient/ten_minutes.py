@@ -29,6 +29,7 @@ import mtg
 from loop_thread import LoopThread
 from own_ca import OwnCa
 from score import Failed, Score, equal
+from set_up import need
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tests/appliance"), str(ROOT / "scripts")]
@@ -271,7 +272,7 @@ def main() -> int:
     parser = mtg.arguments("The README's commands for a server.")
     parser.add_argument("--only", choices=("nginx", "caddy"), help="one web server")
     options = parser.parse_args()
-    os.environ["PATH"] += ":/usr/sbin:/sbin"
+    need("caddy curl nginx openssl systemd-sysusers")
     if options.only:
         be_alone()
         return one(options.only, options.mtg.resolve(), (options.work / "ten_minutes").resolve())

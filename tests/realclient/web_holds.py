@@ -710,7 +710,7 @@ def main() -> int:
     if child.attack:
         # Inside the namespace already.
         asyncio.run(attack(child.work, child.attack))
-    options, work, score = set_up(parser, "web-holds", "caddy chromium curl microsocks nginx openssl")
+    options, work, score = set_up(parser, "web-holds", "caddy chromium curl ip microsocks nginx openssl")
     (work / "html").mkdir(parents=True)
     (work / "html/index.html").write_text(PAGE, "ascii")
     make_certificates(work, EC)

@@ -311,7 +311,7 @@ def main() -> int:
     parser.add_argument("--samples", type=int, default=100, help="of each feature and way")
     parser.add_argument("--no-page", action="store_true", help="for a build without TLS, which cannot measure one")
     parser.add_argument("--fronts", default="nginx,caddy,boringssl", help="which, separated by commas")
-    options, work, score = set_up(parser, "wire", "caddy haproxy nginx openssl")
+    options, work, score = set_up(parser, "wire", "caddy haproxy ip nginx openssl")
     segments.like_ethernet()
     DataCentre()
     print(f"{'front':10} {'feature':40} {'seen by':9} {'front':>9} {'control':>9} {'mtg':>9} {'KS ctrl':>8} {'KS':>6}")

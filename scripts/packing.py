@@ -110,6 +110,11 @@ def targets_named(words: list[str]) -> list[str]:
     return _told("targets_named", *words).split()
 
 
+def names_for(triple: str) -> list[str]:
+    """The builds that there are for a triple."""
+    return _told("names_for", triple).split()
+
+
 def _told(function: str, *arguments: str) -> str:
     """What a function of targets.bash prints."""
     command = ["bash", "-c", 'source scripts/targets.bash && "$@"', "bash", function, *arguments]

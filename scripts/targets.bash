@@ -38,6 +38,14 @@ targets_named() {
     done
 }
 
+# names_for TRIPLE: the builds that there are for it. The TLS library takes for granted what i586 lacks, SSE2.
+names_for() {
+    case $1 in
+        i586-*) echo mtg ;;
+        *) echo mtg mtg-tls ;;
+    esac
+}
+
 # binary_of TRIPLE [NAME]
 binary_of() {
     echo "target/appliance/$1/${2:-mtg}"

@@ -110,9 +110,10 @@ def targets_named(words: list[str]) -> list[str]:
     return _told("targets_named", *words).split()
 
 
-def names_for(triple: str) -> list[str]:
-    """The builds that there are for a triple."""
-    return _told("names_for", triple).split()
+def names_for(triple: str, wanted: list[str]) -> list[str]:
+    """Those of the builds that there are for a triple."""
+    there = _told("names_for", triple).split()
+    return [name for name in wanted if name in there]
 
 
 def _told(function: str, *arguments: str) -> str:

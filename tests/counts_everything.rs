@@ -1,7 +1,5 @@
 //! The metrics tell exactly what clients, Telegram and the front counted themselves.
 
-mod support;
-
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::os::linux::net::SocketAddrExt as _;
@@ -9,16 +7,16 @@ use std::os::unix::net::{SocketAddr as UnixAddress, UnixStream};
 use std::process::Command;
 use std::time::Duration;
 
-use support::client::{greet, session};
-use support::dc::{EchoDc, FakeDc};
-use support::front::FakeFront;
-use support::hello::{Hello, Signed};
-use support::obfuscated2::PADDED;
-use support::pattern::Pattern;
-use support::proxy::{Proxy, Setup};
-use support::socket::{self, free_address};
-use support::socks5::{FakeSocks5, Mood};
-use support::{DEADLINE, KEY, random};
+use crate::support::client::{greet, session};
+use crate::support::dc::{EchoDc, FakeDc};
+use crate::support::front::FakeFront;
+use crate::support::hello::{Hello, Signed};
+use crate::support::obfuscated2::PADDED;
+use crate::support::pattern::Pattern;
+use crate::support::proxy::{Proxy, Setup};
+use crate::support::socket::{self, free_address};
+use crate::support::socks5::{FakeSocks5, Mood};
+use crate::support::{self, DEADLINE, KEY, random};
 
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: front.example\r\n\r\n";
 

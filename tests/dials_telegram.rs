@@ -1,17 +1,16 @@
 //! What happens between a client's frame and its data centre.
 
-mod support;
-
 use std::net::{Ipv4Addr, TcpListener};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use support::client::{greeted, session};
-use support::dc::{BlackHole, EchoDc, FakeDc};
-use support::front::{FLIGHT, bytes, front_of_patience};
-use support::obfuscated2::PADDED;
-use support::proxy::{Proxy, Setup};
-use support::socket;
+use crate::support;
+use crate::support::client::{greeted, session};
+use crate::support::dc::{BlackHole, EchoDc, FakeDc};
+use crate::support::front::{FLIGHT, bytes, front_of_patience};
+use crate::support::obfuscated2::PADDED;
+use crate::support::proxy::{Proxy, Setup};
+use crate::support::socket;
 
 #[test]
 fn unknown_dc_closes_the_connection() {

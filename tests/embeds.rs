@@ -1,7 +1,5 @@
 //! The proxy as a library: inside another program, with an observer and a way of dialling of its own.
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -9,15 +7,15 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use crate::support::client::session;
+use crate::support::dc::EchoDc;
+use crate::support::front::FakeFront;
+use crate::support::{self, DEADLINE, HOST, KEY, socket};
 use mtg::{
     Config, Connection, DcId, Dial, Dialled, Dialling, Event, Hooks, Observer, Outcome, Proxy, Route, Secret, Traffic,
 };
 use smol::channel::{Sender, bounded};
 use smol::future::FutureExt as _;
-use support::client::session;
-use support::dc::EchoDc;
-use support::front::FakeFront;
-use support::{DEADLINE, HOST, KEY, socket};
 
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: front.example\r\n\r\n";
 

@@ -3,8 +3,6 @@
 //! [`FLOODS`] is the table: who comes, how many, what of the set-up is theirs, what each does. What must hold in each is in
 //! [`withstand`]. `tests/places.rs` says who gives way, `tests/never_freezes.rs` has the peers that are fast.
 
-mod support;
-
 use std::any::Any;
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -12,13 +10,14 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use support::client::{Session, greeted_over, session};
-use support::crowd::{allow_open_files, endless_server, patient_server, stuff};
-use support::dc::EchoDc;
-use support::hello::{Hello, Shape, Signed};
-use support::obfuscated2::PADDED;
-use support::proxy::{Proxy, Setup};
-use support::socket::{self, End};
+use crate::support;
+use crate::support::client::{Session, greeted_over, session};
+use crate::support::crowd::{allow_open_files, endless_server, patient_server, stuff};
+use crate::support::dc::EchoDc;
+use crate::support::hello::{Hello, Shape, Signed};
+use crate::support::obfuscated2::PADDED;
+use crate::support::proxy::{Proxy, Setup};
+use crate::support::socket::{self, End};
 
 /// What the process may occupy beside its own file with `memory = 8MB`, KiB.
 const BUDGET_KIB: u64 = 12 << 10;

@@ -1,21 +1,19 @@
 //! Whoever is not a client talks to the front, byte for byte, and cannot tell that there is anything in between.
 
-mod support;
-
 use std::io::Write;
 use std::net::{Shutdown, TcpStream};
 use std::thread;
 use std::time::Duration;
 
-use support::client::{greet, greeted_over};
-use support::dc::EchoDc;
-use support::front::{FakeFront, Visit};
-use support::hello::{Hello, RANDOM, Shape, Signed};
-use support::obfuscated2::PADDED;
-use support::pattern::Pattern;
-use support::proxy::{Proxy, Setup};
-use support::socket::{self, End};
-use support::{KEY, random};
+use crate::support::client::{greet, greeted_over};
+use crate::support::dc::EchoDc;
+use crate::support::front::{FakeFront, Visit};
+use crate::support::hello::{Hello, RANDOM, Shape, Signed};
+use crate::support::obfuscated2::PADDED;
+use crate::support::pattern::Pattern;
+use crate::support::proxy::{Proxy, Setup};
+use crate::support::socket::{self, End};
+use crate::support::{KEY, random};
 
 const MIB: u64 = 1 << 20;
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: front.example\r\n\r\n";

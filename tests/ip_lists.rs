@@ -1,7 +1,5 @@
 //! Who may connect and who may not, by lists that are loaded while the proxy runs.
 
-mod support;
-
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
@@ -9,13 +7,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use support::client::{greet, greeted, session};
-use support::dc::EchoDc;
-use support::front::FakeFront;
-use support::hello::Hello;
-use support::proxy::{Proxy, Setup};
-use support::socket::{self, End};
-use support::{DEADLINE, KEY};
+use crate::support::client::{greet, greeted, session};
+use crate::support::dc::EchoDc;
+use crate::support::front::FakeFront;
+use crate::support::hello::Hello;
+use crate::support::proxy::{Proxy, Setup};
+use crate::support::socket::{self, End};
+use crate::support::{self, DEADLINE, KEY};
 
 /// An address of the loopback network that is listed, and one that is not.
 const LISTED: Ipv4Addr = Ipv4Addr::new(127, 0, 9, 5);

@@ -147,6 +147,21 @@ fn a_circle_is_found_however_it_is_written() {
     assert!(with("use super::own;\n#[cfg(test)]\nmod tests {\n    use super::super::b;\n}").is_empty());
 }
 
+#[test]
+fn every_file_of_tests_is_built_and_run() {
+    let suite = include_str!("testsuite.rs");
+    let mut seen = 0;
+    for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "rs") && !path.ends_with("testsuite.rs") {
+            let declared = format!("\nmod {};", path.file_stem().unwrap().display());
+            assert!(suite.contains(&declared), "{}: tests/testsuite.rs lacks{declared}", path.display());
+            seen += 1;
+        }
+    }
+    assert!(seen > 20, "only {seen} files were found");
+}
+
 /// Whoever opens a file shall be able to read it; the story is what newcomers read first.
 #[test]
 fn no_file_is_longer_than_can_be_read() {

@@ -3,21 +3,19 @@
 //!
 //! `MTG_BINARY` names the binary for a router, for which the figure counts; see `scripts/appliance`.
 
-mod support;
-
 use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use support::client::{Session, greeted, greeted_over};
-use support::crowd::endless_server;
-use support::dc::EchoDc;
-use support::hello::Hello;
-use support::obfuscated2::PADDED;
-use support::proxy::Setup;
-use support::{DEADLINE, socket};
+use crate::support::client::{Session, greeted, greeted_over};
+use crate::support::crowd::endless_server;
+use crate::support::dc::EchoDc;
+use crate::support::hello::Hello;
+use crate::support::obfuscated2::PADDED;
+use crate::support::proxy::Setup;
+use crate::support::{DEADLINE, socket};
 
 /// Peers of each kind.
 const EACH: usize = 500;

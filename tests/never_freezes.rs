@@ -3,8 +3,6 @@
 //! Each row of the tables is a hostile peer, faster than the proxy reads or a byte at a time. While it goes on, clients
 //! are answered as soon as by a proxy beside it that is left in peace, and SIGTERM ends it.
 
-mod support;
-
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Command, Stdio};
@@ -13,12 +11,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use support::client::greeted;
-use support::hello::Hello;
-use support::obfuscated2::PADDED;
-use support::proxy::{Proxy, Setup, binary};
-use support::socket::End;
-use support::{DEADLINE, socket};
+use crate::support::client::greeted;
+use crate::support::hello::Hello;
+use crate::support::obfuscated2::PADDED;
+use crate::support::proxy::{Proxy, Setup, binary};
+use crate::support::socket::End;
+use crate::support::{DEADLINE, socket};
 
 /// What a client waits for its answer at most, and the proxy for its end; on a machine that does nothing else.
 const ANSWER: Duration = Duration::from_millis(100);

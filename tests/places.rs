@@ -1,21 +1,20 @@
 //! Whoever fills the strangers' places with connections of any kind keeps nobody out: newcomers find a place, clients
 //! keep theirs, and it is the crowd that gives way.
 
-mod support;
-
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::Mutex;
 use std::time::Duration;
 
+use crate::support;
+use crate::support::client::{Session, greeted_over, session};
+use crate::support::crowd::patient_server;
+use crate::support::dc::EchoDc;
+use crate::support::hello::{Hello, Shape};
+use crate::support::obfuscated2::PADDED;
+use crate::support::proxy::{Proxy, Setup};
+use crate::support::socket::{self, End};
 use rustix::net::{AddressFamily, SocketType};
-use support::client::{Session, greeted_over, session};
-use support::crowd::patient_server;
-use support::dc::EchoDc;
-use support::hello::{Hello, Shape};
-use support::obfuscated2::PADDED;
-use support::proxy::{Proxy, Setup};
-use support::socket::{self, End};
 
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: front.example\r\n\r\n";
 /// What `handshakes-per-ip` lets one address have.

@@ -1,18 +1,17 @@
 //! Behind a load balancer the client's address is the one in the PROXY header, and the front can be told of it.
 
-mod support;
-
 use std::io::Write;
 use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use support::client::{Greeted, greet, greeted_over};
-use support::dc::EchoDc;
-use support::front::FakeFront;
-use support::hello::{Hello, Shape};
-use support::obfuscated2::PADDED;
-use support::proxy::{Proxy, Setup};
-use support::socket::{self, End};
+use crate::support;
+use crate::support::client::{Greeted, greet, greeted_over};
+use crate::support::dc::EchoDc;
+use crate::support::front::FakeFront;
+use crate::support::hello::{Hello, Shape};
+use crate::support::obfuscated2::PADDED;
+use crate::support::proxy::{Proxy, Setup};
+use crate::support::socket::{self, End};
 
 const CLIENT: &str = "192.0.2.1:54321";
 const SERVICE: &str = "203.0.113.7:443";

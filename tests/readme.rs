@@ -1,5 +1,5 @@
 //! What the README and the manual pages say of the program is what the program says.
-//! `MTG_UPDATE=1 cargo test --test readme` writes tables and commands anew.
+//! `MTG_UPDATE=1 cargo test --test testsuite readme::` writes tables and commands anew.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -27,7 +27,7 @@ fn check(page: &str, made: &[(&str, String)]) {
         let (before, rest) = text.split_once(&start).unwrap_or_else(|| panic!("{page} has no {start}"));
         let (found, after) = rest.split_once(&end).unwrap_or_else(|| panic!("{page} has no {end}"));
         if std::env::var_os("MTG_UPDATE").is_none() {
-            assert!(found == table, "{page}: {name} is stale, run MTG_UPDATE=1 cargo test --test readme");
+            assert!(found == table, "{page}: {name} is stale, run MTG_UPDATE=1 cargo test --test testsuite readme::");
         }
         text = [before, &start, table, &end, after].concat();
     }
@@ -176,8 +176,13 @@ fn every_program_and_test_that_is_named_is_there() {
                 seen += 1;
             }
         }
-        for test in text.split("--test ").skip(1).filter_map(|rest| rest.split(|c: char| " `)\n".contains(c)).next()) {
-            assert!(file(&format!("tests/{test}.rs")).exists(), "{name}: --test {test}");
+        for command in text.split("`cargo test --test testsuite ").skip(1).map(|rest| rest.split('`').next().unwrap()) {
+            for filter in command.split_whitespace().filter(|word| *word != "--") {
+                let (module, start) = filter.split_once("::").unwrap_or_else(|| panic!("{name}: {filter}"));
+                let claims = read(&format!("tests/{module}.rs"));
+                assert!(claims.contains(&format!("#[test]\nfn {start}")), "{name}: {filter}");
+                seen += 1;
+            }
         }
         // The name of a test stands alone, in the style of all names of tests.
         for test in text

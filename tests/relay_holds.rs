@@ -1,7 +1,5 @@
 //! What passes between two ends arrives, whatever they do with their sockets, and costs bounded memory.
 
-mod support;
-
 use std::io::{ErrorKind, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
 use std::sync::Barrier;
@@ -11,15 +9,15 @@ use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, sockopt};
 
-use support::client::{Session, greeted_over, session};
-use support::dc::{DcStream, EchoDc, FakeDc};
-use support::front::FakeFront;
-use support::hello::Hello;
-use support::obfuscated2::PADDED;
-use support::pattern::Pattern;
-use support::proxy::{Proxy, Setup};
-use support::socket::{self, End};
-use support::{DEADLINE, MAX_RECORD, random};
+use crate::support::client::{Session, greeted_over, session};
+use crate::support::dc::{DcStream, EchoDc, FakeDc};
+use crate::support::front::FakeFront;
+use crate::support::hello::Hello;
+use crate::support::obfuscated2::PADDED;
+use crate::support::pattern::Pattern;
+use crate::support::proxy::{Proxy, Setup};
+use crate::support::socket::{self, End};
+use crate::support::{DEADLINE, MAX_RECORD, random};
 
 /// The smallest receive buffer that the kernel gives.
 const TINY: usize = 2304;

@@ -1,7 +1,5 @@
 //! A reload changes what it can for connections to come, and nothing for those that are there.
 
-mod support;
-
 use std::io::Write;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::sync::Arc;
@@ -11,13 +9,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use support::client::{greeted_over, session};
-use support::dc::{EchoDc, FakeDc};
-use support::front::{FLIGHT, FakeFront, bytes, front_of_patience};
-use support::hello::Hello;
-use support::obfuscated2::PADDED;
-use support::proxy::{Proxy, Setup};
-use support::{DEADLINE, HOST, KEY, random, socket};
+use crate::support::client::{greeted_over, session};
+use crate::support::dc::{EchoDc, FakeDc};
+use crate::support::front::{FLIGHT, FakeFront, bytes, front_of_patience};
+use crate::support::hello::Hello;
+use crate::support::obfuscated2::PADDED;
+use crate::support::proxy::{Proxy, Setup};
+use crate::support::{DEADLINE, HOST, KEY, random, socket};
 
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: front.example\r\n\r\n";
 const LOADED: &str = "the configuration was loaded again";

@@ -1,7 +1,5 @@
 //! A hello is answered once, whatever time a copy of it tells, and also after a restart and by another process.
 
-mod support;
-
 use std::fs;
 use std::io::Write;
 use std::net::Ipv4Addr;
@@ -9,14 +7,14 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use support::DEADLINE;
-use support::client::greet;
-use support::dc::EchoDc;
-use support::front::{AnsweringFront, FakeFront};
-use support::hello::{Hello, Signed};
-use support::obfuscated2::PADDED;
-use support::proxy::{Proxy, Setup};
-use support::socket;
+use crate::support::client::greet;
+use crate::support::dc::EchoDc;
+use crate::support::front::{AnsweringFront, FakeFront};
+use crate::support::hello::{Hello, Signed};
+use crate::support::obfuscated2::PADDED;
+use crate::support::proxy::{Proxy, Setup};
+use crate::support::socket;
+use crate::support::{self, DEADLINE};
 
 const YEAR: i64 = 365 * 24 * 3600;
 const BY_THE_FRONT: &[u8] = b"by the front";

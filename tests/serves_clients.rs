@@ -1,21 +1,19 @@
 //! Clients with the right secret get through to their data centre, whatever way their bytes arrive in.
 
-mod support;
-
 use std::io::Write;
 use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use support::client::{self, CHANGE_CIPHER_SPEC, Session, greet, greeted, greeted_over, session};
-use support::dc::{EchoDc, FakeDc};
-use support::front::FakeFront;
-use support::hello::{Hello, Recorded, Shape, Signed};
-use support::obfuscated2::{ABRIDGED, INTERMEDIATE, PADDED};
-use support::pattern::Pattern;
-use support::proxy::{Proxy, Setup};
-use support::socket::{self, End};
-use support::{HOST, KEY, MAX_RECORD};
+use crate::support::client::{self, CHANGE_CIPHER_SPEC, Session, greet, greeted, greeted_over, session};
+use crate::support::dc::{EchoDc, FakeDc};
+use crate::support::front::FakeFront;
+use crate::support::hello::{Hello, Recorded, Shape, Signed};
+use crate::support::obfuscated2::{ABRIDGED, INTERMEDIATE, PADDED};
+use crate::support::pattern::Pattern;
+use crate::support::proxy::{Proxy, Setup};
+use crate::support::socket::{self, End};
+use crate::support::{self, HOST, KEY, MAX_RECORD};
 
 const MIB: u64 = 1 << 20;
 

@@ -1,18 +1,16 @@
 //! What the owner may set of the sockets, seen from their other ends.
 
-mod support;
-
 use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::process::Command;
 
+use crate::support::client::session;
+use crate::support::dc::EchoDc;
+use crate::support::front::FakeFront;
+use crate::support::hello::Hello;
+use crate::support::proxy::Setup;
+use crate::support::{DEADLINE, socket};
 use socket2::SockRef;
-use support::client::session;
-use support::dc::EchoDc;
-use support::front::FakeFront;
-use support::hello::Hello;
-use support::proxy::Setup;
-use support::{DEADLINE, socket};
 
 const WARNING: &str = "WARN connections to Telegram have no mark";
 

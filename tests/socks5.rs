@@ -1,18 +1,17 @@
 //! Telegram is reached through SOCKS5 proxies where there are some, and a bad one costs its clients little.
 
-mod support;
-
 use std::io::Write;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-use support::client::session;
-use support::dc::{BlackHole, EchoDc, FakeDc};
-use support::front::FakeFront;
-use support::pattern::Pattern;
-use support::proxy::{Proxy, Setup};
-use support::socket;
-use support::socks5::{FakeSocks5, Mood};
+use crate::support;
+use crate::support::client::session;
+use crate::support::dc::{BlackHole, EchoDc, FakeDc};
+use crate::support::front::FakeFront;
+use crate::support::pattern::Pattern;
+use crate::support::proxy::{Proxy, Setup};
+use crate::support::socket;
+use crate::support::socks5::{FakeSocks5, Mood};
 
 fn through(dc: SocketAddr, proxies: &[String]) -> Setup {
     Setup::new().dc(2, dc).set("network.proxies", &format!("{proxies:?}"))

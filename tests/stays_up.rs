@@ -1,22 +1,20 @@
 //! The proxy keeps serving its clients whatever happens, and ends as it is told to.
 
-mod support;
-
 use std::io::Write;
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
 
-use support::client::{Greeted, Session, greeted, greeted_over, session};
-use support::crowd::patient_server;
-use support::dc::{EchoDc, FakeDc};
-use support::front::FakeFront;
-use support::hello::Hello;
-use support::obfuscated2::PADDED;
-use support::pattern::Pattern;
-use support::proxy::{Proxy, Setup};
-use support::socket::{self, End};
-use support::{DEADLINE, random};
+use crate::support::client::{Greeted, Session, greeted, greeted_over, session};
+use crate::support::crowd::patient_server;
+use crate::support::dc::{EchoDc, FakeDc};
+use crate::support::front::FakeFront;
+use crate::support::hello::Hello;
+use crate::support::obfuscated2::PADDED;
+use crate::support::pattern::Pattern;
+use crate::support::proxy::{Proxy, Setup};
+use crate::support::socket::{self, End};
+use crate::support::{self, DEADLINE, random};
 
 const MIB: u64 = 1 << 20;
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: front.example\r\n\r\n";

@@ -1,19 +1,17 @@
 //! The played parts agree with known vectors, with recorded clients and with each other.
 
-mod support;
-
 use std::io::Write;
 use std::net::{Ipv4Addr, TcpListener};
 
+use crate::support::client::{self, CHANGE_CIPHER_SPEC, Greeted};
+use crate::support::dc::{BlackHole, EchoDc, FakeDc};
+use crate::support::front::FakeFront;
+use crate::support::hello::{Hello, RANDOM, Recorded, Shape, Signed, hmac, now_secs, sign};
+use crate::support::obfuscated2::{self, PADDED};
+use crate::support::pattern::Pattern;
+use crate::support::socket::{self, End};
+use crate::support::{self, HOST, KEY, hex, random};
 use ctr::cipher::StreamCipher;
-use support::client::{self, CHANGE_CIPHER_SPEC, Greeted};
-use support::dc::{BlackHole, EchoDc, FakeDc};
-use support::front::FakeFront;
-use support::hello::{Hello, RANDOM, Recorded, Shape, Signed, hmac, now_secs, sign};
-use support::obfuscated2::{self, PADDED};
-use support::pattern::Pattern;
-use support::socket::{self, End};
-use support::{HOST, KEY, hex, random};
 
 /// The hello of key 00…0f and host `front.example`, stamped 1700000000.
 const HELLO: &str = "16030100670100006303033b279664c417024fe97527d9fa52a7953c469d6a5aeeeccc6d69ef1c0dcc028b\

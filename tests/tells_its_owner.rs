@@ -1,19 +1,17 @@
 //! What the owner of a proxy is told without asking, at the log level that nobody has changed.
 
-mod support;
-
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
+use crate::support::client::session;
+use crate::support::dc::EchoDc;
+use crate::support::front::{FLIGHT, bytes};
+use crate::support::proxy::{Proxy, Setup};
+use crate::support::{self, DEADLINE, socket};
 use rustix::process::{Pid, Signal, kill_process};
-use support::client::session;
-use support::dc::EchoDc;
-use support::front::{FLIGHT, bytes};
-use support::proxy::{Proxy, Setup};
-use support::{DEADLINE, socket};
 
 /// The start of a TLS 1.2 server's.
 const OLD_FLIGHT: &str =

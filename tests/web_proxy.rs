@@ -1,23 +1,20 @@
 //! Telegram's WEB proxy: what apps get through a web server, and what everybody else gets.
-#![cfg(feature = "web")]
-
-mod support;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use support::KEY;
-use support::client;
-use support::dc::{BlackHole, EchoDc, FakeDc};
-use support::hello::Hello;
-use support::obfuscated2::PADDED;
-use support::pattern::Pattern;
-use support::proxy::{Proxy, Setup};
-use support::socket::{self, End};
-use support::web::{
+use crate::support::client;
+use crate::support::dc::{BlackHole, EchoDc, FakeDc};
+use crate::support::hello::Hello;
+use crate::support::obfuscated2::PADDED;
+use crate::support::pattern::Pattern;
+use crate::support::proxy::{Proxy, Setup};
+use crate::support::socket::{self, End};
+use crate::support::web::{
     self, App, CLOSE, CREDIT, DATA, Http, NOTHING, OPEN, PATH, WINDOW, bearer, capability, create, frame, frames,
     masked, message, quoted, upgrade, url,
 };
+use crate::support::{self, KEY};
 
 const MIB: usize = 1 << 20;
 const CARRIERS: [&str; 2] = ["https", "websocket"];

@@ -1,7 +1,7 @@
 //! What the end-to-end tests play: clients, data centres and the front, around the real binary on loopback.
 //!
 //! Nothing here uses the proxy's own protocol code, for an error made twice would not be seen.
-#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part of this")]
+#![allow(unreachable_pub, reason = "parts of it are part of examples, too")]
 
 mod basics;
 pub mod client;
@@ -14,6 +14,7 @@ pub mod pattern;
 pub mod proxy;
 pub mod socket;
 pub mod socks5;
+#[cfg(feature = "web")]
 pub mod web;
 
 use std::time::Duration;

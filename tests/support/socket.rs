@@ -37,6 +37,7 @@ pub fn connect_from(source: Ipv4Addr, to: SocketAddr) -> TcpStream {
 }
 
 /// A connection to `to` whose kernel takes next to nothing that is not read.
+#[cfg(feature = "web")]
 pub fn connect_deaf(to: SocketAddr) -> TcpStream {
     let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
     sockopt::set_socket_recv_buffer_size(&socket, 4096).unwrap();

@@ -330,9 +330,11 @@ fn where_no_thread_may_be_started_that_is_said() {
     command.args(["--reuid=48731", "--regid=48731", "--clear-groups", "--inh-caps=-all", "--bounding-set=-all"]);
     let readable = std::env::temp_dir().join(format!("mtg-threads-{}", std::process::id()));
     std::fs::create_dir_all(&readable).unwrap();
-    let (program, file) = (readable.join("mtg"), readable.join("mtg.conf"));
-    std::fs::copy(env!("CARGO_BIN_EXE_mtg"), &program).unwrap();
-    std::fs::copy(path, &file).unwrap();
+    let (program, file) = (readable.join("mtg"), readable.join("threads.conf"));
+    // Not by ourselves: what has a program open for writing, as each child of other tests would for a moment, keeps it
+    // from being run.
+    let copied = Command::new("cp").args([env!("CARGO_BIN_EXE_mtg"), &path]).arg(&readable).status().unwrap();
+    assert!(copied.success());
     let output = command.args(["prlimit", "--nproc=1:1"]).arg(&program).arg("run").arg(&file).output().unwrap();
     std::fs::remove_dir_all(&readable).unwrap();
     let errors = stderr(&output);

@@ -10,8 +10,8 @@
 //! loaded (`proxy/web`), and streams within them go the same way to Telegram.
 //!
 //! # The map
-//! Each layer knows only those below it, and nothing that lies side by side forms a circle; `tests/layering.rs` holds
-//! them to that.
+//! Each layer knows only those below it, and nothing that lies side by side forms a circle;
+//! `tests/testsuite/layering.rs` holds them to that.
 //!
 //! | module | what it is for |
 //! |---|---|

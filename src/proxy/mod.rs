@@ -22,7 +22,7 @@
 //! | `web` | the second door: streams within the requests of a web page |
 //! | `upkeep` | what the acts need ready: lists, replays, reports, pages |
 //!
-//! A wing knows those below it only, as `tests/layering.rs` makes sure; `Shared` is what all of them are given.
+//! A wing knows those below it only, as `tests/testsuite/layering.rs` makes sure; `Shared` is what all are given.
 
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::cast_possible_truncation)]
 #![cfg_attr(

@@ -3,7 +3,7 @@
 Of every 10 clients 6 are good, 2 send garbage and 2 are half-open or slow; each starts again when it is done.
 With --everything all clients are good, the memory is that of a router, every flood of soak_floods.py goes on beside
 them, and the configuration is loaded anew each second. (Connections of a balancer without a header are not among the
-floods: with them a listener serves nobody else. tests/floods.rs has them.)
+floods: with them a listener serves nobody else. tests/testsuite/floods.rs has them.)
 Usage: soak.py [--mtg BINARY] [--work FOLDER] [--seconds N] [--clients N] [--everything].
 The last line is `N passed, N failed`.
 """

@@ -179,7 +179,7 @@ fn every_program_and_test_that_is_named_is_there() {
         for command in text.split("`cargo test --test testsuite ").skip(1).map(|rest| rest.split('`').next().unwrap()) {
             for filter in command.split_whitespace().filter(|word| *word != "--") {
                 let (module, start) = filter.split_once("::").unwrap_or_else(|| panic!("{name}: {filter}"));
-                let claims = read(&format!("tests/{module}.rs"));
+                let claims = read(&format!("tests/testsuite/{module}.rs"));
                 assert!(claims.contains(&format!("#[test]\nfn {start}")), "{name}: {filter}");
                 seen += 1;
             }
@@ -189,7 +189,7 @@ fn every_program_and_test_that_is_named_is_there() {
             .split('`')
             .filter(|word| word.len() > 40 && word.chars().all(|c| c.is_ascii_lowercase() || "_0123456789".contains(c)))
         {
-            let files = std::fs::read_dir(file("tests"))
+            let files = std::fs::read_dir(file("tests/testsuite"))
                 .unwrap()
                 .filter_map(|entry| std::fs::read_to_string(entry.unwrap().path()).ok());
             assert!(files.into_iter().any(|text| text.contains(&format!("fn {test}()"))), "{name}: {test}");

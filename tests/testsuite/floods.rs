@@ -1,7 +1,7 @@
 //! Floods of every kind: clients do not notice them, and they cost little.
 //!
 //! [`FLOODS`] is the table: who comes, how many, what of the set-up is theirs, what each does. What must hold in each is in
-//! [`withstand`]. `tests/places.rs` says who gives way, `tests/never_freezes.rs` has the peers that are fast.
+//! [`withstand`]. `tests/testsuite/places.rs` says who gives way, `tests/testsuite/never_freezes.rs` has the peers that are fast.
 
 use std::any::Any;
 use std::io::Write;

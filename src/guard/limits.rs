@@ -4,6 +4,9 @@
 //! authenticated gives way to it, in the order of [`Crowd`]. A client never does. A part of the strangers' places is
 //! never taken by those at the front, so that a newcomer has the time to say what it is.
 //!
+//! A client's hello may be a recording, and only what follows takes the secret. Until that comes its connection gives way
+//! to no stranger, but there may be only so many of them, and where clients have all other places they give way, too.
+//!
 //! Whose a connection is may only be known later: behind a load balancer, the client's address is the first thing that
 //! is read. Until then the balancer's counts.
 
@@ -18,6 +21,10 @@ use super::ranking::Ranking;
 
 /// The part of the strangers' places that those at the front never take.
 const NEWCOMERS_PART: usize = 4;
+/// The part of all places that those have whose hello has been answered and who have not gone on, and what they have at
+/// least.
+const ANSWERED_PART: usize = 4;
+const ANSWERED_MIN: usize = 8;
 /// The part of all places that strangers leave free, since who gives way takes a moment to go.
 const SPARE_PART: usize = 16;
 /// Bytes by which one hello is larger than another at least. All that clients send, of 2 KB and some room, are of one
@@ -69,6 +76,9 @@ pub(crate) struct Limits {
     caps: Caps,
     places: Slab<Place>,
     crowd: Crowd,
+    /// Those who have been answered and have not gone on.
+    answered: Crowd,
+    waited_for: usize,
     fronted: usize,
     undecided: usize,
     /// Evicted, and not gone yet.
@@ -91,6 +101,8 @@ struct Hellos {
 #[derive(Clone, Copy, Debug)]
 enum Place {
     Stranger(Kind, Groups),
+    /// Its hello was a client's.
+    Answered(Groups),
     Client,
     /// Given to a newcomer; the connection is still to be closed.
     Leaving,
@@ -102,6 +114,8 @@ impl Limits {
             caps,
             places: Slab::new(),
             crowd: Crowd::default(),
+            answered: Crowd::default(),
+            waited_for: 0,
             fronted: 0,
             undecided: 0,
             leaving: 0,
@@ -116,7 +130,7 @@ impl Limits {
         let staying = self.places.len() - self.leaving;
         let is_full = staying + self.caps.total / SPARE_PART >= self.caps.total;
         if is_full || self.fronted + self.undecided >= self.caps.strangers {
-            self.evict(self.crowd.first_to_go());
+            self.evict(self.crowd.first_to_go().or_else(|| self.answered.first_to_go()));
         }
         if self.places.len() >= self.caps.total {
             return None;
@@ -187,6 +201,20 @@ impl Limits {
         }
     }
 
+    /// The connection's hello was a client's or a recording of one, even if it had to give way at the same moment.
+    pub(crate) fn answered(&mut self, ticket: Ticket, address: IpAddr) {
+        self.exit(ticket);
+        if !matches!(self.place(ticket), Some(Place::Leaving)) {
+            return;
+        }
+        let groups = self.answered.join(ticket.0, address, Kind::Undecided);
+        self.stay(ticket, Place::Answered(groups));
+        self.waited_for += 1;
+        if self.waited_for > (self.caps.total / ANSWERED_PART).max(ANSWERED_MIN) {
+            self.evict(self.answered.first_to_go());
+        }
+    }
+
     /// The connection turned out to be a client's, even if it had to give way at the same moment.
     pub(crate) fn authenticated(&mut self, ticket: Ticket) {
         self.exit(ticket);
@@ -238,6 +266,10 @@ impl Limits {
                 self.on_their_way.set(ticket, 0);
                 self.crowd.leave(ticket.0, groups, kind);
                 *self.count(kind) -= 1;
+            }
+            Some(Place::Answered(groups)) => {
+                self.answered.leave(ticket.0, groups, Kind::Undecided);
+                self.waited_for -= 1;
             }
             Some(Place::Client) => {}
             Some(Place::Leaving) | None => return,
@@ -458,6 +490,43 @@ mod tests {
         // Among equals the one that has been idle for longest goes.
         let (_, preempted) = world.fronted("203.0.113.1");
         assert_eq!(preempted.last(), evicted("192.0.28.1").last());
+    }
+
+    #[test]
+    fn hellos_that_are_answered_and_go_no_further_keep_nobody_out() {
+        let mut world = World::new(CAPS);
+        let other = world.admit("198.51.100.7").0;
+        world.limits.answered(other, [198, 51, 100, 7].into());
+        for _ in 0..40 {
+            let (ticket, preempted) = world.admit("192.0.2.1");
+            assert_eq!(preempted, []);
+            world.limits.answered(ticket, [192, 0, 2, 1].into());
+            assert!(world.preempted().iter().all(|one| *one == evicted("192.0.2.1")[0]));
+        }
+        assert_eq!((world.limits.waited_for, world.limits.total()), (10, 10));
+        // Where clients have all other places, these go, and clients never.
+        for _ in 0..40 {
+            let (ticket, preempted) = world.admit("203.0.113.1");
+            assert!(preempted.iter().all(|(_, preemption)| *preemption == Preemption::Evicted));
+            world.limits.authenticated(ticket);
+            if world.limits.waited_for == 0 {
+                break;
+            }
+        }
+        assert_eq!(world.limits.waited_for, 0);
+        assert_eq!(world.here.iter().filter(|(_, address)| address == "203.0.113.1").count(), world.limits.total());
+    }
+
+    #[test]
+    fn no_crowd_of_strangers_takes_the_place_of_one_whose_hello_is_answered() {
+        let mut world = World::new(CAPS);
+        let client = world.admit("192.0.2.1").0;
+        world.limits.answered(client, [192, 0, 2, 1].into());
+        for number in 0..200 {
+            world.admit(&format!("198.51.{number}.1"));
+        }
+        world.limits.authenticated(client);
+        assert!(matches!(world.limits.place(client), Some(Place::Client)));
     }
 
     #[test]

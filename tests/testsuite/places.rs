@@ -265,3 +265,21 @@ fn stalled_hellos_of_16_kib_take_a_bounded_part_of_the_memory() {
     assert!(stalled.iter().all(|stranger| !socket::is_readable(stranger, Duration::ZERO)), "one was closed");
     assert_served(&proxy, &mut []);
 }
+
+#[test]
+fn recorded_hellos_that_are_answered_keep_nobody_out() {
+    let (dc, (front, _kept)) = (EchoDc::listen(), patient_server());
+    let proxy = Setup::new().front(front).dc(2, dc.address).set("concurrency", "40").start();
+    let mut clients = vec![session(proxy.address, 2)];
+    // As after a restart: nobody has seen them, each is answered, and nothing follows.
+    let recorded = |number: u8| {
+        let stream = socket::connect_from(Ipv4Addr::new(127, 0, 5, 1 + number), proxy.address);
+        greeted_over(stream, &Hello::default()).ok()
+    };
+    let silent: Vec<_> = (0..60).map(recorded).collect();
+    assert!(silent.iter().flatten().count() > 10, "nobody was answered");
+    assert_served(&proxy, &mut clients);
+    // Nor does an owner of recordings take the places of those that are to come.
+    let mut more: Vec<_> = (0..29).map(|_| session(proxy.address, 2)).collect();
+    assert_served(&proxy, &mut more);
+}

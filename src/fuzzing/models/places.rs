@@ -7,6 +7,8 @@ use crate::guard::limits::{Caps, Limits, Preemption, Ticket};
 const CAPS: Caps = Caps { total: 24, strangers: 12, undecided_per_address: 4, hello_bytes: 1 << 14 };
 /// Strangers at the front at most: all but a quarter.
 const FRONTED: usize = 9;
+/// Those who have been answered and have not gone on at most.
+const ANSWERED: usize = 8;
 /// Leading bits of the networks, and how many addresses each counts as.
 const LEVELS: [(u32, u32, usize); 3] = [(32, 64, 1), (24, 56, 4), (16, 48, 16)];
 
@@ -14,6 +16,7 @@ const LEVELS: [(u32, u32, usize); 3] = [(32, 64, 1), (24, 56, 4), (16, 48, 16)];
 enum Kind {
     Undecided,
     Fronted,
+    Answered,
     Client,
     Leaving,
 }
@@ -42,6 +45,7 @@ pub(in crate::fuzzing) fn places(input: &[u8]) {
         assert_eq!(world.limits.total(), world.guests.len());
         assert!(world.guests.len() <= CAPS.total);
         assert!(world.of(&[Kind::Fronted]).count() <= FRONTED);
+        assert!(world.of(&[Kind::Answered]).count() <= ANSWERED);
         assert!(world.of(&[Kind::Fronted, Kind::Undecided]).count() <= CAPS.strangers);
     }
     while let Some(guest) = world.guests.pop() {
@@ -53,11 +57,11 @@ pub(in crate::fuzzing) fn places(input: &[u8]) {
 impl World {
     fn step(&mut self, what: u8, who: u8) {
         let chosen = usize::from(who) % self.guests.len().max(1);
-        match (what % 8, self.guests.get(chosen).copied()) {
-            (0..3, _) => self.admit(address((what / 8) ^ who)),
+        match (what % 9, self.guests.get(chosen).copied()) {
+            (0..3, _) => self.admit(address((what / 9) ^ who)),
             (3, Some(guest)) if guest.kind == Kind::Undecided => {
-                self.limits.identify(guest.ticket, address(what / 8));
-                self.guests[chosen] = Guest { address: address(what / 8), since: self.clock, ..guest };
+                self.limits.identify(guest.ticket, address(what / 9));
+                self.guests[chosen] = Guest { address: address(what / 9), since: self.clock, ..guest };
                 self.expect_one_decided(chosen);
             }
             (4, Some(guest)) if guest.kind == Kind::Undecided => {
@@ -74,6 +78,13 @@ impl World {
                 self.limits.authenticated(guest.ticket);
                 self.guests[chosen].kind = Kind::Client;
             }
+            (8, Some(guest)) if matches!(guest.kind, Kind::Undecided | Kind::Answered) => {
+                self.limits.answered(guest.ticket, guest.address);
+                self.guests[chosen] = Guest { kind: Kind::Answered, since: self.clock, ..guest };
+                if self.of(&[Kind::Answered]).count() > ANSWERED {
+                    self.expect_leave(&[Kind::Answered]);
+                }
+            }
             (7, Some(guest)) => {
                 self.limits.release(guest.ticket);
                 self.guests.remove(chosen);
@@ -89,7 +100,9 @@ impl World {
         let gives_way = is_full || self.of(&[Kind::Undecided, Kind::Fronted]).count() >= CAPS.strangers;
         let ticket = self.limits.admit(address);
         if gives_way {
-            self.expect_leave(&[Kind::Undecided, Kind::Fronted]);
+            let strangers = [Kind::Undecided, Kind::Fronted];
+            let has_strangers = self.of(&strangers).next().is_some();
+            self.expect_leave(if has_strangers { &strangers } else { &[Kind::Answered] });
         }
         assert_eq!(ticket.is_some(), self.guests.len() < CAPS.total, "a newcomer and {} guests", self.guests.len());
         let Some(ticket) = ticket else { return };
@@ -164,7 +177,8 @@ impl World {
 /// The one that has been idle at the front for longest, unless somebody undecided has been here for longer and there are
 /// more of these.
 fn first(crowd: &[&Guest]) -> Ticket {
-    let of = |kind| crowd.iter().filter(move |guest| guest.kind == kind);
+    let kind_of = |guest: &Guest| if guest.kind == Kind::Answered { Kind::Undecided } else { guest.kind };
+    let of = |kind| crowd.iter().filter(move |guest| kind_of(guest) == kind);
     let [undecided, fronted] = [Kind::Undecided, Kind::Fronted].map(|kind| of(kind).min_by_key(|guest| guest.since));
     let is_more = of(Kind::Undecided).count() > of(Kind::Fronted).count();
     let first = match (undecided, fronted) {

@@ -64,14 +64,20 @@ struct Answered {
 
 /// Drives the machine until it is known who has connected.
 pub(in crate::proxy) async fn drive(shared: &Shared, client: &Async<TcpStream>, visit: &mut Visit) -> Verdict {
-    match read_hello(shared, client, visit).await {
+    let verdict = match read_hello(shared, client, visit).await {
         Ok(Answered { machine, reply, skew_secs }) => {
+            visit.place.answered(visit.ip());
             visit.authenticated(Some(skew_secs));
-            sockopts::watch_over(client.get_ref(), &keep_alive(&visit.config.network));
             await_frame(shared, client, visit, machine, reply).await
         }
         Err(verdict) => verdict,
+    };
+    // Not before: a hello may be a recording, of which neither a place nor a probe on the wire must come.
+    if matches!(verdict, Verdict::Client(_)) {
+        visit.place.authenticated();
+        sockopts::watch_over(client.get_ref(), &keep_alive(&visit.config.network));
     }
+    verdict
 }
 
 /// Reads the hello. If it is a client's, there is a reply to it; otherwise the verdict is clear already. Until it is
@@ -157,8 +163,10 @@ async fn await_frame(
     // The first piece ends where the front's would, whatever of it is out.
     let (first, others) = rest.split_at(rest.len().min(piece.saturating_sub(reply.len() - rest.len())));
     for piece in [first].into_iter().chain(others.chunks(piece)) {
-        if !matches!(deadline::until(deadline, turn::write_all(client, piece)).await, Some(Ok(()))) {
-            return Verdict::Over(Outcome::HandshakeAborted);
+        match visit.place.unless_preempted(deadline::until(deadline, turn::write_all(client, piece))).await {
+            Ok(Some(Ok(()))) => {}
+            Ok(_) => return Verdict::Over(Outcome::HandshakeAborted),
+            Err(_) => return Verdict::Over(Outcome::Evicted),
         }
     }
     // Somebody who says nothing now may have repeated a client's hello to see how long we bear that.
@@ -175,10 +183,13 @@ async fn await_frame(
                 farewell::end(client.get_ref(), shared.lock_front_profile().farewell(fault));
                 return Verdict::Over(Outcome::BadClient(reason));
             }
-            Step::Read | Step::Reply { .. } => match deadline::until(deadline, receive(client)).await {
-                Some(Ok(more)) if !more.is_empty() => input = more,
-                _ => return Verdict::Over(Outcome::HandshakeAborted),
-            },
+            Step::Read | Step::Reply { .. } => {
+                match visit.place.unless_preempted(deadline::until(deadline, receive(client))).await {
+                    Ok(Some(Ok(more))) if !more.is_empty() => input = more,
+                    Ok(_) => return Verdict::Over(Outcome::HandshakeAborted),
+                    Err(_) => return Verdict::Over(Outcome::Evicted),
+                }
+            }
         }
     }
 }

@@ -129,10 +129,9 @@ impl Visit {
         self.peer.ip().to_canonical()
     }
 
-    /// It is a client's, whose clock is so far ahead of ours; a stream of the WEB proxy does not say.
+    /// It has shown a secret that is ours, and a clock so far ahead of ours; a stream of the WEB proxy says nothing of that.
     pub(in crate::proxy) fn authenticated(&mut self, skew_secs: Option<i64>) {
         self.skew_secs = skew_secs;
-        self.place.authenticated();
         let skew_secs = skew_secs.unwrap_or_default();
         self.recorder.record(&Event::Authenticated { connection: self.connection(), skew_secs });
     }

@@ -143,6 +143,14 @@ impl Place {
         })
     }
 
+    /// The connection's hello was a client's, or a recording of one: few take its place from it before it goes on.
+    pub(in crate::proxy) fn answered(&self, address: IpAddr) {
+        self.places.change(|state| {
+            state.limits.answered(self.ticket, address);
+            state.set_bell(self.ticket, Bell::Silent);
+        });
+    }
+
     /// The connection turned out to be a client's: nobody takes its place from it.
     pub(in crate::proxy) fn authenticated(&self) {
         self.places.change(|state| {

@@ -100,11 +100,11 @@ pub enum Event {
         /// Why, in one word.
         reason: &'static str,
     },
-    /// A list of addresses was loaded.
+    /// A list of addresses was loaded, or a source of it is no longer configured.
     ListLoaded {
         /// Which.
         list: IpList,
-        /// Addresses and networks in it.
+        /// Addresses and networks in all of it now.
         entries: usize,
     },
 }

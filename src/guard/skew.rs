@@ -3,6 +3,9 @@
 //! A hello carries its sender's time, but whoever has recorded one can make a copy say any other. So a hello alone is no
 //! evidence, whether it was accepted or refused; only that of a client counts which then went on to Telegram, for that
 //! takes the secret. Each hello is answered once, so each counts once.
+//!
+//! With a clock that is far off nobody gets that far. So where no client went on within the hour, those that were turned
+//! away for their clocks are worth a word: it blames nobody, for they may be recordings.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -15,13 +18,14 @@ const SPREAD: i64 = 5;
 const HOUR: u64 = 3600;
 /// Hellos that are remembered.
 const SAMPLES_MAX: usize = 128;
-/// Clients that have to agree before it is our clock that is wrong.
+/// Clients that have to agree before it is our clock that is wrong; hellos, before those that were refused are told of.
 const WITNESSES: usize = 3;
 
 /// What was seen of clients' clocks.
 #[derive(Debug, Default)]
 pub(crate) struct Skew {
     samples: VecDeque<Sample>,
+    refused: VecDeque<Sample>,
     said_at: Option<u64>,
 }
 
@@ -42,20 +46,26 @@ pub(crate) enum Whose {
     Theirs { client: IpAddr },
     /// There are too few clients to tell.
     Either { client: IpAddr },
+    /// All are turned away, and agree with each other: clients, or recordings.
+    Nobody { hellos: usize },
 }
 
 impl Skew {
     /// Takes note of a client that has gone on to Telegram. `now` is any clock that counts seconds.
     pub(crate) fn note(&mut self, client: IpAddr, secs: i64, now: u64) {
-        if self.samples.len() >= SAMPLES_MAX {
-            self.samples.pop_front();
-        }
-        self.samples.push_back(Sample { client: client.to_canonical(), secs, at: now });
+        keep(&mut self.samples, Sample { client: client.to_canonical(), secs, at: now });
+    }
+
+    /// Takes note of a hello with the secret that has not been seen before and was turned away for its clock.
+    pub(crate) fn note_refused(&mut self, client: IpAddr, secs: i64, now: u64) {
+        keep(&mut self.refused, Sample { client: client.to_canonical(), secs, at: now });
     }
 
     /// Whose clock is wrong, and how far clients are ahead of us; at most once an hour.
     pub(crate) fn verdict(&mut self, now: u64) -> Option<(Whose, i64)> {
-        self.samples.retain(|sample| now.saturating_sub(sample.at) < HOUR);
+        for samples in [&mut self.samples, &mut self.refused] {
+            samples.retain(|sample| now.saturating_sub(sample.at) < HOUR);
+        }
         if self.said_at.is_some_and(|at| now.saturating_sub(at) < HOUR) {
             return None;
         }
@@ -66,6 +76,9 @@ impl Skew {
 
     fn judge(&self) -> Option<(Whose, i64)> {
         let clocks = self.clocks();
+        if clocks.is_empty() {
+            return self.judge_refused();
+        }
         let &(client, worst) = clocks.iter().max_by_key(|(_, secs)| secs.abs())?;
         if worst.abs() < OFF {
             return None;
@@ -81,6 +94,12 @@ impl Skew {
         Some((whose, worst))
     }
 
+    fn judge_refused(&self) -> Option<(Whose, i64)> {
+        let last = self.refused.back()?.secs;
+        let hellos = self.refused.iter().filter(|sample| sample.secs.abs_diff(last) <= SPREAD as u64).count();
+        (hellos >= WITNESSES).then_some((Whose::Nobody { hellos }, last))
+    }
+
     /// The last known distance of each client's clock.
     fn clocks(&self) -> Vec<(IpAddr, i64)> {
         let mut clocks: Vec<(IpAddr, i64)> = Vec::new();
@@ -91,6 +110,13 @@ impl Skew {
         }
         clocks
     }
+}
+
+fn keep(samples: &mut VecDeque<Sample>, sample: Sample) {
+    if samples.len() >= SAMPLES_MAX {
+        samples.pop_front();
+    }
+    samples.push_back(sample);
 }
 
 #[cfg(test)]
@@ -142,9 +168,34 @@ mod tests {
     }
 
     #[test]
+    fn hellos_that_were_turned_away_are_told_of_where_nobody_gets_in_and_their_clocks_agree() {
+        let mut skew = Skew::default();
+        skew.note_refused(client(1), 9000, 1);
+        skew.note_refused(client(1), 9002, 2);
+        assert_eq!(skew.verdict(3), None, "too few");
+        skew.note_refused(client(1), -500, 3);
+        assert_eq!(skew.verdict(3), None, "they do not agree");
+        skew.note_refused(client(2), 9001, 4);
+        assert_eq!(skew.verdict(4), Some((Whose::Nobody { hellos: 3 }, 9001)));
+        assert_eq!(skew.verdict(5), None, "said within the hour");
+        assert_eq!(skew.verdict(3700), None, "that was more than an hour ago");
+    }
+
+    #[test]
+    fn hellos_that_were_turned_away_are_no_evidence_while_somebody_gets_in() {
+        let mut skew = Skew::default();
+        (1..=9).for_each(|host| skew.note_refused(client(host), i64::MIN, 1));
+        skew.note(client(10), 0, 1);
+        assert_eq!(skew.verdict(2), None);
+        (1..=9).for_each(|host| skew.note_refused(client(host), i64::MAX, 3000));
+        assert_eq!(skew.verdict(3601), Some((Whose::Nobody { hellos: 9 }, i64::MAX)));
+    }
+
+    #[test]
     fn samples_have_a_bound() {
         let mut skew = Skew::default();
         (0..3000).for_each(|at| skew.note(client(2), 0, at));
-        assert_eq!(skew.samples.len(), SAMPLES_MAX);
+        (0..3000).for_each(|at| skew.note_refused(client(2), 500, at));
+        assert_eq!((skew.samples.len(), skew.refused.len()), (SAMPLES_MAX, SAMPLES_MAX));
     }
 }

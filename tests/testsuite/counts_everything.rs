@@ -49,8 +49,12 @@ fn wait_for_line(address: SocketAddr, line: &str) {
 
 fn serving_metrics(setup: Setup) -> (Proxy, SocketAddr) {
     let address = free_address();
+    (with_metrics(setup, address).start(), address)
+}
+
+fn with_metrics(setup: Setup, address: SocketAddr) -> Setup {
     let setup = setup.set("stats.prometheus.enabled", "true").set("stats.prometheus.bind-to", &address.to_string());
-    (setup.set("stats.prometheus.http-path", "/metrics").start(), address)
+    setup.set("stats.prometheus.http-path", "/metrics")
 }
 
 #[test]
@@ -281,6 +285,8 @@ fn lists_and_whom_they_shut_out_are_counted() {
     wait_for_line(metrics, "mtg_ip_blocklisted{ip_list=\"blocklist\"} 1");
     wait_for_line(metrics, "mtg_ip_blocklisted{ip_list=\"allowlist\"} 0");
     wait_for_line(metrics, "mtg_client_connections{ip_family=\"ipv4\"} 0");
+    proxy.reload(&with_metrics(Setup::new().set("defense.blocklist.enabled", "false"), metrics));
+    wait_for_line(metrics, "mtg_iplist_size{ip_list=\"blocklist\"} 0");
 
     // Sent to the front, whoever is on the list counts all the same.
     let front = FakeFront::listen();
@@ -353,6 +359,30 @@ fn the_log_sums_up_a_minute_and_says_whose_clock_is_wrong() {
         "{ahead}"
     );
     assert!(!log.contains("127.0.0.9"), "a stranger shows above debug: {log}");
+}
+
+#[test]
+fn where_all_clients_are_turned_away_for_their_clocks_the_log_says_so() {
+    let front = FakeFront::listen();
+    let proxy = Setup::new().front(front.address).start();
+    // As on a router that has begun in the past: all are of one phone, which tries again and again.
+    let phone: Vec<_> = (0..3)
+        .map(|_| {
+            let hello = Hello { clock_offset_secs: 9000, ..Hello::default() }.sign();
+            let mut stream = socket::connect(proxy.address);
+            stream.write_all(&hello.wire).unwrap();
+            stream
+        })
+        .collect();
+    let line = "WARN nobody gets in: whoever has the secret is turned away, because the clocks differ";
+    let log =
+        socket::wait_for("the warning", Duration::from_secs(90), || Some(proxy.log()).filter(|log| log.contains(line)));
+    let line = log.lines().find(|log| log.starts_with(line)).unwrap();
+    assert!(
+        ["8999", "9000", "9001"].iter().any(|secs| line.ends_with(&format!(" hellos=3 ahead_secs={secs}"))),
+        "{line}"
+    );
+    drop(phone);
 }
 
 /// What `mtg status` says of a proxy.

@@ -159,7 +159,11 @@ impl List {
         let mut running: Vec<(Arc<Source>, Refreshing<'_>)> = Vec::new();
         loop {
             let sources = self.lock().sources.clone();
+            let before = running.len();
             running.retain(|(source, _)| sources.iter().any(|wanted| Arc::ptr_eq(wanted, source)));
+            if running.len() < before {
+                self.tell_size(shared);
+            }
             for source in sources {
                 if !running.iter().any(|(known, _)| Arc::ptr_eq(known, &source)) {
                     running.push((source.clone(), Box::pin(self.keep_source_fresh(shared, source))));
@@ -180,11 +184,14 @@ impl List {
             let loaded = self.in_place(source.load(shared)).await;
             let update_each = self.lock().update_each;
             if source.take(loaded, self.kind, update_each, shared.config().bind_to) {
-                let entries = self.networks();
-                shared.recorder.record(&Event::ListLoaded { list: self.kind, entries });
+                self.tell_size(shared);
             }
             self.warn_of_empty();
         }
+    }
+
+    fn tell_size(&self, shared: &Shared) {
+        shared.recorder.record(&Event::ListLoaded { list: self.kind, entries: self.networks() });
     }
 
     /// Loads when it is its turn. Who is slow does not count any more after a while.

@@ -44,12 +44,15 @@ impl Summary {
     pub(in crate::proxy) fn record(&self, event: &Event) {
         match event {
             Event::Authenticated { .. } => self.lock().minute.clients += 1,
-            Event::Fronting { stranger, .. } => {
+            Event::Fronting { connection, stranger } => {
                 let mut state = self.lock();
                 state.minute.fronted += 1;
                 match stranger {
                     Stranger::Rejected(Reason::Replay) => state.minute.replays += 1,
-                    Stranger::Rejected(Reason::ClockSkew(_)) => state.minute.skewed += 1,
+                    Stranger::Rejected(Reason::ClockSkew(secs)) => {
+                        state.minute.skewed += 1;
+                        state.skew.note_refused(connection.client.ip(), *secs, self.now_secs());
+                    }
                     _ => {}
                 }
             }
@@ -95,6 +98,9 @@ impl Summary {
             }
             Whose::Either { client } => log::warn!(
                 "the clocks of a client and of this machine differ, 'mtg doctor' tells whether ours is wrong ip={client} ahead_secs={secs}"
+            ),
+            Whose::Nobody { hellos } => log::warn!(
+                "nobody gets in: whoever has the secret is turned away, because the clocks differ from that of this machine; 'mtg doctor' tells whether ours is wrong, then set it by NTP hellos={hellos} ahead_secs={secs}"
             ),
         }
     }

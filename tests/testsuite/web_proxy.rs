@@ -489,6 +489,27 @@ fn a_stream_that_its_app_closes_waits_for_nobodys_dc() {
     socket::wait_for("the ends of the streams", support::DEADLINE, ends);
 }
 
+#[test]
+fn a_stream_that_gets_no_turn_at_its_dc_is_closed_as_one_whose_dc_does_not_answer() {
+    let dc = BlackHole::listen();
+    let (_proxy, web) = start(Setup::new().dc(2, dc.address).set("network.timeout.tcp", "1s"), "https");
+    let mut app = App::connect(web);
+    let began = Instant::now();
+    // Six times as many as are dialled at once.
+    for id in 1..=384 {
+        app.open(id, 2);
+    }
+    (1..=384).for_each(|id| app.wait_closed(id));
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+}
+
+#[test]
+fn whoever_loads_the_page_too_often_gets_what_strangers_get() {
+    let (_proxy, web) = start(Setup::new(), "https");
+    let refused = (0..600).map(|_| web::page(web, &KEY)).find(|page| page.status != 200).expect("all pages came");
+    assert!(refused.head.starts_with(NOTHING), "{}", refused.head);
+}
+
 /// An upload over a connection of its own; the status.
 fn up(app: &App, number: u64, batch: &[u8]) -> u16 {
     app.call(&format!("POST {}", url("up")), &[format!("X-Up-Seq: {number}")], Some(batch)).status

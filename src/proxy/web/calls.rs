@@ -97,7 +97,7 @@ fn page(shared: &Shared, client: IpAddr) -> Reply {
         return Reply::Busy("shutdown");
     }
     if !web.may(|rates| &mut rates.pages) {
-        return Reply::Busy("rate");
+        return Reply::Nothing("rate");
     }
     let (mut noise, mut nonce) = ([0; 12], [0; 18]);
     random::fill(&mut noise);

@@ -86,6 +86,7 @@ async fn begin(
         return Err((visit, Outcome::BadClient(Reason::BadFrame)));
     };
     visit.authenticated(None);
+    let dial_limit = 2 * visit.config.network.timeout.tcp;
     let over = || poll_fn(|context| link.lock().poll_over(id, context));
     let dialled = async {
         // Those before it may wait for DCs that do not answer.
@@ -97,7 +98,9 @@ async fn begin(
         let _turn = turn.or(left).await.ok_or(Outcome::ClientLeft)?;
         dial::connect(shared, &mut visit, frame.dc, over()).await
     };
-    let (dc, number) = match dialled.await {
+    // As long as a dial may take, the wait for one's turn included.
+    let reached = deadline::within(dial_limit, dialled).await.unwrap_or(Err(Outcome::DcUnreachable));
+    let (dc, number) = match reached {
         Ok((dc, number)) => match Async::new_nonblocking(dc) {
             Ok(dc) => (dc, number),
             Err(_) => return Err((visit, Outcome::NoResources)),

@@ -61,6 +61,7 @@ use crate::event::Traffic;
 use crate::net::turn;
 use crate::stats::Figures;
 use entrance::admission;
+pub(crate) use entrance::admission::{connections_within, descriptors_for};
 use entrance::handshake::{self, Verdict};
 use entrance::listener::Listener;
 pub(crate) use front::connect::is_ourselves;

@@ -6,6 +6,7 @@ use rustix::process::{Resource, getrlimit};
 
 use super::{Case, Finding};
 use crate::daemon;
+use crate::proxy::{connections_within, descriptors_for};
 
 pub(super) async fn configuration(case: Arc<Case>) -> Vec<Finding> {
     const SUBJECT: &str = "configuration";
@@ -24,13 +25,13 @@ pub(super) async fn configuration(case: Arc<Case>) -> Vec<Finding> {
 
 pub(super) async fn open_files(case: Arc<Case>) -> Vec<Finding> {
     const SUBJECT: &str = "open files";
-    let wanted = 2 * u64::from(case.config.concurrency) + 24;
+    let wanted = descriptors_for(case.config.concurrency.into());
     vec![match getrlimit(Resource::Nofile).maximum {
         Some(limit) if limit < wanted => Finding::warn(
             SUBJECT,
             &format!(
                 "this machine allows {limit} open files, which is enough for {} connections at the same time",
-                limit.saturating_sub(24) / 2
+                connections_within(limit)
             ),
             &format!(
                 "a family needs some 200: set concurrency to what you need, and this warning is gone; for more \

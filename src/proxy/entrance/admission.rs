@@ -33,8 +33,7 @@ const HEADER_CHUNK: usize = 256;
 
 /// The caps that configuration, descriptors and memory allow.
 pub(in crate::proxy) fn caps(config: &Config, memory: &memory::Shares) -> Caps {
-    let reserved = RESERVED_DESCRIPTORS + racers() as u64;
-    let affordable = descriptors().saturating_sub(reserved) / DESCRIPTORS_EACH;
+    let affordable = connections_within(descriptors());
     let wanted = u64::from(config.concurrency);
     let total = wanted.min(affordable).min(memory.connections).max(2);
     if total >= wanted {
@@ -55,9 +54,24 @@ pub(in crate::proxy) fn caps(config: &Config, memory: &memory::Shares) -> Caps {
     }
 }
 
+/// How many connections there may be at the same time with so many descriptors.
+pub(crate) fn connections_within(descriptors: u64) -> u64 {
+    descriptors.saturating_sub(RESERVED_DESCRIPTORS + racers_within(descriptors)) / DESCRIPTORS_EACH
+}
+
+/// How many descriptors are enough for so many connections.
+pub(crate) fn descriptors_for(connections: u64) -> u64 {
+    let without_racers = RESERVED_DESCRIPTORS + DESCRIPTORS_EACH * connections;
+    (without_racers * RACERS_PART).div_ceil(RACERS_PART - 1).min(without_racers + RACERS_MAX)
+}
+
 /// How many attempts to connect there may be beside the first one of each connection.
 pub(in crate::proxy) fn racers() -> usize {
-    usize::try_from((descriptors() / RACERS_PART).min(RACERS_MAX)).unwrap_or_default()
+    usize::try_from(racers_within(descriptors())).unwrap_or_default()
+}
+
+fn racers_within(descriptors: u64) -> u64 {
+    (descriptors / RACERS_PART).min(RACERS_MAX)
 }
 
 fn descriptors() -> u64 {
@@ -176,4 +190,18 @@ fn peek(client: &TcpStream, header: &mut Vec<u8>) -> io::Result<usize> {
 fn take(mut client: &TcpStream, length: usize) -> io::Result<()> {
     let mut chunk = [0; HEADER_CHUNK];
     client.read_exact(chunk.get_mut(..length).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limit_of_open_files_that_is_asked_for_is_enough_and_not_much_more() {
+        for connections in [1, 10, 200, 500, 2000, 8192, 100_000] {
+            let limit = descriptors_for(connections);
+            assert!(connections_within(limit) >= connections, "{limit} for {connections}");
+            assert!(connections_within(limit - limit.div_ceil(20)) < connections, "{limit} for {connections}");
+        }
+    }
 }

@@ -430,11 +430,17 @@ class Holds:
                     raise Failed(f"the site's page is not at {path}: {text[:200]}")
             await loop.run_in_executor(None, lambda: unread_bodies(self._work, server))
             proxy.stop()
-            if server == "nginx":
-                # Nobody learns from an error that there would be something.
-                text = await loop.run_in_executor(None, lambda: visit(self._work, path="/?bridge=" + "A" * 43))
-                if PAGE not in text or " 200" not in text.splitlines()[0]:
-                    raise Failed(f"without mtg the site's page is not there: {text[:200]}")
+            # Nobody learns from an error that there would be something.
+            text = await loop.run_in_executor(None, lambda: visit(self._work, path="/?bridge=" + "A" * 43))
+            if PAGE not in text or " 200" not in text.splitlines()[0]:
+                raise Failed(f"without mtg the site's page is not there: {text[:200]}")
+            # Nor from what there is not.
+            texts = [
+                await loop.run_in_executor(None, lambda path=path: visit(self._work, path=path))
+                for path in ("/api/v1/nothing", "/nothing")
+            ]
+            if " 404" not in texts[0].splitlines()[0] or texts[0] != texts[1]:
+                raise Failed(f"without mtg the site has what it has not: {texts}")
 
     # Many and slow ones.
 

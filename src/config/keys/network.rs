@@ -37,7 +37,7 @@ pub(super) static KEYS: &[KeySpec] = &[
         "network.timeout.handshake",
         Duration(|c| &mut c.network.timeout.handshake),
         Is("10s"),
-        "from a client's first byte to the end of its handshake",
+        "for a client to take our reply, and for what follows its hello at least; the front's patience counts if that is longer",
     ),
     live(
         "network.timeout.idle",

@@ -38,12 +38,14 @@ targets_named() {
     done
 }
 
-# names_for TRIPLE: the builds that there are for it. The TLS library takes for granted what i586 lacks, SSE2.
+# names_for TRIPLE NAME...: those of the builds that there are for it, a line each. The TLS library takes for granted what
+# i586 lacks, SSE2.
 names_for() {
-    case $1 in
-        i586-*) echo mtg ;;
-        *) echo mtg mtg-tls ;;
-    esac
+    local triple=$1 name
+    shift
+    for name in "$@"; do
+        [[ $triple == i586-* && $name == mtg-tls ]] || echo "$name"
+    done
 }
 
 # binary_of TRIPLE [NAME]

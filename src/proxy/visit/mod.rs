@@ -129,7 +129,7 @@ impl Visit {
         self.peer.ip().to_canonical()
     }
 
-    /// It has shown a secret that is ours, and a clock so far ahead of ours; a stream of the WEB proxy says nothing of that.
+    /// It has shown our secret, and a clock so far ahead of ours; a stream of the WEB proxy says nothing of that.
     pub(in crate::proxy) fn authenticated(&mut self, skew_secs: Option<i64>) {
         self.skew_secs = skew_secs;
         let skew_secs = skew_secs.unwrap_or_default();

@@ -424,21 +424,22 @@ class Holds:
                 await app.open(1, ECHO)
                 await app.echo(1)
             loop = asyncio.get_running_loop()
-            for path in ("/", "/?bridge=MHLEY5PmW1GWqJkSrlmJpvJUiLhBH_QKy6yKg8a0JPk"):
-                text = await loop.run_in_executor(None, lambda: visit(self._work, path=path))
+
+            async def at(path: str) -> str:
+                return await loop.run_in_executor(None, lambda: visit(self._work, path=path))
+
+            async def page_at(path: str, when: str) -> None:
+                text = await at(path)
                 if PAGE not in text or " 200" not in text.splitlines()[0]:
-                    raise Failed(f"the site's page is not at {path}: {text[:200]}")
+                    raise Failed(f"{when} the site's page is not at {path}: {text[:200]}")
+
+            for path in ("/", "/?bridge=MHLEY5PmW1GWqJkSrlmJpvJUiLhBH_QKy6yKg8a0JPk"):
+                await page_at(path, "with mtg")
             await loop.run_in_executor(None, lambda: unread_bodies(self._work, server))
             proxy.stop()
-            # Nobody learns from an error that there would be something.
-            text = await loop.run_in_executor(None, lambda: visit(self._work, path="/?bridge=" + "A" * 43))
-            if PAGE not in text or " 200" not in text.splitlines()[0]:
-                raise Failed(f"without mtg the site's page is not there: {text[:200]}")
-            # Nor from what there is not.
-            texts = [
-                await loop.run_in_executor(None, lambda path=path: visit(self._work, path=path))
-                for path in ("/api/v1/nothing", "/nothing")
-            ]
+            # Nobody learns from an error that there would be something, nor from what there is not.
+            await page_at("/?bridge=" + "A" * 43, "without mtg")
+            texts = [await at(path) for path in ("/api/v1/nothing", "/nothing")]
             if " 404" not in texts[0].splitlines()[0] or texts[0] != texts[1]:
                 raise Failed(f"without mtg the site has what it has not: {texts}")
 

@@ -237,6 +237,13 @@ def probes(work: Path) -> None:
         equal(hidden.replace(PATH, "P"), plain.replace(PATH[::-1], "P"), f"{options[:2]} {path}")
 
 
+def unlogged(work: Path) -> None:
+    """Whoever reads nginx's log finds no link in it, neither one of mtg's nor one that mtg does not know."""
+    asked = re.findall(r'"GET /(\S+)/\?bridge=', (work / "access.log").read_text("utf-8"))
+    if PATH in asked or PATH[::-1] not in asked:
+        raise Failed(f"nginx has logged these pages: {sorted(set(asked))}")
+
+
 # What is asked at the root, and elsewhere: heads whose bodies never come.
 UNREAD = (("POST /", "POST /index.html", 5), ("POST /api/v1/up", "POST /nothing/up", 2_000_000), ("POST /api/v1/up", "POST /nothing/up", 5_000_000))
 UNREAD_SECS = 8
@@ -308,6 +315,8 @@ def main() -> int:
                         what = f"{carrier}, {server}: the plain secret as well"
                         score.check(what, lambda: apps.pings("desktop", KEY, SITE))
                         score.check(f"{server}: strangers see the bare site", lambda: probes(work))
+                        if server == "nginx":
+                            score.check("nginx logs no link", lambda: unlogged(work))
                         score.check(f"{server}: by every method at every path", lambda: every_way(work))
                         score.check(f"{server}: and wait as long", lambda: times(work))
 
